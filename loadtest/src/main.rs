@@ -1,0 +1,2 @@
+//! Loadtest.
+fn main() {}

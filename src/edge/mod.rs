@@ -1,0 +1,14 @@
+//! What does: one adapter for each neighbour.
+//!
+//! Owns: sockets, files, time-outs and tasks. Must never: decide who may see what, or import `gateway`.
+//! Look next: the file named after the neighbour.
+
+pub mod journal;
+pub mod keyring;
+pub mod listener;
+pub mod operations;
+pub mod reload;
+pub mod seal;
+pub mod telemetry;
+pub mod tls;
+pub mod upstream;

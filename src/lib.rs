@@ -1,0 +1,8 @@
+//! Chartgate: a TLS reverse proxy in front of an EMR's FHIR R4 API.
+//!
+//! Modules in layer order, lowest last: imports point down only (`tests/architecture.rs`).
+
+pub mod clock;
+pub mod domain;
+pub mod edge;
+pub mod limits;

@@ -1,0 +1,2 @@
+//! Chartgate.
+fn main() {}
