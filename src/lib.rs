@@ -3,6 +3,7 @@
 //! Modules in layer order, lowest last: imports point down only (`tests/architecture.rs`).
 
 pub mod clock;
+pub mod config;
 pub mod domain;
 pub mod edge;
 pub mod limits;
