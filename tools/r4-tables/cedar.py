@@ -106,6 +106,6 @@ def _record(structure):
 
 
 def _applies(types, context):
-    listed = "".join(f"    FHIR::{name},\n" for name in types)
+    listed = ",\n".join(f"    FHIR::{name}" for name in types)
     return (" appliesTo {\n  principal: [User, Application],\n  resource: [\n" + listed
-            + f"  ],\n  context: {context},\n}};\n\n")
+            + f"\n  ],\n  context: {context},\n}};\n\n")
