@@ -4,3 +4,10 @@
 //! Must never: know callers, policies or the network. Look next: `r4`, the tables.
 
 pub mod r4;
+
+pub mod capabilities;
+pub mod classify;
+pub mod interaction;
+pub mod outcome;
+pub mod path;
+mod search;
