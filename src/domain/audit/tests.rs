@@ -1,0 +1,1 @@
+//! Laws of the encoding: golden bytes, round trip, bounds.
