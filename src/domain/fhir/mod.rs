@@ -1,1 +1,6 @@
-//! To be written.
+//! FHIR R4: what is being asked, and the tables every other room reads.
+//!
+//! Owns: the meaning of FHIR requests, elements, search parameters and compartments.
+//! Must never: know callers, policies or the network. Look next: `r4`, the tables.
+
+pub mod r4;
