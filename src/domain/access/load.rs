@@ -118,7 +118,7 @@ impl<'g> Draft<'g> {
         self.problems.extend(checks::modifiers(written, self.groups, &reading));
         self.covering.extend(covering);
         self.exact.extend(exact);
-        match Rule::new(&written.policy, body) {
+        match Rule::new(&written.policy, &body, self.groups) {
             Ok(rule) => Some(rule),
             Err(message) => {
                 self.problems.push(written.problem(message));

@@ -111,7 +111,7 @@ pub(super) fn statements(text: &str) -> Vec<Statement> {
             Token::PathSeparator => path.push_str("::"),
             Token::Text(raw) => {
                 if let Some(kind) = path.strip_suffix("::") {
-                    if kind == "Patient" {
+                    if kind == "Patient" && statement.subjects.last() != Some(&path_start) {
                         statement.subjects.push(path_start);
                     }
                     let kind = kind.to_owned();
