@@ -6,12 +6,17 @@
 //! Look next: `load` (text to a checked set), `admit` (the front door), `permit` (each record on its own).
 
 mod checks;
+mod denial;
 mod elements;
+mod engine;
 mod expression;
 mod groups;
 mod load;
 mod set;
+mod situation;
 mod source;
 
+pub use denial::{Denial, RecordDenial};
 pub use set::PolicySet;
+pub use situation::{Circumstances, Situation};
 pub use source::{Problem, Source};

@@ -9,7 +9,7 @@ use super::groups::Groups;
 use super::source::Problem;
 use crate::domain::fhir::r4::{ElementPath, ResourceType};
 use cedar_policy::pst;
-use cedar_policy::{ActionConstraint, Entities, EntityId, EntityTypeName, EntityUid};
+use cedar_policy::{ActionConstraint, Entities, Entity, EntityId, EntityTypeName, EntityUid};
 use cedar_policy::{Policy, PrincipalConstraint, ResourceConstraint, Schema};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -92,6 +92,11 @@ impl Vocabulary {
 
     pub(super) fn action(&self, action: Action) -> Option<&EntityUid> {
         self.actions.get(&action)
+    }
+
+    /// The actions with their groups.
+    pub(super) fn action_entities(&self) -> impl Iterator<Item = Entity> {
+        self.action_groups.iter().cloned()
     }
 
     fn covers(&self, constraint: &ActionConstraint, action: Action) -> bool {
