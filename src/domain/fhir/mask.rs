@@ -98,7 +98,8 @@ impl Mask {
     }
 
     fn list_parts(&self, cursor: MaskCursor<'_>, path: &str, types: &[Structure], paths: &mut Vec<String>) {
-        if types.iter().all(|&structure| matches!(r4::kind(structure), Kind::Primitive(_))) && cursor.keeps() {
+        if types.iter().all(|&structure| matches!(r4::kind(structure), Kind::Primitive(_))) && cursor.keeps()
+        {
             paths.push(path.to_owned());
         }
         let mut seen: Vec<&str> = Vec::new();

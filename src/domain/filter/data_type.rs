@@ -6,7 +6,7 @@
 
 use std::sync::LazyLock;
 
-use crate::domain::fhir::r4::{self, Element, Property, ResourceType, Structure};
+use crate::domain::fhir::r4::{self, Element, Structure};
 
 /// Data types with rules of their own.
 #[derive(Debug)]
@@ -33,25 +33,20 @@ pub(super) fn data_types() -> Option<&'static DataTypes> {
 }
 
 fn find() -> Option<DataTypes> {
-    let meta = of("Patient", "meta")?.structure;
-    let extensions = of("Patient", "extension")?;
-    let id = r4::property(extensions.structure, "id")?;
+    let extension = r4::structure("Extension")?;
+    let id = r4::property(extension, "id")?;
     Some(DataTypes {
-        attachment: of("Patient", "photo")?.structure,
-        bundle_entry: of("Bundle", "entry")?.structure,
-        bundle_link: of("Bundle", "link")?.structure,
-        coding: r4::property(meta, "security")?.structure,
-        extension: extensions.structure,
-        meta,
-        narrative: of("Patient", "text")?.structure,
-        reference: of("Observation", "subject")?.structure,
-        signature: of("Provenance", "signature")?.structure,
-        extensions: extensions.element,
+        attachment: r4::structure("Attachment")?,
+        bundle_entry: r4::structure("Bundle.entry")?,
+        bundle_link: r4::structure("Bundle.link")?,
+        coding: r4::structure("Coding")?,
+        extension,
+        meta: r4::structure("Meta")?,
+        narrative: r4::structure("Narrative")?,
+        reference: r4::structure("Reference")?,
+        signature: r4::structure("Signature")?,
+        extensions: r4::property(extension, "extension")?.element,
         id: id.element,
         id_structure: id.structure,
     })
-}
-
-fn of(resource: &str, name: &str) -> Option<Property> {
-    r4::property(r4::root(ResourceType::from_name(resource)?), name)
 }

@@ -83,6 +83,7 @@ fn strip_base<'t>(base: &str, text: &'t str) -> Option<&'t str> {
     let (head, rest) = text.split_at_checked(base.len())?;
     let authority = base.find("://").map_or(0, |scheme| scheme + 3);
     let path = base.get(authority..)?.find('/').map_or(base.len(), |slash| authority + slash);
-    let same = head.get(..path)?.eq_ignore_ascii_case(base.get(..path)?) && head.get(path..)? == base.get(path..)?;
+    let same =
+        head.get(..path)?.eq_ignore_ascii_case(base.get(..path)?) && head.get(path..)? == base.get(path..)?;
     (same && rest.starts_with('/')).then_some(rest)
 }

@@ -316,8 +316,9 @@ impl Scanner<'_> {
     }
 
     fn any_equal_sorted(&self, container: usize) -> bool {
-        let mut names: Vec<_> =
-            children(&self.nodes, container).map(|(_, node)| text::unescape(raw_name(self.body, node))).collect();
+        let mut names: Vec<_> = children(&self.nodes, container)
+            .map(|(_, node)| text::unescape(raw_name(self.body, node)))
+            .collect();
         names.sort_unstable();
         names.windows(2).any(|pair| matches!(pair, [one, other] if one == other))
     }

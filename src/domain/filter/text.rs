@@ -80,7 +80,8 @@ fn unescape_one<'a>(escape: &'a str, plain: &mut String) -> &'a str {
 }
 
 fn unescape_unit<'a>(escape: &'a str, plain: &mut String) -> &'a str {
-    let hex = |from: usize| escape.get(from..from + 4).and_then(|digits| u32::from_str_radix(digits, 16).ok());
+    let hex =
+        |from: usize| escape.get(from..from + 4).and_then(|digits| u32::from_str_radix(digits, 16).ok());
     let lead = hex(1).unwrap_or(0xfffd);
     let (code, len) = match hex(7) {
         Some(trail) if is_leading_surrogate(lead) && is_trailing_surrogate(trail) => {
