@@ -6,3 +6,10 @@
 pub mod facts;
 pub mod mask;
 pub mod r4;
+
+pub mod capabilities;
+pub mod classify;
+pub mod interaction;
+pub mod outcome;
+pub mod path;
+mod search;

@@ -1,0 +1,156 @@
+//! What the request's headers, `_format` and `_pretty` say about the answer and the body.
+//!
+//! Owns: content negotiation (R4 http.html 3.1.0.1.9 to 3.1.0.1.11) and the rule that a header that counts
+//! has one meaning (KF-12). Must never: read a header that names another method, path or caller; such
+//! headers (T-142, T-143) are not looked at, and nothing of the client's head goes upstream.
+//! Look next: `classify/mod.rs`.
+
+use http::HeaderMap;
+use http::header::{self, HeaderName};
+
+use super::refusal::{FhirRefusal, NotServed};
+use crate::limits::ACCEPT_RANGES_MAX;
+
+/// The one value of a header, or none. Repeats must be equal, and text must be plain ASCII.
+fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, FhirRefusal> {
+    let mut found: Option<&str> = None;
+    for value in headers.get_all(name) {
+        let text = value.to_str().map_err(|_| FhirRefusal::MalformedHeader)?;
+        if found.is_some_and(|earlier| earlier != text) {
+            return Err(FhirRefusal::RepeatedHeader);
+        }
+        found = Some(text.trim());
+    }
+    Ok(found)
+}
+
+/// The Host header. Two are one too many, even when they agree (T-145).
+pub(super) fn host(headers: &HeaderMap) -> Result<Option<&str>, FhirRefusal> {
+    let mut values = headers.get_all(header::HOST).iter();
+    let first = values.next();
+    if values.next().is_some() {
+        return Err(FhirRefusal::MalformedHost);
+    }
+    first.map(|value| value.to_str().map_err(|_| FhirRefusal::MalformedHost)).transpose()
+}
+
+/// Checks that hold for every interaction: encoding and preferences.
+pub(super) fn check_common(headers: &HeaderMap) -> Result<(), FhirRefusal> {
+    let encoding = single(headers, &header::CONTENT_ENCODING)?;
+    if encoding.is_some_and(|name| !name.eq_ignore_ascii_case("identity")) {
+        return Err(FhirRefusal::UnsupportedEncoding);
+    }
+    single(headers, &header::CONTENT_TYPE)?;
+    let prefer = single(headers, &HeaderName::from_static("prefer"))?.unwrap_or_default();
+    let asynchronous = |wish: &str| wish.trim().eq_ignore_ascii_case("respond-async");
+    if prefer.split([',', ';']).any(asynchronous) {
+        return Err(FhirRefusal::NotServed(NotServed::Asynchronous));
+    }
+    Ok(())
+}
+
+/// For interactions without a body: none may be announced.
+pub(super) fn check_no_body(headers: &HeaderMap) -> Result<(), FhirRefusal> {
+    let length = single(headers, &header::CONTENT_LENGTH)?;
+    let announced = length.is_some_and(|text| text != "0") || headers.contains_key(header::TRANSFER_ENCODING);
+    if announced { Err(FhirRefusal::UnexpectedBody) } else { Ok(()) }
+}
+
+/// For `POST _search`: the body is a form in UTF-8.
+pub(super) fn check_form_type(headers: &HeaderMap) -> Result<(), FhirRefusal> {
+    single(headers, &header::CONTENT_LENGTH)?;
+    let text = single(headers, &header::CONTENT_TYPE)?.unwrap_or_default();
+    let (essence, parameters) = split_parameters(text);
+    let utf8 =
+        parameters.iter().all(|(name, value)| name == "charset" && (value == "utf-8" || value == "utf8"));
+    if essence == "application/x-www-form-urlencoded" && utf8 {
+        Ok(())
+    } else {
+        Err(FhirRefusal::UnsupportedMediaType)
+    }
+}
+
+/// `Accept`, unless `_format` takes its place (R4 http.html 3.1.0.1.11).
+pub(super) fn check_answer_type(headers: &HeaderMap, format: Option<&str>) -> Result<(), FhirRefusal> {
+    let accept = single(headers, &header::ACCEPT)?;
+    let good = match (format, accept) {
+        (Some(format), _) => accepts_format(format),
+        (None, Some(accept)) => accepts_json(accept),
+        (None, None) => true,
+    };
+    if good { Ok(()) } else { Err(FhirRefusal::NotAcceptable) }
+}
+
+/// `_format` values; a `+` that was not encoded arrives as a space, which R4 asks to tolerate.
+fn accepts_format(text: &str) -> bool {
+    let (essence, parameters) = split_parameters(text);
+    let json = essence == "json" || essence == "application/fhir json" || is_json(&essence);
+    (json || essence == "*/*") && is_r4(&parameters)
+}
+
+fn is_json(essence: &str) -> bool {
+    matches!(essence, "application/fhir+json" | "application/json" | "text/json")
+}
+
+/// The most specific ranges that could mean JSON decide; among equals, one wish is enough
+/// (RFC 9110, 12.5.1).
+fn accepts_json(text: &str) -> bool {
+    let mut best: Option<(u8, bool)> = None;
+    for (place, range) in text.split(',').enumerate() {
+        if place >= ACCEPT_RANGES_MAX {
+            return false;
+        }
+        let Some((specificity, wanted)) = judge_range(range) else { continue };
+        best = match best {
+            Some((known, _)) if known > specificity => best,
+            Some((known, already)) if known == specificity => Some((known, already || wanted)),
+            Some(_) | None => Some((specificity, wanted)),
+        };
+    }
+    best.is_some_and(|(_, wanted)| wanted)
+}
+
+/// How specific a range is for JSON, and whether it is wanted. `None`: it speaks of something else.
+fn judge_range(range: &str) -> Option<(u8, bool)> {
+    let (essence, parameters) = split_parameters(range);
+    let specificity = match essence.as_str() {
+        "*/*" => 0,
+        "application/*" => 1,
+        exact if is_json(exact) => 2,
+        _ => return None,
+    };
+    let quality = parameters.iter().find(|(name, _)| name == "q");
+    let wanted = quality.is_none_or(|(_, value)| is_positive_quality(value));
+    is_r4(&parameters).then_some((specificity, wanted))
+}
+
+/// `0.001` to `1`; anything malformed counts as a refusal of the range.
+fn is_positive_quality(text: &str) -> bool {
+    text.len() <= 5
+        && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+        && text.parse::<f32>().is_ok_and(|quality| quality > 0.0 && quality <= 1.0)
+}
+
+/// No FHIR version, or 4.0; no charset, or UTF-8. Other parameters do not change what JSON is.
+fn is_r4(parameters: &[(String, String)]) -> bool {
+    parameters.iter().all(|(name, value)| match name.as_str() {
+        "fhirversion" => value == "4.0",
+        "charset" => value == "utf-8" || value == "utf8",
+        _ => true,
+    })
+}
+
+/// Lower-case media type and parameters, quotes removed.
+fn split_parameters(text: &str) -> (String, Vec<(String, String)>) {
+    let mut pieces = text.split(';').map(str::trim);
+    let essence = pieces.next().unwrap_or_default().to_ascii_lowercase();
+    let parameters = pieces
+        .filter(|piece| !piece.is_empty())
+        .map(|piece| {
+            let (name, value) = piece.split_once('=').unwrap_or((piece, ""));
+            let value = value.trim().trim_matches('"').to_ascii_lowercase();
+            (name.trim().to_ascii_lowercase(), value)
+        })
+        .collect();
+    (essence, parameters)
+}

@@ -1,0 +1,388 @@
+//! Parameter names: what each one reads, along every chain.
+//!
+//! Owns: the grammar `code[:modifier]`, `code[:Type].rest` and `_has:Type:code:rest`, resolved against
+//! the R4 tables into hops (T-005, T-006, T-011, T-014). Must never: let through a name of which any
+//! part is not in the tables, or list fewer elements than upstream will look at.
+//! Look next: `search/modifier.rs`, `search/value.rs`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::modifier::Modifier;
+use super::value::SearchValue;
+use crate::domain::fhir::classify::FhirRefusal;
+use crate::domain::fhir::interaction::Hop;
+use crate::domain::fhir::r4::{
+    self, ElementPath, ResourceType, SearchParameter, SearchType, search_parameter,
+};
+use crate::limits::{CHAIN_LINKS_MAX, CHAIN_STEPS_MAX, HOPS_MAX};
+
+/// Parameters of R4 for all types that are recognised and refused (T-008, T-009, T-011, T-012, T-016).
+const NOT_SUPPORTED: [&str; 16] = [
+    "_total",
+    "_summary",
+    "_elements",
+    "_contained",
+    "_containedType",
+    "_text",
+    "_content",
+    "_list",
+    "_query",
+    "_filter",
+    "_type",
+    "_at",
+    "_since",
+    "_has",
+    "_include",
+    "_revinclude",
+];
+
+/// Parameters of every type that are understood.
+const COMMON: [&str; 6] = ["_id", "_lastUpdated", "_tag", "_profile", "_security", "_source"];
+
+/// Where a name ends: the parameter that the value is compared with.
+struct Leaf {
+    resource: ResourceType,
+    parameter: &'static SearchParameter,
+    modifier: Modifier,
+}
+
+/// Everything one parameter name reads, and what its value must look like.
+pub(super) struct Trail {
+    first: ResourceType,
+    own: BTreeSet<ElementPath>,
+    later: BTreeMap<ResourceType, BTreeSet<ElementPath>>,
+    leaves: Vec<Leaf>,
+    steps: usize,
+}
+
+/// Looks a code up; only what the tables understand comes back.
+pub(super) fn known_parameter(
+    resource: ResourceType,
+    code: &str,
+) -> Result<&'static SearchParameter, FhirRefusal> {
+    if let Some(name) = NOT_SUPPORTED.iter().find(|name| **name == code) {
+        return Err(FhirRefusal::ParameterNotSupported(name));
+    }
+    if code.starts_with('_') && !COMMON.contains(&code) {
+        return Err(FhirRefusal::UnknownParameter);
+    }
+    let parameter = search_parameter(resource, code).ok_or(FhirRefusal::UnknownParameter)?;
+    if parameter.understood && !parameter.reads.is_empty() {
+        Ok(parameter)
+    } else {
+        Err(FhirRefusal::ParameterNotSupported(parameter.code))
+    }
+}
+
+/// The element paths of a parameter, components of a composite included.
+pub(super) fn reads(
+    resource: ResourceType,
+    parameter: &'static SearchParameter,
+) -> Result<BTreeSet<ElementPath>, FhirRefusal> {
+    let mut paths = parse_paths(parameter)?;
+    for code in parameter.components {
+        paths.extend(parse_paths(component(resource, parameter, code)?)?);
+    }
+    Ok(paths)
+}
+
+/// Types a reference parameter may point at; no list in the tables means any type.
+pub(super) fn target_types(parameter: &SearchParameter) -> Vec<ResourceType> {
+    if parameter.targets.is_empty() { ResourceType::all().collect() } else { parameter.targets.to_vec() }
+}
+
+fn parse_paths(parameter: &'static SearchParameter) -> Result<BTreeSet<ElementPath>, FhirRefusal> {
+    parameter
+        .reads
+        .iter()
+        .map(|path| ElementPath::parse(path))
+        .collect::<Result<_, _>>()
+        .map_err(|_| FhirRefusal::ParameterNotSupported(parameter.code))
+}
+
+fn component(
+    resource: ResourceType,
+    composite: &SearchParameter,
+    code: &str,
+) -> Result<&'static SearchParameter, FhirRefusal> {
+    known_parameter(resource, code).map_err(|_| FhirRefusal::ParameterNotSupported(composite.code))
+}
+
+impl Trail {
+    /// Follows a whole name, starting at the searched type.
+    pub(super) fn follow(resource: ResourceType, name: &str) -> Result<Self, FhirRefusal> {
+        let mut trail = Self {
+            first: resource,
+            own: BTreeSet::new(),
+            later: BTreeMap::new(),
+            leaves: Vec::new(),
+            steps: 0,
+        };
+        trail.step(resource, name, 0)?;
+        Ok(trail)
+    }
+
+    /// True when the value fits every parameter this name may end in.
+    pub(super) fn check(&self, value: &SearchValue) -> Result<(), FhirRefusal> {
+        for leaf in &self.leaves {
+            let kinds = component_kinds(leaf)?;
+            if !value.fits(leaf.parameter.kind, leaf.modifier, &kinds) {
+                return Err(FhirRefusal::MalformedValue(leaf.parameter.code));
+            }
+        }
+        Ok(())
+    }
+
+    /// True when the value is a plain reference wherever the name may end.
+    pub(super) fn ends_in_reference(&self) -> bool {
+        self.leaves
+            .iter()
+            .all(|leaf| leaf.parameter.kind == SearchType::Reference && leaf.modifier == Modifier::Absent)
+    }
+
+    /// The official code to name in a complaint about the value.
+    pub(super) fn code(&self) -> &'static str {
+        self.leaves.first().map_or("_has", |leaf| leaf.parameter.code)
+    }
+
+    /// Hop 0 is the searched type; the others follow in the order of the types.
+    pub(super) fn into_hops(self) -> Vec<Hop> {
+        let own = Hop { resource: self.first, reads: self.own.into_iter().collect() };
+        let later = self
+            .later
+            .into_iter()
+            .map(|(resource, reads)| Hop { resource, reads: reads.into_iter().collect() });
+        std::iter::once(own).chain(later).collect()
+    }
+
+    /// One link of the name. `depth` links have been followed already; recursion ends at
+    /// `CHAIN_LINKS_MAX`.
+    fn step(&mut self, resource: ResourceType, rest: &str, depth: usize) -> Result<(), FhirRefusal> {
+        self.steps += 1;
+        if depth > CHAIN_LINKS_MAX || self.steps > CHAIN_STEPS_MAX {
+            return Err(FhirRefusal::ChainTooLong);
+        }
+        if let Some(reverse) = rest.strip_prefix("_has:") {
+            return self.step_back(resource, reverse, depth);
+        }
+        let (head, tail) = match rest.split_once('.') {
+            Some((head, tail)) => (head, Some(tail)),
+            None => (rest, None),
+        };
+        let (code, suffix) = match head.split_once(':') {
+            Some((code, suffix)) => (code, Some(suffix)),
+            None => (head, None),
+        };
+        let parameter = known_parameter(resource, code)?;
+        match tail {
+            None => self.end(resource, parameter, suffix, depth),
+            Some(tail) => self.chain(resource, parameter, suffix, tail, depth),
+        }
+    }
+
+    /// `_has:Type:code:rest`: records of `Type` whose reference `code` points here.
+    fn step_back(&mut self, here: ResourceType, text: &str, depth: usize) -> Result<(), FhirRefusal> {
+        let mut pieces = text.splitn(3, ':');
+        let (Some(kind), Some(code), Some(rest)) = (pieces.next(), pieces.next(), pieces.next()) else {
+            return Err(FhirRefusal::MalformedParameter);
+        };
+        let there = ResourceType::from_name(kind).ok_or(FhirRefusal::MalformedParameter)?;
+        let parameter = known_parameter(there, code)?;
+        if parameter.kind != SearchType::Reference || !target_types(parameter).contains(&here) {
+            return Err(FhirRefusal::MalformedParameter);
+        }
+        // What is matched here is the record's own identity.
+        self.read_path(here, depth, &format!("{}.id", here.name()), parameter)?;
+        self.read(there, depth + 1, reads(there, parameter)?)?;
+        self.step(there, rest, depth + 1)
+    }
+
+    /// `code[:Type].rest`: every type the reference may lead to and that has the next parameter.
+    fn chain(
+        &mut self,
+        resource: ResourceType,
+        parameter: &'static SearchParameter,
+        suffix: Option<&str>,
+        tail: &str,
+        depth: usize,
+    ) -> Result<(), FhirRefusal> {
+        if parameter.kind != SearchType::Reference {
+            return Err(FhirRefusal::MalformedParameter);
+        }
+        self.read(resource, depth, reads(resource, parameter)?)?;
+        let targets = chain_targets(parameter, suffix, tail)?;
+        if targets.is_empty() {
+            return Err(FhirRefusal::UnknownParameter);
+        }
+        for target in targets {
+            self.step(target, tail, depth + 1)?;
+        }
+        Ok(())
+    }
+
+    /// The last parameter of the name, with its modifier.
+    fn end(
+        &mut self,
+        resource: ResourceType,
+        parameter: &'static SearchParameter,
+        suffix: Option<&str>,
+        depth: usize,
+    ) -> Result<(), FhirRefusal> {
+        let refused = FhirRefusal::ModifierNotSupported(parameter.code);
+        let modifier = Modifier::parse(suffix, parameter.kind).ok_or(refused)?;
+        let own = reads(resource, parameter)?;
+        match (modifier, parameter.kind) {
+            (Modifier::Identifier, _) => self.read_identifiers(resource, parameter, depth)?,
+            (Modifier::Type(target), _) if !target_types(parameter).contains(&target) => {
+                return Err(refused);
+            }
+            (Modifier::OfType, _) if !own.iter().all(holds_identifier) => return Err(refused),
+            // Upstream looks the set or the hierarchy up in a record of its own. Which of that
+            // record's elements it uses is up to the server: the whole of it counts as read.
+            (Modifier::In | Modifier::NotIn, _) => self.read_whole("ValueSet", depth, refused)?,
+            (Modifier::Above | Modifier::Below, SearchType::Token) => {
+                self.read_whole("CodeSystem", depth, refused)?;
+            }
+            (Modifier::Above | Modifier::Below, SearchType::Reference) => {
+                self.read_hierarchies(parameter, depth)?;
+            }
+            (Modifier::Missing, SearchType::Reference) => {
+                self.read_holders(resource, parameter, depth)?;
+            }
+            _ => {}
+        }
+        if modifier != Modifier::Identifier {
+            self.read(resource, depth, own)?;
+        }
+        self.leaves.push(Leaf { resource, parameter, modifier });
+        Ok(())
+    }
+
+    /// `:identifier` reads the reference's own identifier here and, as some servers resolve it, the
+    /// identifiers of every type it may point at.
+    fn read_identifiers(
+        &mut self,
+        resource: ResourceType,
+        parameter: &'static SearchParameter,
+        depth: usize,
+    ) -> Result<(), FhirRefusal> {
+        let refused = FhirRefusal::ModifierNotSupported(parameter.code);
+        if !parameter.reads.iter().any(|path| path.ends_with(".reference")) {
+            return Err(refused);
+        }
+        for path in parameter.reads {
+            match path.strip_suffix(".reference") {
+                Some(holder) => {
+                    self.read_path(resource, depth, &format!("{holder}.identifier"), parameter)?;
+                }
+                // What the expression filters on is read all the same.
+                None => self.read_path(resource, depth, path, parameter)?,
+            }
+        }
+        for target in target_types(parameter) {
+            if let Ok(path) = ElementPath::parse(&format!("{}.identifier", target.name())) {
+                self.read(target, depth + 1, BTreeSet::from([path]))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// `:missing` on a reference asks for the whole element: it may hold an identifier alone.
+    fn read_holders(
+        &mut self,
+        resource: ResourceType,
+        parameter: &'static SearchParameter,
+        depth: usize,
+    ) -> Result<(), FhirRefusal> {
+        for holder in parameter.reads.iter().filter_map(|path| path.strip_suffix(".reference")) {
+            self.read_path(resource, depth, holder, parameter)?;
+        }
+        Ok(())
+    }
+
+    fn read_hierarchies(
+        &mut self,
+        parameter: &'static SearchParameter,
+        depth: usize,
+    ) -> Result<(), FhirRefusal> {
+        for target in parameter.targets {
+            self.read(*target, depth + 1, BTreeSet::from([ElementPath::root(*target)]))?;
+        }
+        if parameter.targets.is_empty() {
+            return Err(FhirRefusal::ModifierNotSupported(parameter.code));
+        }
+        Ok(())
+    }
+
+    fn read_whole(&mut self, kind: &str, depth: usize, refused: FhirRefusal) -> Result<(), FhirRefusal> {
+        let resource = ResourceType::from_name(kind).ok_or(refused)?;
+        self.read(resource, depth + 1, BTreeSet::from([ElementPath::root(resource)]))
+    }
+
+    fn read_path(
+        &mut self,
+        resource: ResourceType,
+        depth: usize,
+        path: &str,
+        parameter: &'static SearchParameter,
+    ) -> Result<(), FhirRefusal> {
+        let path = ElementPath::parse(path).map_err(|_| FhirRefusal::ModifierNotSupported(parameter.code))?;
+        self.read(resource, depth, BTreeSet::from([path]))
+    }
+
+    /// Depth 0 is the searched record itself; the same type further along is another record.
+    fn read(
+        &mut self,
+        resource: ResourceType,
+        depth: usize,
+        paths: BTreeSet<ElementPath>,
+    ) -> Result<(), FhirRefusal> {
+        if depth == 0 {
+            self.own.extend(paths);
+            return Ok(());
+        }
+        self.later.entry(resource).or_default().extend(paths);
+        if self.later.len() > HOPS_MAX { Err(FhirRefusal::ChainTooLong) } else { Ok(()) }
+    }
+}
+
+fn component_kinds(leaf: &Leaf) -> Result<Vec<SearchType>, FhirRefusal> {
+    leaf.parameter
+        .components
+        .iter()
+        .map(|code| component(leaf.resource, leaf.parameter, code).map(|found| found.kind))
+        .collect()
+}
+
+fn chain_targets(
+    parameter: &'static SearchParameter,
+    suffix: Option<&str>,
+    tail: &str,
+) -> Result<Vec<ResourceType>, FhirRefusal> {
+    let possible = target_types(parameter);
+    match suffix {
+        Some(name) => ResourceType::from_name(name)
+            .filter(|target| possible.contains(target))
+            .map(|target| vec![target])
+            .ok_or(FhirRefusal::ModifierNotSupported(parameter.code)),
+        None => Ok(possible.into_iter().filter(|target| can_continue(*target, tail)).collect()),
+    }
+}
+
+/// Whether upstream could evaluate the rest of an untyped chain on this type.
+fn can_continue(target: ResourceType, tail: &str) -> bool {
+    let Some(reverse) = tail.strip_prefix("_has:") else {
+        let code = tail.split([':', '.']).next().unwrap_or(tail);
+        return search_parameter(target, code).is_some();
+    };
+    let mut pieces = reverse.split(':');
+    let source = pieces.next().and_then(ResourceType::from_name);
+    let reference = source.zip(pieces.next()).and_then(|(kind, code)| search_parameter(kind, code));
+    reference.is_some_and(|parameter| target_types(parameter).contains(&target))
+}
+
+fn holds_identifier(path: &ElementPath) -> bool {
+    path.element().is_some_and(|element| {
+        element.types.iter().any(|structure| r4::type_name(*structure) == "Identifier")
+    })
+}
