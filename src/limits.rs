@@ -238,6 +238,28 @@ pub const ELEMENT_PATH_SEGMENTS_MAX: usize = 24;
 
 // --- access -------------------------------------------------------------------------------------
 
+/// Files in a policies directory: more is a mistake (a wrong directory), not a hospital.
+pub const POLICY_FILES_MAX: usize = 2_000;
+/// Longest single policy file; the longest shipped one has about 10 KB.
+pub const POLICY_FILE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// All policy text together: Cedar sets no bound itself (L-105), and every reload holds it twice.
+pub const POLICY_SET_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Most policies in a set; the growth goal of design.md section 9 is 10,000.
+pub const POLICIES_MAX: usize = 20_000;
+/// Longest single policy, comments included: reading it recurses, and this bounds the stack it takes.
+pub const POLICY_STATEMENT_BYTES_MAX: usize = 8 * 1024;
+/// Longest `@id`: it is written into audit records.
+pub const POLICY_ID_BYTES_MAX: usize = 128;
+/// Most element groups.
+pub const POLICY_GROUPS_MAX: usize = 1_000;
+/// Most elements in one group.
+pub const POLICY_GROUP_PATHS_MAX: usize = 2_000;
+/// Weight of the cached decisions (bytes, estimated from key lengths and path counts): some 10,000 different
+/// situations, far more than roles x types x label sets of one hospital.
+pub const DECISIONS_CACHE_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// Longest `X-Purpose-Of-Use`; the longest HL7 v3-ActReason code has 14 characters.
+pub const PURPOSE_BYTES_MAX: usize = 64;
+
 // --- filter -------------------------------------------------------------------------------------
 
 /// Longest upstream answer that is taken apart in one piece. Offsets are kept in 32 bits.
