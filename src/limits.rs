@@ -339,7 +339,8 @@ const _: () = assert!(
         < RECORD_PART_BYTES_MAX
 );
 const _: () = assert!(
-    RECORD_ITEM_PATIENTS_MAX * (RECORD_ITEM_BYTES_MAX + 3) + 2 * RECORD_TEXT_BYTES_MAX + 3_000 < RECORD_PART_BYTES_MAX
+    RECORD_ITEM_PATIENTS_MAX * (RECORD_ITEM_BYTES_MAX + 3) + 2 * RECORD_TEXT_BYTES_MAX + 3_000
+        < RECORD_PART_BYTES_MAX
 );
 
 // --- configuration ------------------------------------------------------------------------------

@@ -153,12 +153,8 @@ impl Assembly {
     pub fn push(&mut self, sequence: u64, part: Part) -> Result<Option<(u64, Record)>, DecodeError> {
         let open = self.open.take();
         match (part.0, open) {
-            (Wire::Outcome(outcome), None) => {
-                Ok(Some((sequence, Record::Outcome(outcome.into_record()?))))
-            }
-            (Wire::Control(control), None) => {
-                Ok(Some((sequence, Record::Control(control.into_record()?))))
-            }
+            (Wire::Outcome(outcome), None) => Ok(Some((sequence, Record::Outcome(outcome.into_record()?)))),
+            (Wire::Control(control), None) => Ok(Some((sequence, Record::Control(control.into_record()?)))),
             (Wire::Release(part), open) => self.join(sequence, Verdict::Permit, part, open),
             (Wire::Refusal(part), open) => self.join(sequence, Verdict::Refuse, part, open),
             (Wire::Outcome(_) | Wire::Control(_), Some(_)) => Err(DecodeError::OutOfOrder),

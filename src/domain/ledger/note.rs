@@ -107,6 +107,8 @@ pub enum NoteError {
     NotOurs,
     /// Names the log's key, but the signature is wrong.
     BadSignature,
+    /// The key would not sign.
+    Unsigned,
 }
 
 impl fmt::Display for NoteError {
@@ -115,6 +117,7 @@ impl fmt::Display for NoteError {
             Self::Malformed => "checkpoint is malformed",
             Self::NotOurs => "checkpoint is not signed by the configured key",
             Self::BadSignature => "checkpoint has a wrong signature",
+            Self::Unsigned => "checkpoint could not be signed",
         })
     }
 }
@@ -145,13 +148,15 @@ fn is_key_name(name: &str) -> bool {
 }
 
 /// The checkpoint as a signed note. Ed25519 is deterministic: one checkpoint and key give one note.
-#[must_use]
-pub fn sign(signer: &LogSigner, checkpoint: &Checkpoint) -> Vec<u8> {
+///
+/// # Errors
+/// [`NoteError::Unsigned`] when the cryptographic library fails.
+pub fn sign(signer: &LogSigner, checkpoint: &Checkpoint) -> Result<Vec<u8>, NoteError> {
     let text = checkpoint.text();
-    let signature = signer.pair.sign(text.as_bytes());
+    let signature = signer.pair.try_sign(text.as_bytes()).map_err(|_| NoteError::Unsigned)?;
     let mut blob = signer.key.id(&checkpoint.origin).to_vec();
     blob.extend(signature.as_ref());
-    format!("{text}\n— {} {}\n", checkpoint.origin, STANDARD.encode(blob)).into_bytes()
+    Ok(format!("{text}\n— {} {}\n", checkpoint.origin, STANDARD.encode(blob)).into_bytes())
 }
 
 /// Reads a note that must consist of a checkpoint and the one signature by `key`, as [`sign`] writes it.
