@@ -204,8 +204,9 @@ pub const CHAIN_LINKS_MAX: usize = 4;
 /// Types one criterion may look into. An untyped chain can fan out over every type with the name.
 pub const HOPS_MAX: usize = 160;
 
-/// Steps taken while following untyped chains, so that fan-out cannot multiply without end.
-pub const CHAIN_STEPS_MAX: usize = 1024;
+/// Steps taken while following all chains of one search: an untyped chain branches at every link, and
+/// each step may look at all 146 types.
+pub const CHAIN_STEPS_MAX: usize = 512;
 
 /// `_sort` keys.
 pub const SORT_KEYS_MAX: usize = 8;
