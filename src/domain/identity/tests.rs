@@ -125,7 +125,10 @@ impl Row {
 fn stray_bits(text: &str) -> String {
     let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let last = alphabet.iter().position(|c| Some(*c) == text.bytes().last()).unwrap();
-    format!("{}{}", &text[..text.len() - 1], char::from(alphabet[last ^ 1]))
+    let mut bent = text.to_owned();
+    bent.pop();
+    bent.push(char::from(alphabet[last ^ 1]));
+    bent
 }
 
 #[derive(Deserialize)]
@@ -366,6 +369,33 @@ fn a_kept_token_is_checked_again_at_every_use() {
     cache.authenticate(&unverified, &issuer(), &keys(), at(NOW)).unwrap();
     let expired = cache.authenticate(&unverified, &issuer(), &keys(), at(NOW + 630)).unwrap_err();
     assert_eq!(expired, IdentityRefusal::Expired);
+}
+
+#[test]
+fn one_bearer_header_is_taken_and_nothing_else() {
+    let cases: [(&[&str], &str); 10] = [
+        (&["Bearer a.b.c"], "a.b.c"),
+        (&["bearer a.b.c"], "a.b.c"),
+        (&[], "token-missing"),
+        (&["Bearer a.b.c", "Bearer a.b.c"], "authorization-malformed"),
+        (&["Bearer"], "authorization-malformed"),
+        (&["Bearer "], "authorization-malformed"),
+        (&["Bearer  a.b.c"], "authorization-malformed"),
+        (&["Bearer a.b.c x"], "authorization-malformed"),
+        (&["DPoP a.b.c"], "authorization-malformed"),
+        (&["Basic YTpi"], "authorization-malformed"),
+    ];
+    for (values, expected) in cases {
+        let got = bearer(values.iter().map(|value| value.as_bytes()));
+        assert_eq!(got.unwrap_or_else(|refusal| refusal.code()), expected, "{values:?}");
+    }
+    assert!(bearer([&b"Bearer \xff"[..]]).is_err());
+}
+
+#[test]
+fn the_specimen_for_other_rooms_is_plausible() {
+    let caller = specimen::CallerSpecimen::with_roles(&["nurse"]).caller();
+    assert!(caller.roles().contains("nurse") && caller.mfa().authenticated_at().is_some());
 }
 
 proptest! {

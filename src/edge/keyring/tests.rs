@@ -340,6 +340,53 @@ async fn a_token_cannot_choose_where_keys_come_from() {
     assert_eq!(canary.fetches(), 0);
 }
 
+/// An issuer over TLS is believed with the given certificate authority, and not without it.
+#[tokio::test]
+async fn a_private_certificate_authority_is_the_only_one_trusted() {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+    let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    let answers = Answers::default();
+    answers.lock().unwrap().insert("/jwks".to_owned(), Answer::ok(key_set(&["a"])));
+    tokio::spawn(serve_tls(listener, made.cert.der().clone(), made.signing_key.serialize_der(), answers));
+    let jwks_uri = Some(format!("{url}/jwks"));
+    let other = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    for (ca, trusted) in [(Some(&made), true), (Some(&other), false), (None, false)] {
+        let ca = ca.map(|made| made.cert.pem().into_bytes());
+        let source = IssuerSource { jwks_uri: jwks_uri.clone(), ca, ..source(&url, None) };
+        let keyring = Keyring::with_pace(vec![source], pace(0)).unwrap();
+        assert_eq!(keyring.key_set(&url, "a").await.is_ok(), trusted);
+    }
+}
+
+async fn serve_tls(
+    listener: TcpListener,
+    certificate: rustls_pki_types::CertificateDer<'static>,
+    key: Vec<u8>,
+    answers: Answers,
+) {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], rustls_pki_types::PrivatePkcs8KeyDer::from(key).into())
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        let Ok(stream) = acceptor.accept(stream).await else { continue };
+        let answers = Arc::clone(&answers);
+        let service = service_fn(move |request: Request<Incoming>| {
+            let answer = answers.lock().unwrap().get(request.uri().path()).cloned();
+            async move { Ok::<_, Infallible>(respond(answer).await) }
+        });
+        tokio::spawn(
+            hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),
+        );
+    }
+}
+
 #[test]
 fn settings_that_cannot_be_safe_are_refused() {
     let url = "https://idp.test";
