@@ -245,6 +245,22 @@ async fn a_herd_makes_one_flight() {
     assert_eq!(provider.fetches(), 1);
 }
 
+/// Whoever waited for a fetch that failed is refused then, and does not start the next one in turn.
+#[tokio::test]
+async fn a_herd_before_a_hanging_issuer_waits_once() {
+    let provider = IdentityProvider::start().await;
+    provider.answer("/jwks", Answer { delay: Duration::from_secs(30), ..Answer::ok("") });
+    let hanging = Pace { timeout: Duration::from_millis(300), ..pace(150) };
+    let keyring = Arc::new(provider.keyring(hanging));
+    let mut herd = tokio::task::JoinSet::new();
+    for _ in 0..50 {
+        let (keyring, url) = (Arc::clone(&keyring), provider.url.clone());
+        herd.spawn(async move { keyring.key_set(&url, "a").await.is_err() });
+    }
+    assert!(herd.join_all().await.into_iter().all(|refused| refused));
+    assert_eq!(provider.fetches(), 1);
+}
+
 #[tokio::test]
 async fn a_client_that_leaves_does_not_stop_the_fetch() {
     let provider = IdentityProvider::start().await;
