@@ -2,6 +2,7 @@
 //!
 //! Modules in layer order, lowest last: imports point down only (`tests/architecture.rs`).
 
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod domain;

@@ -44,7 +44,7 @@ impl fmt::Debug for Cipher {
 
 /// Why an entry could not be sealed or opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EntryError {
+pub(super) enum EntryError {
     /// Too long for one entry.
     TooLong,
     /// No random numbers, or the cipher failed.
