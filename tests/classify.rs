@@ -3,6 +3,8 @@
 //! A case has `target` and either `is` (the interaction, rendered) or `refused` (code and status class);
 //! the rest has defaults. Names cite the threats of the requirements (`T-`) and known failures (`KF-`).
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a broken case file or case must stop the test")]
+
 use chartgate::domain::fhir::classify::{FhirRefusal, Head, RefusalClass, classify, expects_form};
 use chartgate::domain::fhir::interaction::Interaction;
 use chartgate::domain::fhir::path::PublicBase;

@@ -81,6 +81,21 @@ pub fn expects_form(head: &Head<'_>, base: &PublicBase) -> Result<bool, FhirRefu
     Ok(matches!(route, Route::SearchForm(_)))
 }
 
+/// The search that a page link continues, from the canonical query that was sealed into it with the type.
+/// Each page is judged as its search would be now (T-150).
+///
+/// # Errors
+/// As [`classify`]: what is understood may have changed since the link was made.
+pub fn continued(
+    resource: ResourceType,
+    canonical_query: &str,
+    base: &PublicBase,
+) -> Result<Interaction, FhirRefusal> {
+    let mut pairs = Vec::new();
+    decode_into(&mut pairs, canonical_query)?;
+    read_search(resource, &pairs, base).map(Interaction::Search)
+}
+
 /// Everything but the parameters: method, host, path, headers.
 fn open<'r>(head: &Head<'r>, base: &PublicBase) -> Result<(Route, Option<&'r str>), FhirRefusal> {
     let method = route::read_method(head.method)?;

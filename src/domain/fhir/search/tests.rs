@@ -6,7 +6,7 @@ use super::form::{Pair, decode_into};
 use super::modifier::Modifier;
 use super::read_search;
 use super::value::SearchValue;
-use crate::domain::fhir::classify::{FhirRefusal, Head, asked, classify};
+use crate::domain::fhir::classify::{FhirRefusal, Head, asked, classify, continued};
 use crate::domain::fhir::interaction::{Interaction, Search};
 use crate::domain::fhir::path::PublicBase;
 use crate::domain::fhir::r4::{
@@ -76,7 +76,7 @@ fn check_understood(resource: ResourceType, parameter: &SearchParameter, found: 
         assert!(!hop.reads().is_empty(), "{name}");
         assert!(hop.reads().iter().all(|path| path.resource_type() == hop.resource()), "{name}");
     }
-    let again = asked(&format!("GET /{}?{}", resource.name(), search.canonical_query()));
+    let again = continued(resource, &search.canonical_query(), &base());
     assert_eq!(again, Ok(Interaction::Search(search)), "{name}");
 }
 
