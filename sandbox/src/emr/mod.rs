@@ -237,7 +237,7 @@ impl Emr {
 
     fn now(&self) -> jiff::Timestamp {
         let fixed = *self.0.clock.lock().unwrap_or_else(PoisonError::into_inner);
-        fixed.unwrap_or_else(jiff::Timestamp::now)
+        fixed.unwrap_or_else(crate::now)
     }
 }
 

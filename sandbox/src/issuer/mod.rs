@@ -315,7 +315,7 @@ fn add_factors(claims: &mut Value, session: &Session) {
 }
 
 fn now() -> i64 {
-    jiff::Timestamp::now().as_second()
+    crate::now().as_second()
 }
 
 fn now_seconds() -> u64 {
