@@ -6,6 +6,11 @@
 //! Must never: offer a way to leave a certificate unchecked; print key material.
 //! Look next: `listener` and `upstream`, which are handed the configurations.
 
+#[cfg(test)]
+pub(crate) mod fixture;
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::fs::File;
 use std::io::{ErrorKind, Read as _};
@@ -215,11 +220,17 @@ fn certified_key(files: &CertificateFiles) -> Result<CertifiedKey, TlsError> {
     let chain = certificates(&files.certificate)?;
     let key = PrivateKeyDer::from_pem_slice(&read_pem(&files.private_key)?)
         .map_err(|_| TlsError::NoKey(files.private_key.clone()))?;
-    CertifiedKey::from_der(chain, key, &provider()).map_err(|error| match error {
-        rustls::Error::InconsistentKeys(_) => TlsError::Mismatch(files.clone()),
-        rustls::Error::InvalidCertificate(_) => TlsError::NoCertificate(files.certificate.clone()),
-        _ => TlsError::NoKey(files.private_key.clone()),
-    })
+    CertifiedKey::from_der(chain, key, &provider()).map_err(|error| unfit(&error, files))
+}
+
+fn unfit(error: &rustls::Error, files: &CertificateFiles) -> TlsError {
+    if matches!(error, rustls::Error::InconsistentKeys(_)) {
+        TlsError::Mismatch(files.clone())
+    } else if matches!(error, rustls::Error::InvalidCertificate(_)) {
+        TlsError::NoCertificate(files.certificate.clone())
+    } else {
+        TlsError::NoKey(files.private_key.clone())
+    }
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

@@ -64,7 +64,8 @@ pub enum UpstreamError {
     Busy,
     /// No head, or no next piece of the body, in time: 504.
     TimedOut,
-    /// The TLS handshake failed: certificate, name, validity, versions or our own certificate: 502.
+    /// The TLS handshake failed: certificate, name, validity or versions: 502. (An EMR that refuses our own
+    /// certificate may show as `Unreachable`: TLS 1.3 says so only after the handshake.)
     Untrusted,
     /// A redirect, which is never followed: 502.
     Redirected,
