@@ -6,5 +6,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod domain;
+pub mod app;
 pub mod edge;
+pub mod gateway;
 pub mod limits;

@@ -374,3 +374,14 @@ pub const SIGNATURE_ALGORITHMS: [&str; 9] =
 const _: () = assert!(SESSION_IDLE_DEFAULT.as_secs() <= SESSION_ABSOLUTE_DEFAULT.as_secs());
 const _: () = assert!(SESSION_ABSOLUTE_DEFAULT.as_secs() <= SESSION_ABSOLUTE_MAX.as_secs());
 const _: () = assert!(UPSTREAM_TIMEOUT_DEFAULT.as_secs() <= UPSTREAM_TIMEOUT_MAX.as_secs());
+
+// --- gateway ------------------------------------------------------------------------------------
+
+/// Sessions remembered at once: ten times the staff of a large hospital on shift; about 200 bytes each.
+pub const SESSIONS_MAX: u64 = 100_000;
+
+/// How long a paging link may be followed. Long enough to read a page, short enough to lose its use.
+pub const PAGE_LINK_LIFETIME: Duration = Duration::from_secs(15 * 60);
+
+/// The largest answer of the EMR that is judged whole in memory. Synthea's largest patient has 3 MB.
+pub const UPSTREAM_ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
