@@ -13,6 +13,7 @@ use http::Method;
 
 pub use self::page::PageError;
 
+use crate::domain::access::Permit;
 use crate::domain::fhir::interaction::Interaction;
 use crate::domain::fhir::r4::ResourceType;
 use crate::limits::UPSTREAM_QUERY_BYTES_MAX;
@@ -44,6 +45,14 @@ pub enum Expected {
         /// The type of its matches; includes add others.
         resource: ResourceType,
     },
+}
+
+/// What to ask upstream for an interaction that was permitted. `None` for what is answered without upstream,
+/// for a page whose link is still sealed, and for a permit that was given for another type.
+#[must_use]
+pub fn plan(interaction: &Interaction, permit: &Permit) -> Option<Plan> {
+    let fits = interaction.resource_type() == Some(permit.resource_type());
+    Plan::from_interaction(interaction).filter(|_| fits)
 }
 
 impl Plan {
