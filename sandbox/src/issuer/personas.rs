@@ -105,12 +105,12 @@ fn staff(
     fhir_user: Option<&'static str>,
 ) -> Result<Persona, IssuerError> {
     let (display, password, roles): (_, _, &'static [&'static str]) = match role {
-        "hosp-rn" => ("Nora Testnurse", "nurse-demo", &["hosp-rn"]),
-        "hosp-md" => ("Phil Testphysician", "physician-demo", &["hosp-md"]),
-        "hosp-reg" => ("Frida Testdesk", "front-desk-demo", &["hosp-reg"]),
-        "hosp-billing" => ("Bill Testclerk", "billing-clerk-demo", &["hosp-billing"]),
-        "hosp-research" => ("Rese Testarcher", "researcher-demo", &["hosp-research"]),
-        _ => ("Testa Beispiel", "patient-demo", &["portal-patient"]),
+        "hosp-rn" => ("Test Nurse", "nurse-demo", &["hosp-rn"]),
+        "hosp-md" => ("Test Physician", "physician-demo", &["hosp-md"]),
+        "hosp-reg" => ("Test Front Desk", "front-desk-demo", &["hosp-reg"]),
+        "hosp-billing" => ("Test Billing Clerk", "billing-clerk-demo", &["hosp-billing"]),
+        "hosp-research" => ("Test Researcher", "researcher-demo", &["hosp-research"]),
+        _ => ("Test Patient", "patient-demo", &["portal-patient"]),
     };
     Ok(Persona {
         name,
