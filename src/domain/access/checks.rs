@@ -15,13 +15,12 @@ pub(super) fn sizes(sources: &[Source], groups: Option<&Source>) -> Vec<Problem>
     let all = || sources.iter().chain(groups);
     let mut problems: Vec<Problem> = all()
         .filter(|source| source.text.len() > limits::POLICY_FILE_BYTES_MAX)
-        .map(|source| {
-            source.problem(0, format!("longer than {} bytes", limits::POLICY_FILE_BYTES_MAX))
-        })
+        .map(|source| source.problem(0, format!("longer than {} bytes", limits::POLICY_FILE_BYTES_MAX)))
         .collect();
     let total: usize = all().map(|source| source.text.len()).sum();
     if sources.len() > limits::POLICY_FILES_MAX || total > limits::POLICY_SET_BYTES_MAX {
-        problems.extend(sources.first().map(|first| first.problem(0, "too many policy files, or too much text")));
+        problems
+            .extend(sources.first().map(|first| first.problem(0, "too many policy files, or too much text")));
     }
     let mut names: Vec<&str> = sources.iter().map(|source| source.name.as_str()).collect();
     names.sort_unstable();
@@ -71,8 +70,11 @@ pub(super) fn modifiers(written: &Written<'_>, groups: &Groups, reading: &Readin
             _ => None,
         };
         problems.extend(modifier.map(|path| {
-            let message = format!("`{path}` is a modifier element: withholding it would change what the rest means");
-            written.problem_at(&uid.eid, message).with_hint("forbid the whole record, or the element around it")
+            let message =
+                format!("`{path}` is a modifier element: withholding it would change what the rest means");
+            written
+                .problem_at(&uid.eid, message)
+                .with_hint("forbid the whole record, or the element around it")
         }));
     }
     problems
@@ -104,7 +106,8 @@ fn over_broad(written: &Written<'_>) -> Option<Problem> {
     if policy.effect() == Effect::Forbid {
         return None;
     }
-    let everyone = matches!(policy.principal_constraint(), PrincipalConstraint::Any | PrincipalConstraint::Is(_));
+    let everyone =
+        matches!(policy.principal_constraint(), PrincipalConstraint::Any | PrincipalConstraint::Is(_));
     let everything = matches!(policy.resource_constraint(), ResourceConstraint::Any);
     let always = !policy.has_non_scope_constraint();
     let any_action = matches!(policy.action_constraint(), ActionConstraint::Any);

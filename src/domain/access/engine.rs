@@ -122,7 +122,11 @@ impl<'a> Engine<'a> {
     }
 
     /// May this record be acted on?
-    pub(super) fn record(&self, action: Action, record: &Record<'_>) -> Result<Option<BTreeSet<String>>, Fault> {
+    pub(super) fn record(
+        &self,
+        action: Action,
+        record: &Record<'_>,
+    ) -> Result<Option<BTreeSet<String>>, Fault> {
         let words = &self.set.vocabulary;
         let resource = record.facts.resource_type;
         let (kind, _) = words.record(resource).ok_or_else(Fault::of_question)?;
@@ -202,7 +206,10 @@ impl<'a> Engine<'a> {
             ("application".to_owned(), text(&situation.application)),
             ("emergency".to_owned(), Value::new_bool(situation.emergency)),
             ("network".to_owned(), Value::new_ip(situation.network.to_string())),
-            ("now".to_owned(), Value::new_datetime(situation.now.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string())),
+            (
+                "now".to_owned(),
+                Value::new_datetime(situation.now.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()),
+            ),
         ];
         if let Some((action, record)) = record {
             pairs.push(("relations".to_owned(), texts(record.relations)));
@@ -283,7 +290,11 @@ impl Fault {
     }
 }
 
-fn entity(uid: EntityUid, attributes: HashMap<String, Value>, parents: HashSet<EntityUid>) -> Result<Entity, Fault> {
+fn entity(
+    uid: EntityUid,
+    attributes: HashMap<String, Value>,
+    parents: HashSet<EntityUid>,
+) -> Result<Entity, Fault> {
     Entity::new(uid, attributes, parents).map_err(|_| Fault::of_question())
 }
 

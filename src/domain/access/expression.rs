@@ -146,7 +146,9 @@ fn age_limit(op: BinaryOp, left: &Expr, right: &Expr) -> Option<i64> {
 fn literals(expr: &Expr) -> Option<Vec<&EntityUID>> {
     match expr {
         Expr::Literal(Literal::EntityUID(uid)) => Some(vec![uid]),
-        Expr::Set(items) => items.iter().map(|item| literals(item)).collect::<Option<Vec<_>>>().map(|l| l.concat()),
+        Expr::Set(items) => {
+            items.iter().map(|item| literals(item)).collect::<Option<Vec<_>>>().map(|l| l.concat())
+        }
         _ => None,
     }
 }
@@ -187,6 +189,63 @@ fn moved(expr: &Expr) -> Expr {
     }
 }
 
+/// The same conditions with long `&&` and `||` chains as balanced trees. Cedar reads `a || b || c` as
+/// `(a || b) || c` and evaluates by recursion, so a list of forty types would need more stack than a thread has.
+/// Both operators are associative, short-circuit order and errors included.
+pub(super) fn balanced(clauses: &[Clause]) -> Vec<Clause> {
+    let clause = |clause: &Clause| match clause {
+        Clause::When(expr) => Clause::When(balance(expr)),
+        Clause::Unless(expr) => Clause::Unless(balance(expr)),
+    };
+    clauses.iter().map(clause).collect()
+}
+
+fn balance(expr: &Arc<Expr>) -> Arc<Expr> {
+    match &**expr {
+        Expr::BinaryOp { op: op @ (BinaryOp::And | BinaryOp::Or), .. } => {
+            let mut terms = Vec::new();
+            flatten(*op, expr, &mut terms);
+            tree(*op, &terms).unwrap_or_else(|| Arc::clone(expr))
+        }
+        other => Arc::new(with_children(other, &balance)),
+    }
+}
+
+/// The terms of a chain, first to last. Walks the long left spine in a loop.
+fn flatten(chain: BinaryOp, expr: &Arc<Expr>, terms: &mut Vec<Arc<Expr>>) {
+    let mut pending = vec![expr];
+    while let Some(next) = pending.pop() {
+        match &**next {
+            Expr::BinaryOp { op, left, right } if *op == chain => pending.extend([right, left]),
+            _ => terms.push(balance(next)),
+        }
+    }
+}
+
+fn tree(op: BinaryOp, terms: &[Arc<Expr>]) -> Option<Arc<Expr>> {
+    match terms {
+        [] => None,
+        [one] => Some(Arc::clone(one)),
+        many => {
+            let (left, right) = many.split_at_checked(many.len() / 2)?;
+            Some(Arc::new(Expr::BinaryOp { op, left: tree(op, left)?, right: tree(op, right)? }))
+        }
+    }
+}
+
+/// Levels of nesting, counted in balanced conditions.
+pub(super) fn depth(clauses: &[Clause]) -> usize {
+    let levels = |clause: &Clause| {
+        let (Clause::When(expr) | Clause::Unless(expr)) = clause;
+        levels(expr)
+    };
+    clauses.len() + clauses.iter().map(levels).max().unwrap_or(0)
+}
+
+fn levels(expr: &Expr) -> usize {
+    1 + children(expr).into_iter().map(levels).max().unwrap_or(0)
+}
+
 /// Whether conditions that are left over after partial evaluation can all hold for some record.
 pub(super) fn can_hold(clauses: &[Clause]) -> bool {
     clauses.iter().all(|clause| match clause {
@@ -200,7 +259,9 @@ fn can_be(expr: &Expr, value: bool) -> bool {
     match expr {
         Expr::Literal(Literal::Bool(literal)) => *literal == value,
         Expr::UnaryOp { op: UnaryOp::Not, expr } => can_be(expr, !value),
-        Expr::BinaryOp { op: BinaryOp::And, left, right } if value => can_be(left, true) && can_be(right, true),
+        Expr::BinaryOp { op: BinaryOp::And, left, right } if value => {
+            can_be(left, true) && can_be(right, true)
+        }
         Expr::BinaryOp { op: BinaryOp::Or, left, right } if !value => {
             can_be(left, false) && can_be(right, false)
         }
@@ -208,7 +269,8 @@ fn can_be(expr: &Expr, value: bool) -> bool {
             can_be(left, value) || can_be(right, value)
         }
         Expr::IfThenElse { cond, then_expr, else_expr } => {
-            (can_be(cond, true) && can_be(then_expr, value)) || (can_be(cond, false) && can_be(else_expr, value))
+            (can_be(cond, true) && can_be(then_expr, value))
+                || (can_be(cond, false) && can_be(else_expr, value))
         }
         _ => true,
     }

@@ -42,9 +42,8 @@ pub(super) fn parse(source: &Source, problems: &mut Vec<Problem>) -> Groups {
         for path in &paths {
             match ElementPath::parse(path.get_ref()) {
                 Ok(parsed) if members.insert(parsed.clone()) => {}
-                Ok(_) => problems.push(
-                    source.problem(path.span().start, format!("`{}` is listed twice", path.get_ref())),
-                ),
+                Ok(_) => problems
+                    .push(source.problem(path.span().start, format!("`{}` is listed twice", path.get_ref()))),
                 Err(error) => problems.push(source.problem(path.span().start, error.to_string())),
             }
         }

@@ -157,7 +157,8 @@ impl<'g> Draft<'g> {
                     self.problems.push(written.problem_at(&uid.eid, error.to_string()));
                 }
                 ("ElementGroup", _) if !self.groups.contains_key(uid.eid.as_str()) => {
-                    let problem = written.problem_at(&uid.eid, format!("unknown element group `{}`", uid.eid));
+                    let problem =
+                        written.problem_at(&uid.eid, format!("unknown element group `{}`", uid.eid));
                     self.problems.push(problem.with_hint("groups are defined in groups.toml"));
                 }
                 _ => {}
@@ -176,8 +177,7 @@ fn is_element(uid: &EntityUid) -> bool {
 }
 
 fn speaks_of_records(actions: &ActionConstraint) -> bool {
-    let element_action =
-        |uid: &EntityUid| matches!(uid.id().unescaped(), "disclose" | "modify");
+    let element_action = |uid: &EntityUid| matches!(uid.id().unescaped(), "disclose" | "modify");
     match actions {
         ActionConstraint::Any => true,
         ActionConstraint::In(uids) => !uids.iter().all(element_action),

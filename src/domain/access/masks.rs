@@ -175,7 +175,12 @@ fn view(
 }
 
 /// The decision about a record from scratch: the action first, then each element.
-pub(super) fn judge(set: &PolicySet, situation: &Situation, action: Action, record: &Record<'_>) -> Judgement {
+pub(super) fn judge(
+    set: &PolicySet,
+    situation: &Situation,
+    action: Action,
+    record: &Record<'_>,
+) -> Judgement {
     let engine = Engine::new(set, situation)?;
     let mut policies = engine.record(action, record)?.ok_or(RecordDenial::NotPermitted)?;
     let (decided, elements) = engine.record_elements(record)?;

@@ -51,9 +51,9 @@ impl Narrowing {
     pub(super) fn allows(&self, resource: ResourceType, letter: char) -> bool {
         match self {
             Narrowing::Open => true,
-            Narrowing::To { grants, .. } => grants
-                .iter()
-                .any(|g| g.resource.is_none_or(|r| r == resource) && g.letters.contains(letter)),
+            Narrowing::To { grants, .. } => {
+                grants.iter().any(|g| g.resource.is_none_or(|r| r == resource) && g.letters.contains(letter))
+            }
         }
     }
 

@@ -8,6 +8,7 @@ use super::expression::{self, Uses};
 use super::groups::Groups;
 use super::source::Problem;
 use crate::domain::fhir::r4::{ElementPath, ResourceType};
+use crate::limits;
 use cedar_policy::pst;
 use cedar_policy::{ActionConstraint, Entities, Entity, EntityId, EntityTypeName, EntityUid};
 use cedar_policy::{Policy, PrincipalConstraint, ResourceConstraint, Schema};
@@ -143,16 +144,12 @@ pub(super) struct Rule {
 
 impl Rule {
     pub(super) fn new(policy: &Policy, body: &pst::Template, groups: &Groups) -> Result<Self, String> {
-        let clauses = expression::before_records(body.clauses());
-        let (id, effect) = (body.id.clone(), body.effect);
-        let (principal, action, resource) =
-            (body.principal.clone(), body.action.clone(), body.resource.clone());
-        let general = pst::Template::new(id, effect, principal, action, resource)
-            .try_with_clauses(clauses)
-            .map_err(|error| error.to_string())?;
-        let general = pst::StaticPolicy::try_from(general).map_err(|error| error.to_string())?;
-        let before_records =
-            Policy::from_pst(pst::Policy::Static(general)).map_err(|error| error.to_string())?;
+        let clauses = expression::balanced(body.clauses());
+        if expression::depth(&clauses) > limits::POLICY_DEPTH_MAX {
+            return Err(format!("nested more than {} levels deep", limits::POLICY_DEPTH_MAX));
+        }
+        let before_records = with_clauses(body, expression::before_records(&clauses))?;
+        let exact = with_clauses(body, clauses)?;
         let role = match policy.principal_constraint() {
             PrincipalConstraint::In(uid) | PrincipalConstraint::IsIn(_, uid) => {
                 Some(uid.id().unescaped().to_owned()).filter(|_| uid.type_name().basename() == "Role")
@@ -160,8 +157,18 @@ impl Rule {
             PrincipalConstraint::Any | PrincipalConstraint::Eq(_) | PrincipalConstraint::Is(_) => None,
         };
         let types = types(&policy.resource_constraint(), groups);
-        Ok(Self { exact: policy.clone(), before_records, actions: policy.action_constraint(), role, types })
+        Ok(Self { exact, before_records, actions: policy.action_constraint(), role, types })
     }
+}
+
+/// The same policy under other conditions.
+fn with_clauses(body: &pst::Template, clauses: Vec<pst::Clause>) -> Result<Policy, String> {
+    let (principal, action, resource) = (body.principal.clone(), body.action.clone(), body.resource.clone());
+    let template = pst::Template::new(body.id.clone(), body.effect, principal, action, resource)
+        .try_with_clauses(clauses)
+        .map_err(|error| error.to_string())?;
+    let policy = pst::StaticPolicy::try_from(template).map_err(|error| error.to_string())?;
+    Policy::from_pst(pst::Policy::Static(policy)).map_err(|error| error.to_string())
 }
 
 /// The resource types a scope can reach; `None` is all.
@@ -208,7 +215,10 @@ pub struct PolicySet {
 
 impl fmt::Debug for PolicySet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PolicySet").field("hash", &self.hash).field("policies", &self.rules.len()).finish_non_exhaustive()
+        f.debug_struct("PolicySet")
+            .field("hash", &self.hash)
+            .field("policies", &self.rules.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -270,7 +280,8 @@ impl PolicySet {
         roles: &BTreeSet<String>,
     ) -> Option<cedar_policy::PolicySet> {
         let roles = || roles.iter().cloned().map(Some).chain([None]);
-        let keys = [Some(resource), None].into_iter().flat_map(|r| roles().map(move |role| (action, r, role)));
+        let keys =
+            [Some(resource), None].into_iter().flat_map(|r| roles().map(move |role| (action, r, role)));
         let found = keys.filter_map(|key| self.index.get(&key)).flatten();
         let policies = found.filter_map(|at| self.rules.get(*at)).map(|rule| match form {
             Form::Exact => rule.exact.clone(),

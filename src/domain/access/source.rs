@@ -97,8 +97,7 @@ pub(super) fn statements(text: &str) -> Vec<Statement> {
     let mut path = String::new();
     let mut path_start = 0;
     while let Some((offset, token)) = scan.next_token() {
-        let statement =
-            current.get_or_insert_with(|| Statement { start: offset, ..Statement::default() });
+        let statement = current.get_or_insert_with(|| Statement { start: offset, ..Statement::default() });
         match token {
             Token::Name(name) if path.ends_with("::") => path.push_str(name),
             Token::Name(name) => {
@@ -205,8 +204,7 @@ mod tests {
         let found = statements(text);
         assert_eq!(found.len(), 2);
         assert_eq!(found[0].start, text.find('@').unwrap());
-        let names: Vec<_> =
-            found[0].names.iter().map(|n| (n.kind.as_str(), n.raw_id.as_str())).collect();
+        let names: Vec<_> = found[0].names.iter().map(|n| (n.kind.as_str(), n.raw_id.as_str())).collect();
         assert_eq!(names, [("Role", "a\\\"b"), ("FHIR::Element", "Patient.name")]);
         assert_eq!(found[1].start, text.find("forbid").unwrap());
     }
