@@ -296,8 +296,8 @@ pub const ENTRY_BYTES_MAX: usize = 65_535;
 pub const ENTRY_OVERHEAD_BYTES: usize = 53;
 /// One part of an audit record before encryption. A little under what fits, so that the envelope may grow.
 pub const RECORD_PART_BYTES_MAX: usize = 65_000;
-/// Parts of one audit record: 16 MB, about 200,000 released records. The gateway releases larger answers in units.
-pub const RECORD_PARTS_MAX: usize = 256;
+/// Parts of one audit record: 29 MB, more than 100,000 released records. Larger answers are released in units.
+pub const RECORD_PARTS_MAX: usize = 448;
 /// The request line in a record, in bytes as escaped JSON; more is cut and its digest kept.
 pub const RECORD_REQUEST_BYTES_MAX: usize = 8_192;
 /// Any other text in a record, in bytes as escaped JSON: an issuer URL or a session id is far shorter.
@@ -333,6 +333,8 @@ pub const PUBLISH_IDLE_MS: u64 = 500;
 /// Files in an audit directory that one verification will list: 16 million tiles hold two thousand million entries.
 pub const AUDIT_FILES_MAX: usize = 16_000_000;
 
+// Half the queue takes the largest record.
+const _: () = assert!(RECORD_PARTS_MAX * RECORD_PART_BYTES_MAX < JOURNAL_QUEUE_KIB_MAX as usize * 512);
 const _: () = assert!(RECORD_PART_BYTES_MAX + ENTRY_OVERHEAD_BYTES <= ENTRY_BYTES_MAX);
 // The head of a record always fits into one part (key names and numbers: under 2,000 bytes), and so does one released item.
 const _: () = assert!(

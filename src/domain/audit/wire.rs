@@ -197,6 +197,8 @@ struct Partial {
     parts: u16,
     decision: Decision,
     request_id: String,
+    /// How many released items the head announced.
+    announced: u64,
     masks: BTreeMap<u32, Vec<String>>,
     items: Vec<ItemWire>,
 }
@@ -211,6 +213,7 @@ impl Partial {
             parts: part.parts,
             decision: head.to_record(time, part.request_id.clone(), verdict),
             request_id: part.request_id.clone(),
+            announced: head.released,
             masks: BTreeMap::new(),
             items: Vec::new(),
         })
@@ -255,7 +258,8 @@ impl Partial {
                 self.decision.released.push(released);
             }
         }
-        if open.is_some() {
+        let count = u64::try_from(self.decision.released.len()).unwrap_or(u64::MAX);
+        if open.is_some() || count != self.announced {
             return Err(DecodeError::Malformed);
         }
         Ok((self.sequence, Record::Decision(Box::new(self.decision))))

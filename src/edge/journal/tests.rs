@@ -1,1 +1,0 @@
-//! The journal against a real directory.
