@@ -3,6 +3,8 @@
 //! Owns: the meaning of FHIR requests, elements, search parameters and compartments.
 //! Must never: know callers, policies or the network. Look next: `r4`, the tables.
 
+pub mod facts;
+pub mod mask;
 pub mod r4;
 
 pub mod capabilities;

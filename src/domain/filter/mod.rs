@@ -1,1 +1,177 @@
-//! To be written.
+//! What may come back: FHIR JSON in, the permitted part of it out.
+//!
+//! Owns: taking an upstream answer apart strictly, telling policy the facts of every record in it, and
+//! writing a record under its mask with kept bytes unchanged (P1, P3, P7).
+//! Must never: decide who may see what, or let a byte out that no mask keeps. Doubt is a fault.
+//! Look next: `scan` (bytes to tape), `bind` (tape to elements and records), `emit` (records to bytes).
+//!
+//! The rules, where the issue leaves room:
+//!
+//! - White space before a member or item goes with it, white space before a comma goes always unless the
+//!   whole subtree is copied; what stands before a closing bracket stays.
+//! - A record is `complete` when its mask is total, no name is hidden in references, and everything it
+//!   contains is complete too. Only complete records keep narrative and signature data; all others are
+//!   tagged SUBSETTED.
+//! - A parent whose one resource is withheld (`Bundle.entry`, `Parameters.parameter`) goes with it, so
+//!   that its address or name does not stay behind (T-059).
+//! - An `Extension` without value and extensions goes.
+//! - Base URLs are rewritten in `Reference.reference`, and in `fullUrl` and `link.url` of a stored Bundle,
+//!   whose references are resolved through them. Everything else is copied.
+
+mod bars;
+mod bind;
+mod data_type;
+mod emit;
+mod facts;
+mod fault;
+mod marker;
+mod reference;
+mod scan;
+mod text;
+
+use std::fmt;
+
+use crate::domain::fhir::facts::Facts;
+use crate::domain::fhir::mask::Mask;
+
+pub use fault::{FilterFault, Withheld};
+pub use reference::{Bases, References};
+
+/// Takes a whole upstream answer apart.
+///
+/// # Errors
+/// [`FilterFault`] if it is anything but one strict JSON text that holds one FHIR R4 resource.
+pub fn parse<'a>(body: &'a [u8], bases: &Bases<'_>) -> Result<Document<'a>, FilterFault> {
+    if body.starts_with(b"\xef\xbb\xbf") {
+        return Err(FilterFault::ByteOrderMark);
+    }
+    let body = std::str::from_utf8(body).map_err(|error| FilterFault::Encoding(error.valid_up_to()))?;
+    let nodes = scan::scan(body)?;
+    Ok(Document { bound: bind::bind(body, nodes, bases)? })
+}
+
+/// An upstream answer, taken apart. Nothing of it has been released.
+pub struct Document<'a> {
+    bound: bind::Bound<'a>,
+}
+
+/// What stands at the root of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RootType {
+    /// One record, by its index. A stored Bundle (document, message, collection, …) is one record that
+    /// contains others.
+    Single(usize),
+    /// A Bundle that carries an answer: searchset, history, transaction-response, batch-response.
+    /// It is no record itself; see [`Document::bundle`].
+    Bundle,
+}
+
+/// One resource in an answer, at any depth. Numbered in the order of the text, containers first.
+#[derive(Debug)]
+pub struct Record {
+    /// What policy asks about it.
+    pub facts: Facts,
+    /// The record that contains it; none at the root and for entries of a Bundle that carries an answer.
+    pub container: Option<usize>,
+    /// It stands in `contained`: its id is a fragment.
+    pub contained: bool,
+    node: usize,
+}
+
+/// A Bundle at the root, without its resources.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Envelope {
+    /// `Bundle.type`.
+    pub kind: String,
+    /// `Bundle.link`: relation and URL.
+    pub links: Vec<(String, String)>,
+    /// `Bundle.entry`, all of them, in order.
+    pub entries: Vec<Entry>,
+}
+
+/// One entry of a Bundle at the root.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// `fullUrl`.
+    pub full_url: Option<String>,
+    /// `search.mode`.
+    pub mode: Option<String>,
+    /// Index of the record in `resource`.
+    pub record: Option<usize>,
+}
+
+/// What policy said about one record.
+#[derive(Clone, Copy, Debug)]
+pub enum Verdict<'m> {
+    /// It may go out under this mask.
+    Release(&'m Mask),
+    /// It stays here.
+    Withhold,
+}
+
+/// How a record was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Emitted {
+    /// Anything of the record was kept, its `resourceType` and our tag not counted.
+    pub kept: bool,
+    /// It carries the SUBSETTED tag.
+    pub subsetted: bool,
+}
+
+impl Document<'_> {
+    /// All records, containers before what they contain.
+    #[must_use]
+    pub fn records(&self) -> &[Record] {
+        &self.bound.records
+    }
+
+    /// What stands at the root.
+    #[must_use]
+    pub fn root_type(&self) -> RootType {
+        self.bound.root
+    }
+
+    /// The envelope, if the root is a Bundle of any kind.
+    #[must_use]
+    pub fn bundle(&self) -> Option<&Envelope> {
+        self.bound.envelope.as_ref()
+    }
+
+    /// Appends one record to `out`, with what it contains, each under its own verdict.
+    /// `verdicts` run parallel to [`Document::records`]; `bases` are those given to [`parse`].
+    ///
+    /// # Errors
+    /// [`Withheld`] if the record must stay; then nothing was appended.
+    pub fn emit(
+        &self,
+        record: usize,
+        verdicts: &[Verdict<'_>],
+        references: &References,
+        bases: &Bases<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Emitted, Withheld> {
+        emit::emit(&self.bound, emit::Terms { verdicts, references, bases }, record, out)
+    }
+}
+
+impl fmt::Debug for Document<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Document").field("records", &self.bound.records.len()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Envelope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let entries = self.entries.len();
+        f.debug_struct("Envelope")
+            .field("kind", &self.kind)
+            .field("entries", &entries)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry").field("record", &self.record).finish_non_exhaustive()
+    }
+}

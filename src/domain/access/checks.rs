@@ -1,0 +1,121 @@
+//! Single rules that a policies directory must keep beyond being valid Cedar.
+//!
+//! Owns: bounds, the modifier rule (P7), and advice. Must never: decide a request. Look next: `load`.
+
+use super::expression::{Reading, kind};
+use super::groups::Groups;
+use super::load::{SCHEMA, Written};
+use super::source::{Problem, Source, Statement};
+use crate::domain::fhir::r4::ElementPath;
+use crate::limits;
+use cedar_policy::{ActionConstraint, Effect, PrincipalConstraint, ResourceConstraint};
+
+/// Bounds that hold before anything is parsed.
+pub(super) fn sizes(sources: &[Source], groups: Option<&Source>) -> Vec<Problem> {
+    let all = || sources.iter().chain(groups);
+    let mut problems: Vec<Problem> = all()
+        .filter(|source| source.text.len() > limits::POLICY_FILE_BYTES_MAX)
+        .map(|source| source.problem(0, format!("longer than {} bytes", limits::POLICY_FILE_BYTES_MAX)))
+        .collect();
+    let total: usize = all().map(|source| source.text.len()).sum();
+    if sources.len() > limits::POLICY_FILES_MAX || total > limits::POLICY_SET_BYTES_MAX {
+        problems
+            .extend(sources.first().map(|first| first.problem(0, "too many policy files, or too much text")));
+    }
+    let mut names: Vec<&str> = sources.iter().map(|source| source.name.as_str()).collect();
+    names.sort_unstable();
+    if let Some([name, _]) = names.array_windows::<2>().find(|[a, b]| a == b) {
+        problems.extend(
+            sources.iter().find(|source| source.name == **name).map(|s| s.problem(0, "file given twice")),
+        );
+    }
+    problems
+}
+
+/// One statement may not be so long that reading it needs more stack than a thread has.
+pub(super) fn statement_sizes(source: &Source, found: &[Statement]) -> Option<Problem> {
+    let ends = found.iter().skip(1).map(|next| next.start).chain([source.text.len()]);
+    let long = |(statement, end): &(&Statement, usize)| {
+        end.saturating_sub(statement.start) > limits::POLICY_STATEMENT_BYTES_MAX
+    };
+    let (statement, _) = found.iter().zip(ends).find(long)?;
+    let message = format!("policy longer than {} bytes", limits::POLICY_STATEMENT_BYTES_MAX);
+    Some(source.problem(statement.start, message).with_hint("split it, or use an element group"))
+}
+
+/// A directory's schema must be the generated one: policies checked against other words would be checked in vain.
+pub(super) fn same_schema(schema: &Source) -> Option<Problem> {
+    let different = |(ours, theirs): (u8, u8)| ours != theirs;
+    if schema.text == SCHEMA {
+        return None;
+    }
+    let same = SCHEMA.bytes().zip(schema.text.bytes()).take_while(|pair| !different(*pair)).count();
+    let offset = (0..=same).rev().find(|at| schema.text.is_char_boundary(*at)).unwrap_or(0);
+    let problem = schema.problem(offset, "this is not the schema of this version of chartgate");
+    Some(problem.with_hint("the schema is generated: replace the file by the shipped one, or delete it"))
+}
+
+/// P7: a forbid may not single out an element that changes the meaning of the record around it.
+pub(super) fn modifiers(written: &Written<'_>, groups: &Groups, reading: &Reading) -> Vec<Problem> {
+    if written.policy.effect() == Effect::Permit || !discloses(&written.policy.action_constraint()) {
+        return Vec::new();
+    }
+    let mut problems = Vec::new();
+    for uid in reading.covering.iter().chain(&reading.exact) {
+        let modifier = match kind(uid).as_str() {
+            "FHIR::Element" => ElementPath::parse(&uid.eid).ok().filter(is_modifier),
+            "ElementGroup" => {
+                groups.get(uid.eid.as_str()).and_then(|paths| paths.iter().find(|p| is_modifier(p))).cloned()
+            }
+            _ => None,
+        };
+        problems.extend(modifier.map(|path| {
+            let message =
+                format!("`{path}` is a modifier element: withholding it would change what the rest means");
+            written
+                .problem_at(&uid.eid, message)
+                .with_hint("forbid the whole record, or the element around it")
+        }));
+    }
+    problems
+}
+
+fn discloses(actions: &ActionConstraint) -> bool {
+    match actions {
+        ActionConstraint::Any => true,
+        ActionConstraint::In(uids) => uids.iter().any(|uid| uid.id().unescaped() == "disclose"),
+        ActionConstraint::Eq(uid) => uid.id().unescaped() == "disclose",
+    }
+}
+
+fn is_modifier(path: &ElementPath) -> bool {
+    path.element().is_some_and(|element| element.modifier || element.name == "modifierExtension")
+}
+
+/// Things that are allowed and deserve a second look.
+pub(super) fn lints(written: &[Written<'_>]) -> Vec<Problem> {
+    if written.is_empty() {
+        let (file, message) = ("policies".to_owned(), "there is no policy: everything is denied".to_owned());
+        return vec![Problem { file, line: 1, column: 1, message, hint: None }];
+    }
+    written.iter().filter_map(over_broad).collect()
+}
+
+fn over_broad(written: &Written<'_>) -> Option<Problem> {
+    let policy = &written.policy;
+    if policy.effect() == Effect::Forbid {
+        return None;
+    }
+    let everyone =
+        matches!(policy.principal_constraint(), PrincipalConstraint::Any | PrincipalConstraint::Is(_));
+    let everything = matches!(policy.resource_constraint(), ResourceConstraint::Any);
+    let always = !policy.has_non_scope_constraint();
+    let any_action = matches!(policy.action_constraint(), ActionConstraint::Any);
+    let message = match (everyone, everything, always, any_action) {
+        (true, true, true, _) => "permits everything to everyone",
+        (true, _, true, _) => "permits without asking who, and under no condition",
+        (_, true, _, true) => "permits every action on everything",
+        _ => return None,
+    };
+    Some(written.problem(message).with_hint("name a role, an action and a resource"))
+}

@@ -1,0 +1,344 @@
+//! The questions to Cedar.
+//!
+//! Owns: building requests and entities, schema-checked, and reading the answers. Any evaluation error is a
+//! [`Fault`], because Cedar skips the policy that failed, which for a `forbid` would let data out (L-103).
+//! Must never: answer from a question that could not be asked as intended.
+//! Look next: `judge`, which makes masks and decisions from the answers; docs/decisions/0002 for why.
+
+use super::elements::Branch;
+use super::expression;
+use super::set::{Action, Form, PolicySet, uid};
+use super::situation::Situation;
+use crate::domain::fhir::facts::Facts;
+use crate::domain::fhir::r4::{ElementPath, ResourceType};
+use cedar_policy::{AuthorizationError, Authorizer, Context, Decision, Effect, Entities, Entity, EntityUid};
+use cedar_policy::{PartialResponse, Policy, PolicyId, Request, RestrictedExpression as Value};
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+/// A question could not be answered: the ids of the policies that failed, if it was them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Fault(pub Vec<String>);
+
+/// What can be said before any record is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Verdict {
+    /// For no record.
+    No,
+    /// It depends on the record.
+    Maybe,
+    /// For every record.
+    Yes,
+}
+
+/// An answer about a whole type.
+#[derive(Clone, Debug)]
+pub(super) struct Answer {
+    pub verdict: Verdict,
+    /// Nothing was left open: the answer for each record is this one.
+    pub settled: bool,
+    /// The permits that are certainly satisfied.
+    pub policies: BTreeSet<String>,
+}
+
+/// An element with its answer.
+pub(super) type Decided<T> = Vec<(ElementPath, T)>;
+
+/// One caller's questions to one policy set.
+pub(super) struct Engine<'a> {
+    set: &'a PolicySet,
+    situation: &'a Situation,
+    principal: EntityUid,
+    people: Vec<Entity>,
+}
+
+impl<'a> Engine<'a> {
+    pub(super) fn new(set: &'a PolicySet, situation: &'a Situation) -> Result<Self, Fault> {
+        let words = &set.vocabulary;
+        let text = |text: &str| Value::new_string(text.to_owned());
+        if !situation.person {
+            let principal = uid(&words.application, &situation.application);
+            let attributes = HashMap::from([("id".to_owned(), text(&situation.application))]);
+            let people = vec![entity(principal.clone(), attributes, HashSet::new())?];
+            return Ok(Self { set, situation, principal, people });
+        }
+        let id = format!("{}|{}", situation.issuer, situation.subject);
+        let principal = uid(&words.user, &id);
+        let mut attributes = HashMap::from([
+            ("issuer".to_owned(), text(&situation.issuer)),
+            ("subject".to_owned(), text(&situation.subject)),
+        ]);
+        attributes.extend(situation.fhir_user.as_deref().map(|user| ("fhirUser".to_owned(), text(user))));
+        let roles: HashSet<EntityUid> = situation.roles.iter().map(|role| uid(&words.role, role)).collect();
+        let mut people: Vec<Entity> = roles.iter().cloned().map(Entity::with_uid).collect();
+        people.push(entity(principal.clone(), attributes, roles)?);
+        Ok(Self { set, situation, principal, people })
+    }
+
+    /// May records of this type be acted on, as far as that can be said before seeing one?
+    pub(super) fn type_action(&self, action: Action, resource: ResourceType) -> Result<Answer, Fault> {
+        let words = &self.set.vocabulary;
+        let (kind, _) = words.record(resource).ok_or_else(Fault::of_question)?;
+        self.check_context(action)?;
+        let request = Request::builder()
+            .principal(self.principal.clone())
+            .action(words.action(action).cloned().ok_or_else(Fault::of_question)?)
+            .unknown_resource_with_type(kind.clone())
+            .context(self.context(None)?)
+            .build();
+        let entities = self.entities(Vec::new())?;
+        let policies = self.slice(Form::BeforeRecords, action, resource)?;
+        read(&Authorizer::new().is_authorized_partial(&request, &policies, &entities))
+    }
+
+    /// Which named elements of this type may be disclosed, as far as that can be said before a record.
+    pub(super) fn type_elements(&self, resource: ResourceType) -> Result<(Decided<Verdict>, Answer), Fault> {
+        let words = &self.set.vocabulary;
+        let policies = self.slice(Form::BeforeRecords, Action::Disclose, resource)?;
+        let action = words.action(Action::Disclose).cloned().ok_or_else(Fault::of_question)?;
+        self.check_context(Action::Disclose)?;
+        let context = self.context(None)?;
+        let branches = self.set.elements.of(resource);
+        let worlds = [self.elements(&branches, false, true)?, self.elements(&branches, true, true)?];
+        let mut decided = Vec::new();
+        let mut sum = Answer { verdict: Verdict::No, settled: true, policies: BTreeSet::new() };
+        for branch in branches {
+            let request = Request::builder()
+                .principal(self.principal.clone())
+                .action(action.clone())
+                .resource(uid(&words.element, branch.path.as_str()))
+                .context(context.clone())
+                .build();
+            let mut verdict = Verdict::Yes;
+            for world in worlds.iter().take(if branch.own_extension { 2 } else { 1 }) {
+                let answer = read(&Authorizer::new().is_authorized_partial(&request, &policies, world))?;
+                verdict = verdict.min(answer.verdict);
+                sum.settled &= answer.settled;
+                sum.policies.extend(answer.policies);
+            }
+            sum.verdict = sum.verdict.max(verdict);
+            decided.push((branch.path, verdict));
+        }
+        Ok((decided, sum))
+    }
+
+    /// May this record be acted on?
+    pub(super) fn record(
+        &self,
+        action: Action,
+        record: &Record<'_>,
+    ) -> Result<Option<BTreeSet<String>>, Fault> {
+        let words = &self.set.vocabulary;
+        let resource = record.facts.resource_type;
+        let (kind, _) = words.record(resource).ok_or_else(Fault::of_question)?;
+        let target = uid(kind, record.facts.id.as_deref().unwrap_or(""));
+        let request = self.request(action, target.clone(), record)?;
+        let entities = self.entities(vec![self.record_entity(target, record)?])?;
+        let policies = self.slice(Form::Exact, action, resource)?;
+        exact(&Authorizer::new().is_authorized(&request, &policies, &entities))
+    }
+
+    /// Which named elements of this record may be disclosed, and by which policies.
+    pub(super) fn record_elements(
+        &self,
+        record: &Record<'_>,
+    ) -> Result<(Decided<bool>, BTreeSet<String>), Fault> {
+        let resource = record.facts.resource_type;
+        let policies = self.slice(Form::Exact, Action::Disclose, resource)?;
+        let branches = self.set.elements.of(resource);
+        let worlds = [self.elements(&branches, false, false)?, self.elements(&branches, true, false)?];
+        let (mut decided, mut reasons) = (Vec::new(), BTreeSet::new());
+        for branch in branches {
+            let target = uid(&self.set.vocabulary.element, branch.path.as_str());
+            let request = self.request(Action::Disclose, target, record)?;
+            let mut allowed = Some(BTreeSet::new());
+            for world in worlds.iter().take(if branch.own_extension { 2 } else { 1 }) {
+                let answer = exact(&Authorizer::new().is_authorized(&request, &policies, world))?;
+                allowed = allowed.and_then(|so_far| answer.map(|more| &so_far | &more));
+            }
+            decided.push((branch.path, allowed.is_some()));
+            reasons.extend(allowed.into_iter().flatten());
+        }
+        Ok((decided, reasons))
+    }
+
+    fn slice(
+        &self,
+        form: Form,
+        action: Action,
+        resource: ResourceType,
+    ) -> Result<cedar_policy::PolicySet, Fault> {
+        self.set.slice(form, action, resource, &self.situation.roles).ok_or_else(Fault::of_question)
+    }
+
+    fn request(&self, action: Action, target: EntityUid, record: &Record<'_>) -> Result<Request, Fault> {
+        let words = &self.set.vocabulary;
+        let asked = words.action(action).cloned().ok_or_else(Fault::of_question)?;
+        let context = self.context(Some((action, record)))?;
+        Request::new(self.principal.clone(), asked, target, context, Some(&words.schema))
+            .map_err(|_| Fault::of_question())
+    }
+
+    /// The context of a question about a type lacks what only a record can tell, so it cannot be checked
+    /// against the schema as it is: the same with empty sets in these places is.
+    fn check_context(&self, action: Action) -> Result<(), Fault> {
+        let none = BTreeSet::new();
+        let facts = Facts::of_type(ResourceType::all().next().ok_or_else(Fault::of_question)?);
+        let record = Record { facts: &facts, relations: &none };
+        let asked = self.set.vocabulary.action(action).ok_or_else(Fault::of_question)?;
+        self.context(Some((action, &record)))?
+            .validate(&self.set.vocabulary.schema, asked)
+            .map_err(|_| Fault::of_question())
+    }
+
+    fn context(&self, record: Option<(Action, &Record<'_>)>) -> Result<Context, Fault> {
+        let situation = self.situation;
+        let text = |text: &str| Value::new_string(text.to_owned());
+        let mfa = Value::new_record([
+            ("methods".to_owned(), texts(&situation.methods)),
+            ("age".to_owned(), Value::new_long(situation.age_seconds)),
+            ("phishingResistant".to_owned(), Value::new_bool(situation.phishing_resistant)),
+        ])
+        .map_err(|_| Fault::of_question())?;
+        let mut pairs = vec![
+            ("purpose".to_owned(), text(&situation.purpose)),
+            ("mfa".to_owned(), mfa),
+            ("scopes".to_owned(), texts(&situation.scopes)),
+            ("application".to_owned(), text(&situation.application)),
+            ("emergency".to_owned(), Value::new_bool(situation.emergency)),
+            ("network".to_owned(), Value::new_ip(situation.network.to_string())),
+            (
+                "now".to_owned(),
+                Value::new_datetime(situation.now.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()),
+            ),
+        ];
+        if let Some((action, record)) = record {
+            pairs.push(("relations".to_owned(), texts(record.relations)));
+            if action == Action::Disclose {
+                pairs.push(("labels".to_owned(), texts(&record.facts.labels)));
+            }
+        }
+        Context::from_pairs(pairs).map_err(|_| Fault::of_question())
+    }
+
+    fn record_entity(&self, target: EntityUid, record: &Record<'_>) -> Result<Entity, Fault> {
+        let words = &self.set.vocabulary;
+        let facts = record.facts;
+        let (_, has) = words.record(facts.resource_type).ok_or_else(Fault::of_question)?;
+        let subjects = |ids: &BTreeSet<String>| {
+            Value::new_set(ids.iter().map(|id| Value::new_entity_uid(uid(&words.subject, id))))
+        };
+        let mut attributes = HashMap::from([
+            ("id".to_owned(), Value::new_string(facts.id.clone().unwrap_or_default())),
+            ("patients".to_owned(), subjects(&facts.patients)),
+            ("mentions".to_owned(), subjects(&facts.mentions)),
+            ("labels".to_owned(), texts(&facts.labels)),
+        ]);
+        if let (true, Some(status)) = (has.status, &facts.status) {
+            attributes.insert("status".to_owned(), Value::new_string(status.clone()));
+        }
+        if has.category {
+            attributes.insert("category".to_owned(), texts(&facts.category));
+        }
+        if has.code {
+            attributes.insert("code".to_owned(), texts(&facts.code));
+        }
+        let parents = facts.patients.iter().map(|id| uid(&words.subject, id)).collect();
+        entity(target, attributes, parents)
+    }
+
+    /// The people and some more, checked against the schema, with the actions.
+    fn entities(&self, more: Vec<Entity>) -> Result<Entities, Fault> {
+        let all = self.people.iter().cloned().chain(more);
+        Entities::from_entities(all, Some(&self.set.vocabulary.schema)).map_err(|_| Fault::of_question())
+    }
+
+    /// The people and the named elements of a type. `nested`: the record's own extensions lie in the record.
+    /// `open`: what only a record can tell is unknown (such entities are beyond the schema).
+    fn elements(&self, branches: &[Branch], nested: bool, open: bool) -> Result<Entities, Fault> {
+        let words = &self.set.vocabulary;
+        let unknown = || match open {
+            true => expression::RECORD_CONTEXT.map(|a| (a.to_owned(), Value::new_unknown(a))).into(),
+            false => HashMap::new(),
+        };
+        let mut groups: BTreeSet<&str> = BTreeSet::new();
+        let mut more = Vec::with_capacity(branches.len());
+        for branch in branches {
+            groups.extend(branch.groups.iter().map(String::as_str));
+            let cut = branch.own_extension && branch.path.extension_url().is_none() && !nested;
+            let parent = branch.parent.iter().filter(|_| !cut).map(|path| uid(&words.element, path));
+            let parents = parent.chain(branch.groups.iter().map(|group| uid(&words.group, group))).collect();
+            more.push(entity(uid(&words.element, branch.path.as_str()), unknown(), parents)?);
+        }
+        more.extend(groups.into_iter().map(|group| Entity::with_uid(uid(&words.group, group))));
+        if !open {
+            return self.entities(more);
+        }
+        let all = self.people.iter().cloned().chain(more).chain(words.action_entities());
+        Entities::from_entities(all, None).map_err(|_| Fault::of_question())
+    }
+}
+
+/// A record with how the caller stands to it.
+pub(super) struct Record<'a> {
+    pub facts: &'a Facts,
+    pub relations: &'a BTreeSet<String>,
+}
+
+impl Fault {
+    fn of_question() -> Self {
+        Fault(Vec::new())
+    }
+}
+
+fn entity(
+    uid: EntityUid,
+    attributes: HashMap<String, Value>,
+    parents: HashSet<EntityUid>,
+) -> Result<Entity, Fault> {
+    Entity::new(uid, attributes, parents).map_err(|_| Fault::of_question())
+}
+
+fn texts<'t>(texts: impl IntoIterator<Item = &'t String>) -> Value {
+    Value::new_set(texts.into_iter().map(|text| Value::new_string(text.clone())))
+}
+
+fn exact(response: &cedar_policy::Response) -> Result<Option<BTreeSet<String>>, Fault> {
+    let failed: Vec<String> = response
+        .diagnostics()
+        .errors()
+        .map(|AuthorizationError::PolicyEvaluationError(error)| error.policy_id().to_string())
+        .collect();
+    if !failed.is_empty() {
+        return Err(Fault(failed));
+    }
+    let reasons = || response.diagnostics().reason().map(PolicyId::to_string).collect();
+    Ok((response.decision() == Decision::Allow).then(reasons))
+}
+
+fn read(response: &PartialResponse) -> Result<Answer, Fault> {
+    let failed: Vec<String> = response.definitely_errored().map(PolicyId::to_string).collect();
+    if !failed.is_empty() {
+        return Err(Fault(failed));
+    }
+    let (permits, forbids): (Vec<Policy>, Vec<Policy>) =
+        response.definitely_satisfied().partition(|policy| policy.effect() == Effect::Permit);
+    let open: Vec<Policy> = response.nontrivial_residuals().collect();
+    let possible = |effect| open.iter().any(|policy| policy.effect() == effect && can_hold(policy));
+    let verdict = match (permits.is_empty(), possible(Effect::Permit)) {
+        _ if !forbids.is_empty() => Verdict::No,
+        (true, false) => Verdict::No,
+        (true, true) => Verdict::Maybe,
+        (false, _) if possible(Effect::Forbid) => Verdict::Maybe,
+        (false, _) => Verdict::Yes,
+    };
+    let policies = permits.iter().map(|policy| policy.id().to_string()).collect();
+    Ok(Answer { verdict, settled: open.is_empty(), policies })
+}
+
+/// Cedar leaves `unknown && false` open; it can never be true.
+fn can_hold(policy: &Policy) -> bool {
+    match policy.to_pst() {
+        Ok(policy) => expression::can_hold(policy.body().clauses()),
+        Err(_) => true,
+    }
+}

@@ -1,0 +1,313 @@
+//! Reading policy conditions as trees.
+//!
+//! Owns: which facts a policy looks at, the form of a policy that can be asked before any record is known,
+//! and whether what is left of a condition can still become true. Must never: evaluate (Cedar does).
+//! Look next: `load`, which reads conditions once; `engine`, which asks the questions.
+
+use cedar_policy::pst::{BinaryOp, Clause, EntityUID, Expr, Literal, UnaryOp, Var};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// What the decisions of a policy set can depend on. Everything else may stay out of a cache key.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Uses {
+    /// Attributes of `context`, `mfa.age` apart.
+    pub context: BTreeSet<String>,
+    /// Constants that `context.mfa.age` is compared with.
+    pub age_limits: BTreeSet<i64>,
+    /// `context.mfa.age` is used in some other way than comparing it with a constant.
+    pub age_itself: bool,
+    /// Who the principal is, beyond kind and roles.
+    pub principal: bool,
+    /// Attributes of records.
+    pub record: BTreeSet<String>,
+    /// Which record it is, or whose.
+    pub identity: bool,
+}
+
+/// What one policy says about elements, groups and variables.
+#[derive(Debug, Default)]
+pub(super) struct Reading {
+    /// Elements and groups reached by `in`: they speak for everything below them.
+    pub covering: Vec<EntityUID>,
+    /// Entities named in any other way: they speak for themselves only.
+    pub exact: Vec<EntityUID>,
+    /// `context` stands alone, without an attribute: such a policy cannot be asked about types.
+    pub bare_context: bool,
+}
+
+/// Reads conditions. `records`: the policy can speak of records (and not only of elements).
+pub(super) fn read(clauses: &[Clause], records: bool, uses: &mut Uses) -> Reading {
+    let mut reader = Reader { uses, reading: Reading::default(), records };
+    for clause in clauses {
+        let (Clause::When(expr) | Clause::Unless(expr)) = clause;
+        reader.visit(expr);
+    }
+    reader.reading
+}
+
+struct Reader<'u> {
+    uses: &'u mut Uses,
+    reading: Reading,
+    records: bool,
+}
+
+impl Reader<'_> {
+    fn visit(&mut self, expr: &Expr) {
+        match expr {
+            Expr::GetAttr { expr: base, attr } => self.attribute(base, attr),
+            Expr::HasAttr { expr: base, attrs } => self.attribute(base, attrs.first()),
+            Expr::BinaryOp { op, left, right } => self.binary(*op, left, right),
+            Expr::Is { expr: inner, entity_type: _, in_expr } => self.kind_test(inner, in_expr.as_deref()),
+            Expr::Var(variable) => self.bare(variable),
+            Expr::Literal(Literal::EntityUID(uid)) => self.reading.exact.push(uid.clone()),
+            other => children(other).into_iter().for_each(|child| self.visit(child)),
+        }
+    }
+
+    fn attribute(&mut self, base: &Expr, attr: &str) {
+        match base {
+            Expr::Var(Var::Context) => {
+                self.uses.context.insert(attr.to_owned());
+            }
+            Expr::Var(Var::Resource) => {
+                self.uses.record.insert(attr.to_owned());
+            }
+            _ if is_mfa(base) && attr == "age" => self.uses.age_itself = true,
+            other => self.visit(other),
+        }
+    }
+
+    fn binary(&mut self, op: BinaryOp, left: &Expr, right: &Expr) {
+        if let Some(limit) = age_limit(op, left, right) {
+            self.uses.age_limits.insert(limit);
+        } else if op == BinaryOp::In {
+            self.membership(left, right);
+        } else {
+            self.visit(left);
+            self.visit(right);
+        }
+    }
+
+    fn membership(&mut self, left: &Expr, right: &Expr) {
+        let named = literals(right);
+        let roles_only = named.as_ref().is_some_and(|uids| uids.iter().all(|uid| kind(uid) == "Role"));
+        match left {
+            Expr::Var(Var::Principal) if roles_only => {}
+            Expr::Var(variable) => self.bare(variable),
+            other => self.visit(other),
+        }
+        match named {
+            Some(uids) => self.reading.covering.extend(uids.into_iter().cloned()),
+            None => self.visit(right),
+        }
+    }
+
+    fn kind_test(&mut self, inner: &Expr, container: Option<&Expr>) {
+        match (inner, container) {
+            (Expr::Var(Var::Principal | Var::Resource | Var::Action), None) => {}
+            (_, Some(container)) => self.membership(inner, container),
+            (_, None) => self.visit(inner),
+        }
+    }
+
+    fn bare(&mut self, variable: &Var) {
+        match variable {
+            Var::Principal => self.uses.principal = true,
+            Var::Resource => self.uses.identity |= self.records,
+            Var::Context => self.reading.bare_context = true,
+            Var::Action => {}
+        }
+    }
+}
+
+fn is_mfa(expr: &Expr) -> bool {
+    matches!(expr, Expr::GetAttr { expr, attr } if attr == "mfa" && matches!(**expr, Expr::Var(Var::Context)))
+}
+
+fn is_age(expr: &Expr) -> bool {
+    matches!(expr, Expr::GetAttr { expr, attr } if attr == "age" && is_mfa(expr))
+}
+
+fn age_limit(op: BinaryOp, left: &Expr, right: &Expr) -> Option<i64> {
+    use BinaryOp::{Eq, Greater, GreaterEq, Less, LessEq, NotEq};
+    let compares = [Eq, NotEq, Less, LessEq, Greater, GreaterEq].contains(&op);
+    match (left, right) {
+        (Expr::Literal(Literal::Long(limit)), age) | (age, Expr::Literal(Literal::Long(limit)))
+            if compares && is_age(age) =>
+        {
+            Some(*limit)
+        }
+        _ => None,
+    }
+}
+
+/// The entities of a literal or of a set of literals; `None` if anything else is in it.
+fn literals(expr: &Expr) -> Option<Vec<&EntityUID>> {
+    match expr {
+        Expr::Literal(Literal::EntityUID(uid)) => Some(vec![uid]),
+        Expr::Set(items) => {
+            items.iter().map(|item| literals(item)).collect::<Option<Vec<_>>>().map(|l| l.concat())
+        }
+        _ => None,
+    }
+}
+
+/// Entity type of a literal, such as `FHIR::Element`.
+pub(super) fn kind(uid: &EntityUID) -> String {
+    uid.ty.to_string()
+}
+
+/// The same conditions with everything that only a record can tell moved onto `resource`, where a question
+/// about a whole type leaves it unknown: `context.relations` and `context.labels`.
+pub(super) fn before_records(clauses: &[Clause]) -> Vec<Clause> {
+    let clause = |clause: &Clause| match clause {
+        Clause::When(expr) => Clause::When(Arc::new(moved(expr))),
+        Clause::Unless(expr) => Clause::Unless(Arc::new(moved(expr))),
+    };
+    clauses.iter().map(clause).collect()
+}
+
+/// Attributes of `context` that depend on the record.
+pub(super) const RECORD_CONTEXT: [&str; 2] = ["relations", "labels"];
+
+fn moved(expr: &Expr) -> Expr {
+    let resource = || Arc::new(Expr::Var(Var::Resource));
+    match expr {
+        Expr::GetAttr { expr: base, attr }
+            if matches!(**base, Expr::Var(Var::Context)) && RECORD_CONTEXT.contains(&attr.as_str()) =>
+        {
+            Expr::GetAttr { expr: resource(), attr: attr.clone() }
+        }
+        Expr::HasAttr { expr: base, attrs }
+            if matches!(**base, Expr::Var(Var::Context))
+                && RECORD_CONTEXT.contains(&attrs.first().as_str()) =>
+        {
+            Expr::HasAttr { expr: resource(), attrs: attrs.clone() }
+        }
+        other => with_children(other, &|child| Arc::new(moved(child))),
+    }
+}
+
+/// The same conditions with long `&&` and `||` chains as balanced trees. Cedar reads `a || b || c` as
+/// `(a || b) || c` and evaluates by recursion, so a list of forty types would need more stack than a thread has.
+/// Both operators are associative, short-circuit order and errors included.
+pub(super) fn balanced(clauses: &[Clause]) -> Vec<Clause> {
+    let clause = |clause: &Clause| match clause {
+        Clause::When(expr) => Clause::When(balance(expr)),
+        Clause::Unless(expr) => Clause::Unless(balance(expr)),
+    };
+    clauses.iter().map(clause).collect()
+}
+
+fn balance(expr: &Arc<Expr>) -> Arc<Expr> {
+    match &**expr {
+        Expr::BinaryOp { op: op @ (BinaryOp::And | BinaryOp::Or), .. } => {
+            let mut terms = Vec::new();
+            flatten(*op, expr, &mut terms);
+            tree(*op, &terms).unwrap_or_else(|| Arc::clone(expr))
+        }
+        other => Arc::new(with_children(other, &balance)),
+    }
+}
+
+/// The terms of a chain, first to last. Walks the long left spine in a loop.
+fn flatten(chain: BinaryOp, expr: &Arc<Expr>, terms: &mut Vec<Arc<Expr>>) {
+    let mut pending = vec![expr];
+    while let Some(next) = pending.pop() {
+        match &**next {
+            Expr::BinaryOp { op, left, right } if *op == chain => pending.extend([right, left]),
+            _ => terms.push(balance(next)),
+        }
+    }
+}
+
+fn tree(op: BinaryOp, terms: &[Arc<Expr>]) -> Option<Arc<Expr>> {
+    match terms {
+        [] => None,
+        [one] => Some(Arc::clone(one)),
+        many => {
+            let (left, right) = many.split_at_checked(many.len() / 2)?;
+            Some(Arc::new(Expr::BinaryOp { op, left: tree(op, left)?, right: tree(op, right)? }))
+        }
+    }
+}
+
+/// Levels of nesting, counted in balanced conditions.
+pub(super) fn depth(clauses: &[Clause]) -> usize {
+    let levels = |clause: &Clause| {
+        let (Clause::When(expr) | Clause::Unless(expr)) = clause;
+        levels(expr)
+    };
+    clauses.len() + clauses.iter().map(levels).max().unwrap_or(0)
+}
+
+fn levels(expr: &Expr) -> usize {
+    1 + children(expr).into_iter().map(levels).max().unwrap_or(0)
+}
+
+/// Whether conditions that are left over after partial evaluation can all hold for some record.
+pub(super) fn can_hold(clauses: &[Clause]) -> bool {
+    clauses.iter().all(|clause| match clause {
+        Clause::When(expr) => can_be(expr, true),
+        Clause::Unless(expr) => can_be(expr, false),
+    })
+}
+
+/// Over-approximates: `false` means that the expression surely never has this value.
+fn can_be(expr: &Expr, value: bool) -> bool {
+    match expr {
+        Expr::Literal(Literal::Bool(literal)) => *literal == value,
+        Expr::UnaryOp { op: UnaryOp::Not, expr } => can_be(expr, !value),
+        Expr::BinaryOp { op: BinaryOp::And, left, right } if value => {
+            can_be(left, true) && can_be(right, true)
+        }
+        Expr::BinaryOp { op: BinaryOp::Or, left, right } if !value => {
+            can_be(left, false) && can_be(right, false)
+        }
+        Expr::BinaryOp { op: BinaryOp::And | BinaryOp::Or, left, right } => {
+            can_be(left, value) || can_be(right, value)
+        }
+        Expr::IfThenElse { cond, then_expr, else_expr } => {
+            (can_be(cond, true) && can_be(then_expr, value))
+                || (can_be(cond, false) && can_be(else_expr, value))
+        }
+        _ => true,
+    }
+}
+
+fn children(expr: &Expr) -> Vec<&Expr> {
+    match expr {
+        Expr::UnaryOp { expr, .. }
+        | Expr::GetAttr { expr, .. }
+        | Expr::HasAttr { expr, .. }
+        | Expr::Like { expr, .. } => vec![expr],
+        Expr::BinaryOp { left, right, .. } => vec![left, right],
+        Expr::Is { expr, in_expr, .. } => {
+            std::iter::once(&**expr).chain(in_expr.iter().map(|inner| &**inner)).collect()
+        }
+        Expr::IfThenElse { cond, then_expr, else_expr } => vec![cond, then_expr, else_expr],
+        Expr::Set(items) => items.iter().map(|item| &**item).collect(),
+        Expr::Record(fields) => fields.values().map(|field| &**field).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn with_children(expr: &Expr, f: &dyn Fn(&Arc<Expr>) -> Arc<Expr>) -> Expr {
+    match expr.clone() {
+        Expr::UnaryOp { op, expr } => Expr::UnaryOp { op, expr: f(&expr) },
+        Expr::GetAttr { expr, attr } => Expr::GetAttr { expr: f(&expr), attr },
+        Expr::HasAttr { expr, attrs } => Expr::HasAttr { expr: f(&expr), attrs },
+        Expr::Like { expr, pattern } => Expr::Like { expr: f(&expr), pattern },
+        Expr::BinaryOp { op, left, right } => Expr::BinaryOp { op, left: f(&left), right: f(&right) },
+        Expr::Is { expr, entity_type, in_expr } => {
+            Expr::Is { expr: f(&expr), entity_type, in_expr: in_expr.as_ref().map(f) }
+        }
+        Expr::IfThenElse { cond, then_expr, else_expr } => {
+            Expr::IfThenElse { cond: f(&cond), then_expr: f(&then_expr), else_expr: f(&else_expr) }
+        }
+        Expr::Set(items) => Expr::Set(items.iter().map(f).collect()),
+        Expr::Record(fields) => Expr::Record(fields.iter().map(|(k, v)| (k.clone(), f(v))).collect()),
+        other => other,
+    }
+}

@@ -1,0 +1,321 @@
+//! From the files of a policies directory to a [`PolicySet`], or to everything that is wrong with them.
+//!
+//! Owns: the order in which a set is read, and that it is loaded whole or not at all. Must never: read a
+//! file (text comes in). Look next: `checks` for the single rules, `set` for what a loaded set offers.
+
+use super::checks;
+use super::elements::Elements;
+use super::expression::{self, Uses};
+use super::groups::{self, Groups};
+use super::set::{PolicySet, Rule, Vocabulary};
+use super::source::{Problem, Source, Statement, statements};
+use crate::domain::fhir::r4::ElementPath;
+use crate::limits;
+use aws_lc_rs::digest;
+use cedar_policy::ffi::DetailedError;
+use cedar_policy::pst::{self, EntityUID};
+use cedar_policy::{ActionConstraint, EntityUid, Policy, PolicyId, ResourceConstraint};
+use cedar_policy::{ValidationMode, Validator};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+/// The vocabulary this build was made with; a directory may hold a copy of it and nothing else.
+pub(super) const SCHEMA: &str = include_str!("../../../policies/schema.cedarschema");
+
+/// A policy with the place it came from.
+pub(super) struct Written<'s> {
+    /// Under its final id.
+    pub policy: Policy,
+    /// The file.
+    pub source: &'s Source,
+    /// Its statement in the file.
+    pub statement: Statement,
+}
+
+impl Written<'_> {
+    /// A problem at the start of this policy.
+    pub(super) fn problem(&self, message: impl Into<String>) -> Problem {
+        self.source.problem(self.statement.start, message)
+    }
+
+    /// A problem where this policy names an entity, or at its start where the name is not found.
+    pub(super) fn problem_at(&self, id: &str, message: impl Into<String>) -> Problem {
+        let name = self.statement.names.iter().find(|name| name.raw_id == id);
+        self.source.problem(name.map_or(self.statement.start, |name| name.offset), message)
+    }
+}
+
+impl PolicySet {
+    /// Reads a whole policies directory: its `*.cedar` files, `groups.toml` and `schema.cedarschema`.
+    /// Without groups no group can be named; the schema is always the one of this build, so a copy that
+    /// differs is a problem and none is fine. An empty set is valid and permits nothing.
+    ///
+    /// # Errors
+    /// Every problem found, in order of file and line; nothing is loaded then.
+    pub fn load(
+        sources: &[Source],
+        groups: Option<&Source>,
+        schema: Option<&Source>,
+    ) -> Result<PolicySet, Vec<Problem>> {
+        let mut problems = checks::sizes(sources, groups);
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        problems.extend(schema.and_then(checks::same_schema));
+        let mut sources: Vec<&Source> = sources.iter().collect();
+        sources.sort_by(|a, b| a.name.cmp(&b.name));
+        let named_groups = groups.map(|source| groups::parse(source, &mut problems)).unwrap_or_default();
+        let vocabulary = Vocabulary::new(SCHEMA).map_err(|message| vec![internal(&message)])?;
+        let written = parse(&sources, &mut problems);
+        let mut lints = validate(&written, &vocabulary, &mut problems);
+        let mut draft = Draft::new(&named_groups);
+        let rules: Vec<Rule> = written.iter().filter_map(|policy| draft.rule(policy)).collect();
+        problems.append(&mut draft.problems);
+        if !problems.is_empty() {
+            problems.sort();
+            problems.dedup();
+            return Err(problems);
+        }
+        lints.extend(checks::lints(&written));
+        lints.sort();
+        let hash = hash(sources.iter().copied().chain(groups));
+        let elements = Elements::new(&named_groups, draft.covering, draft.exact);
+        Ok(PolicySet::assemble(hash, vocabulary, rules, elements, draft.uses, lints))
+    }
+}
+
+/// What is gathered while the policies are read one by one.
+struct Draft<'g> {
+    groups: &'g Groups,
+    uses: Uses,
+    covering: Vec<ElementPath>,
+    exact: Vec<ElementPath>,
+    problems: Vec<Problem>,
+}
+
+impl<'g> Draft<'g> {
+    fn new(groups: &'g Groups) -> Self {
+        Self { groups, uses: Uses::default(), covering: Vec::new(), exact: Vec::new(), problems: Vec::new() }
+    }
+
+    fn rule(&mut self, written: &Written<'_>) -> Option<Rule> {
+        let body = match written.policy.to_pst() {
+            Ok(pst::Policy::Static(body)) => body.body().clone(),
+            Ok(pst::Policy::Linked(_)) | Err(_) => {
+                self.problems.push(written.problem("this form of policy is not understood"));
+                return None;
+            }
+        };
+        let records = speaks_of_records(&written.policy.action_constraint());
+        let mut reading = expression::read(body.clauses(), records, &mut self.uses);
+        self.scope(&written.policy, records, &mut reading);
+        if reading.bare_context {
+            let problem = written.problem("`context` is used without naming one of its attributes");
+            self.problems.push(problem.with_hint("write `context.purpose` and so on"));
+        }
+        let covering = self.paths(written, &reading.covering);
+        let exact = self.paths(written, &reading.exact);
+        self.problems.extend(checks::modifiers(written, self.groups, &reading));
+        self.covering.extend(covering);
+        self.exact.extend(exact);
+        match Rule::new(&written.policy, &body, self.groups) {
+            Ok(rule) => Some(rule),
+            Err(message) => {
+                self.problems.push(written.problem(message));
+                None
+            }
+        }
+    }
+
+    /// The scope says the same things as conditions do.
+    fn scope(&mut self, policy: &Policy, records: bool, reading: &mut expression::Reading) {
+        match policy.resource_constraint() {
+            ResourceConstraint::In(uid) | ResourceConstraint::IsIn(_, uid) => {
+                self.uses.identity |= records && !is_element(&uid);
+                reading.covering.push(literal(uid));
+            }
+            ResourceConstraint::Eq(uid) => {
+                self.uses.identity |= records && !is_element(&uid);
+                reading.exact.push(literal(uid));
+            }
+            ResourceConstraint::Any | ResourceConstraint::Is(_) => {}
+        }
+        use cedar_policy::PrincipalConstraint::{Any, Eq, In, Is, IsIn};
+        match policy.principal_constraint() {
+            Any | Is(_) | In(_) | IsIn(..) => {}
+            Eq(_) => self.uses.principal = true,
+        }
+    }
+
+    /// The element paths among some entities; unknown paths and groups are problems.
+    fn paths(&mut self, written: &Written<'_>, uids: &[EntityUID]) -> Vec<ElementPath> {
+        let mut paths = Vec::new();
+        for uid in uids {
+            match (expression::kind(uid).as_str(), ElementPath::parse(&uid.eid)) {
+                ("FHIR::Element", Ok(path)) => paths.push(path),
+                ("FHIR::Element", Err(error)) => {
+                    self.problems.push(written.problem_at(&uid.eid, error.to_string()));
+                }
+                ("ElementGroup", _) if !self.groups.contains_key(uid.eid.as_str()) => {
+                    let problem =
+                        written.problem_at(&uid.eid, format!("unknown element group `{}`", uid.eid));
+                    self.problems.push(problem.with_hint("groups are defined in groups.toml"));
+                }
+                _ => {}
+            }
+        }
+        paths
+    }
+}
+
+fn literal(uid: EntityUid) -> EntityUID {
+    uid.into()
+}
+
+fn is_element(uid: &EntityUid) -> bool {
+    matches!(uid.type_name().to_string().as_str(), "FHIR::Element" | "ElementGroup")
+}
+
+fn speaks_of_records(actions: &ActionConstraint) -> bool {
+    let element_action = |uid: &EntityUid| matches!(uid.id().unescaped(), "disclose" | "modify");
+    match actions {
+        ActionConstraint::Any => true,
+        ActionConstraint::In(uids) => !uids.iter().all(element_action),
+        ActionConstraint::Eq(uid) => !element_action(uid),
+    }
+}
+
+/// Parses every file; each policy gets its final id.
+fn parse<'s>(sources: &[&'s Source], problems: &mut Vec<Problem>) -> Vec<Written<'s>> {
+    let mut written: Vec<Written<'s>> = Vec::new();
+    let mut ids: BTreeMap<String, String> = BTreeMap::new();
+    for source in sources {
+        for (number, (policy, statement)) in parse_file(source, problems).into_iter().enumerate() {
+            let id = match policy.annotation("id") {
+                Some(id) => id.to_owned(),
+                None => format!("{}#{}", source.name, number + 1),
+            };
+            let place = Written { policy: policy.new_id(PolicyId::new(&id)), source, statement };
+            if id.trim().is_empty() || id.len() > limits::POLICY_ID_BYTES_MAX {
+                problems.push(place.problem("`@id` is empty or too long"));
+            } else if let Some(earlier) = ids.insert(id.clone(), source.name.clone()) {
+                problems.push(place.problem(format!("policy id `{id}` is already used in {earlier}")));
+            } else {
+                written.push(place);
+            }
+        }
+    }
+    if written.len() > limits::POLICIES_MAX {
+        problems.push(internal(&format!("more than {} policies", limits::POLICIES_MAX)));
+        written.clear();
+    }
+    written
+}
+
+fn parse_file(source: &Source, problems: &mut Vec<Problem>) -> Vec<(Policy, Statement)> {
+    let found = statements(&source.text);
+    if let Some(problem) = checks::statement_sizes(source, &found) {
+        problems.push(problem);
+        return Vec::new();
+    }
+    let text = with_subjects(&source.text, &found);
+    let set: cedar_policy::PolicySet = match text.parse() {
+        Ok(set) => set,
+        Err(errors) => {
+            let errors: cedar_policy::ParseErrors = errors;
+            let error = DetailedError::from(&errors);
+            problems.extend(error.related.iter().chain([&error]).map(|error| located(source, 0, error)));
+            return Vec::new();
+        }
+    };
+    if set.templates().next().is_some() {
+        problems.push(source.problem(0, "templates (`?principal`, `?resource`) are not supported"));
+        return Vec::new();
+    }
+    let mut policies: Vec<(usize, Policy)> =
+        set.policies().map(|policy| (number(policy.id()), policy.clone())).collect();
+    policies.sort_by_key(|(number, _)| *number);
+    if policies.len() != found.len() {
+        problems.push(source.problem(0, "the file could not be split into its policies"));
+        return Vec::new();
+    }
+    policies.into_iter().map(|(_, policy)| policy).zip(found).collect()
+}
+
+/// Cedar names the policies of a text `policy0`, `policy1` and so on.
+fn number(id: &PolicyId) -> usize {
+    let id: &str = id.as_ref();
+    id.strip_prefix("policy").and_then(|digits| digits.parse().ok()).unwrap_or(usize::MAX)
+}
+
+/// `Patient::"p2"` names a data subject. Cedar allows no top-level `Patient` beside `FHIR::Patient` (its RFC
+/// 70), so the schema calls the type `Subject`; both names have seven letters, so every offset stays true.
+fn with_subjects(text: &str, found: &[Statement]) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut copied = 0;
+    for at in found.iter().flat_map(|statement| &statement.subjects) {
+        out.push_str(text.get(copied..*at).unwrap_or(""));
+        out.push_str("Subject");
+        copied = at + "Patient".len();
+    }
+    out.push_str(text.get(copied..).unwrap_or(""));
+    out
+}
+
+/// Strict validation. Errors are problems; warnings are returned.
+fn validate(written: &[Written<'_>], vocabulary: &Vocabulary, problems: &mut Vec<Problem>) -> Vec<Problem> {
+    let by_id: BTreeMap<String, &Written<'_>> =
+        written.iter().map(|policy| (policy.policy.id().to_string(), policy)).collect();
+    let all = cedar_policy::PolicySet::from_policies(written.iter().map(|policy| policy.policy.clone()));
+    let Ok(all) = all else {
+        problems.push(internal("the policies cannot be put into one set"));
+        return Vec::new();
+    };
+    let outcome = Validator::new(vocabulary.schema.clone()).validate(&all, ValidationMode::Strict);
+    let place = |id: &PolicyId, error: &DetailedError| match by_id.get(&id.to_string()) {
+        Some(policy) => located(policy.source, policy.statement.start, error),
+        None => internal(&error.message),
+    };
+    problems.extend(outcome.validation_errors().map(|e| place(e.policy_id(), &DetailedError::from(e))));
+    outcome.validation_warnings().map(|w| place(w.policy_id(), &DetailedError::from(w))).collect()
+}
+
+fn located(source: &Source, otherwise: usize, error: &DetailedError) -> Problem {
+    let offset = error.source_locations.first().map_or(otherwise, |label| label.loc.start);
+    let problem = source.problem(offset, as_written(&error.message));
+    match &error.help {
+        Some(help) => problem.with_hint(as_written(help)),
+        None => problem,
+    }
+}
+
+/// Undoes the renaming of [`with_subjects`] in what people read.
+fn as_written(message: &str) -> String {
+    message.replace("Subject", "Patient")
+}
+
+/// A problem of the set as a whole.
+fn internal(message: &str) -> Problem {
+    let (file, hint) = ("policies".to_owned(), None);
+    Problem { file, line: 1, column: 1, message: message.to_owned(), hint }
+}
+
+/// SHA-256 over names and texts with their lengths, and over the schema. Lower-case hex.
+fn hash<'s>(sources: impl Iterator<Item = &'s Source>) -> String {
+    let mut sources: Vec<&Source> = sources.collect();
+    sources.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut context = digest::Context::new(&digest::SHA256);
+    let mut field = |bytes: &[u8]| {
+        context.update(&(bytes.len() as u64).to_be_bytes());
+        context.update(bytes);
+    };
+    field(SCHEMA.as_bytes());
+    for source in sources {
+        field(source.name.as_bytes());
+        field(source.text.as_bytes());
+    }
+    context.finish().as_ref().iter().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}

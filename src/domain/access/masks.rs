@@ -1,0 +1,206 @@
+//! Decisions, made once for each different situation and kept.
+//!
+//! Owns: turning answers into element masks, and the bounded cache of them. Must never: give an answer from
+//! the cache that asking again would not give. Look next: `key`, which makes that so; `permit`, the user.
+
+use super::denial::RecordDenial;
+use super::engine::{Answer, Engine, Fault, Record, Verdict};
+use super::key::{Key, KeyParts};
+use super::set::{Action, PolicySet};
+use super::situation::Situation;
+use crate::domain::fhir::mask::Mask;
+use crate::domain::fhir::r4::ResourceType;
+use crate::limits;
+use moka::sync::Cache;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+/// What may leave of one record, and by which policies.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Disclosure {
+    mask: Arc<Mask>,
+    policies: Arc<[String]>,
+}
+
+impl Disclosure {
+    /// The elements that may leave.
+    pub fn mask(&self) -> &Arc<Mask> {
+        &self.mask
+    }
+
+    /// Ids of the policies that permit it, sorted.
+    #[must_use]
+    pub fn policies(&self) -> &[String] {
+        &self.policies
+    }
+}
+
+/// What can be said about a type before any record of it is seen.
+#[derive(Clone, Debug)]
+pub(super) struct TypeView {
+    /// Whether the action is permitted.
+    pub verdict: Verdict,
+    /// Every record gets this answer, with the mask `definite`.
+    pub settled: bool,
+    /// Elements that some record may disclose.
+    pub possible: Arc<Mask>,
+    /// Elements that every record discloses.
+    pub definite: Arc<Mask>,
+    /// Policies that certainly permit.
+    pub policies: Arc<[String]>,
+}
+
+impl TypeView {
+    /// Some record of the type may be released in part.
+    pub(super) fn is_open(&self) -> bool {
+        self.verdict != Verdict::No && !self.possible.is_empty()
+    }
+}
+
+type Judgement = Result<Disclosure, RecordDenial>;
+
+#[derive(Clone)]
+enum Kept {
+    Type(Result<Arc<TypeView>, Fault>),
+    Record(Judgement),
+}
+
+/// The decisions made so far, for all policy sets (the set's hash is in every key). Cheap to clone; the clones
+/// share what they hold. Bounded by `limits::DECISIONS_CACHE_BYTES_MAX`.
+#[derive(Clone)]
+pub struct Masks(Cache<Key, Kept>);
+
+impl fmt::Debug for Masks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Masks").field("decisions", &self.0.entry_count()).finish()
+    }
+}
+
+#[expect(clippy::new_without_default, reason = "a cache of decisions is made on purpose, in one place")]
+impl Masks {
+    /// An empty cache.
+    #[must_use]
+    pub fn new() -> Self {
+        let weight = |key: &Key, _: &Kept| u32::try_from(key.len() + ENTRY_BYTES).unwrap_or(u32::MAX);
+        Self(Cache::builder().weigher(weight).max_capacity(limits::DECISIONS_CACHE_BYTES_MAX).build())
+    }
+
+    /// How many decisions are kept, about.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.0.entry_count()
+    }
+
+    /// Nothing is kept yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Rough size of a kept decision beside its key: a mask of fifty branches.
+const ENTRY_BYTES: usize = 4 * 1024;
+
+/// One request's way to decisions: policy set, situation, cache and the common part of the keys.
+#[derive(Clone)]
+pub(super) struct Desk {
+    pub set: Arc<PolicySet>,
+    pub situation: Situation,
+    masks: Masks,
+    parts: KeyParts,
+}
+
+impl Desk {
+    pub(super) fn new(set: Arc<PolicySet>, masks: Masks, situation: Situation) -> Self {
+        let parts = KeyParts::of_situation(&set, &situation);
+        Self { set, situation, masks, parts }
+    }
+
+    /// The view of a type, kept or new.
+    pub(super) fn view(&self, action: Action, resource: ResourceType) -> Result<Arc<TypeView>, Fault> {
+        let key = self.parts.for_type(action, resource);
+        if let Some(Kept::Type(view)) = self.masks.0.get(&key) {
+            return view;
+        }
+        let view = view(&self.set, &self.situation, action, resource).map(Arc::new);
+        self.masks.0.insert(key, Kept::Type(view.clone()));
+        view
+    }
+
+    /// The decision about a record, kept or new.
+    pub(super) fn judge(&self, action: Action, record: &Record<'_>) -> Judgement {
+        let view = self.view(action, record.facts.resource_type)?;
+        if !view.is_open() {
+            return Err(RecordDenial::NotPermitted);
+        }
+        if view.settled {
+            return disclosure(Arc::clone(&view.definite), Arc::clone(&view.policies));
+        }
+        let key = self.parts.for_record(&self.set, action, record);
+        if let Some(Kept::Record(judgement)) = self.masks.0.get(&key) {
+            return judgement;
+        }
+        let judgement = judge(&self.set, &self.situation, action, record);
+        self.masks.0.insert(key, Kept::Record(judgement.clone()));
+        judgement
+    }
+}
+
+fn view(
+    set: &PolicySet,
+    situation: &Situation,
+    action: Action,
+    resource: ResourceType,
+) -> Result<TypeView, Fault> {
+    let engine = Engine::new(set, situation)?;
+    let Answer { verdict, settled, mut policies } = engine.type_action(action, resource)?;
+    let (decided, elements) = match verdict {
+        // Nothing of the type is reachable: what its elements would be does not matter.
+        Verdict::No => (Vec::new(), Answer { verdict, settled: true, policies: BTreeSet::new() }),
+        Verdict::Maybe | Verdict::Yes => engine.type_elements(resource)?,
+    };
+    let mask = |least: Verdict| {
+        Arc::new(Mask::new(resource, decided.iter().map(|(path, v)| (path.clone(), *v >= least))))
+    };
+    policies.extend(elements.policies);
+    Ok(TypeView {
+        verdict,
+        settled: settled && elements.settled,
+        possible: mask(Verdict::Maybe),
+        definite: mask(Verdict::Yes),
+        policies: policies.into_iter().collect(),
+    })
+}
+
+/// The decision about a record from scratch: the action first, then each element.
+pub(super) fn judge(
+    set: &PolicySet,
+    situation: &Situation,
+    action: Action,
+    record: &Record<'_>,
+) -> Judgement {
+    let engine = Engine::new(set, situation)?;
+    let mut policies = engine.record(action, record)?.ok_or(RecordDenial::NotPermitted)?;
+    let (decided, elements) = engine.record_elements(record)?;
+    policies.extend(elements);
+    let mask = Mask::new(record.facts.resource_type, decided);
+    disclosure(Arc::new(mask), policies.into_iter().collect())
+}
+
+fn disclosure(mask: Arc<Mask>, policies: Arc<[String]>) -> Judgement {
+    if mask.is_empty() { Err(RecordDenial::NothingDisclosed) } else { Ok(Disclosure { mask, policies }) }
+}
+
+impl From<Fault> for RecordDenial {
+    fn from(Fault(policies): Fault) -> Self {
+        RecordDenial::PolicyFault { policies }
+    }
+}
+
+impl From<Fault> for super::denial::Denial {
+    fn from(Fault(policies): Fault) -> Self {
+        super::denial::Denial::PolicyFault { policies }
+    }
+}

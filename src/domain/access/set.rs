@@ -1,0 +1,292 @@
+//! A loaded policy set, and the Cedar names it is asked with.
+//!
+//! Owns: typed construction of every entity name (never by putting text together, T-203), and choosing the
+//! policies that can have a say in a question. Must never: change after loading. Look next: `engine`.
+
+use super::elements::Elements;
+use super::expression::{self, Uses};
+use super::groups::Groups;
+use super::source::Problem;
+use crate::domain::fhir::r4::{ElementPath, ResourceType};
+use crate::limits;
+use cedar_policy::pst;
+use cedar_policy::{ActionConstraint, Entities, Entity, EntityId, EntityTypeName, EntityUid};
+use cedar_policy::{Policy, PrincipalConstraint, ResourceConstraint, Schema};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+
+/// What is asked about. Only what this version serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Action {
+    Read,
+    Vread,
+    Search,
+    Disclose,
+}
+
+impl Action {
+    const ALL: [Action; 4] = [Action::Read, Action::Vread, Action::Search, Action::Disclose];
+
+    /// Name in the schema.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Action::Read => "read",
+            Action::Vread => "vread",
+            Action::Search => "search",
+            Action::Disclose => "disclose",
+        }
+    }
+}
+
+/// Which optional attributes the schema gives the records of a type.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Attributes {
+    pub status: bool,
+    /// A record without it is no valid record.
+    pub status_required: bool,
+    pub category: bool,
+    pub code: bool,
+}
+
+/// The schema with its names made once.
+pub(super) struct Vocabulary {
+    pub schema: Schema,
+    pub user: EntityTypeName,
+    pub application: EntityTypeName,
+    pub role: EntityTypeName,
+    pub subject: EntityTypeName,
+    pub element: EntityTypeName,
+    pub group: EntityTypeName,
+    records: HashMap<ResourceType, (EntityTypeName, Attributes)>,
+    actions: BTreeMap<Action, EntityUid>,
+    action_groups: Entities,
+}
+
+impl Vocabulary {
+    pub(super) fn new(text: &str) -> Result<Self, String> {
+        let (schema, _) = Schema::from_cedarschema_str(text).map_err(|error| error.to_string())?;
+        let name = |text: &str| text.parse::<EntityTypeName>().map_err(|error| error.to_string());
+        let action = name("Action")?;
+        let mut records = HashMap::new();
+        for resource in ResourceType::all() {
+            let attributes = attributes(text, resource);
+            records.insert(resource, (name(&format!("FHIR::{}", resource.name()))?, attributes));
+        }
+        Ok(Self {
+            user: name("User")?,
+            application: name("Application")?,
+            role: name("Role")?,
+            subject: name("Subject")?,
+            element: name("FHIR::Element")?,
+            group: name("ElementGroup")?,
+            records,
+            actions: Action::ALL.into_iter().map(|a| (a, uid(&action, a.name()))).collect(),
+            action_groups: schema.action_entities().map_err(|error| error.to_string())?,
+            schema,
+        })
+    }
+
+    /// Entity type and attributes of a resource type.
+    pub(super) fn record(&self, resource: ResourceType) -> Option<&(EntityTypeName, Attributes)> {
+        self.records.get(&resource)
+    }
+
+    pub(super) fn action(&self, action: Action) -> Option<&EntityUid> {
+        self.actions.get(&action)
+    }
+
+    /// The actions with their groups.
+    pub(super) fn action_entities(&self) -> impl Iterator<Item = Entity> {
+        self.action_groups.iter().cloned()
+    }
+
+    fn covers(&self, constraint: &ActionConstraint, action: Action) -> bool {
+        let Some(asked) = self.actions.get(&action) else { return true };
+        let is = |uid: &EntityUid| uid == asked || self.action_groups.is_ancestor_of(uid, asked);
+        match constraint {
+            ActionConstraint::Any => true,
+            ActionConstraint::In(uids) => uids.iter().any(is),
+            ActionConstraint::Eq(uid) => uid == asked,
+        }
+    }
+}
+
+/// An entity of a type, by its id; no text is parsed.
+pub(super) fn uid(kind: &EntityTypeName, id: &str) -> EntityUid {
+    EntityUid::from_type_name_and_id(kind.clone(), EntityId::new(id))
+}
+
+/// Reads the attributes off the generated schema text, whose form is fixed: one attribute a line.
+fn attributes(schema: &str, resource: ResourceType) -> Attributes {
+    let head = format!("  entity {} in [Subject] = {{\n", resource.name());
+    let body = schema.split_once(&head).map_or("", |(_, rest)| rest);
+    let mut found = Attributes::default();
+    for line in body.lines().take_while(|line| !line.starts_with("  }")) {
+        match line.trim() {
+            "status: String," => (found.status, found.status_required) = (true, true),
+            "status?: String," => found.status = true,
+            "category: Set<String>," => found.category = true,
+            "code: Set<String>," => found.code = true,
+            _ => {}
+        }
+    }
+    found
+}
+
+/// A policy in its two forms, with what its scope says about when it can apply.
+pub(super) struct Rule {
+    exact: Policy,
+    before_records: Policy,
+    actions: ActionConstraint,
+    role: Option<String>,
+    types: Option<BTreeSet<ResourceType>>,
+}
+
+impl Rule {
+    pub(super) fn new(policy: &Policy, body: &pst::Template, groups: &Groups) -> Result<Self, String> {
+        let clauses = expression::balanced(body.clauses());
+        if expression::depth(&clauses) > limits::POLICY_DEPTH_MAX {
+            return Err(format!("nested more than {} levels deep", limits::POLICY_DEPTH_MAX));
+        }
+        let before_records = with_clauses(body, expression::before_records(&clauses))?;
+        let exact = with_clauses(body, clauses)?;
+        let role = match policy.principal_constraint() {
+            PrincipalConstraint::In(uid) | PrincipalConstraint::IsIn(_, uid) => {
+                Some(uid.id().unescaped().to_owned()).filter(|_| uid.type_name().basename() == "Role")
+            }
+            PrincipalConstraint::Any | PrincipalConstraint::Eq(_) | PrincipalConstraint::Is(_) => None,
+        };
+        let types = types(&policy.resource_constraint(), groups);
+        Ok(Self { exact, before_records, actions: policy.action_constraint(), role, types })
+    }
+}
+
+/// The same policy under other conditions.
+fn with_clauses(body: &pst::Template, clauses: Vec<pst::Clause>) -> Result<Policy, String> {
+    let (principal, action, resource) = (body.principal.clone(), body.action.clone(), body.resource.clone());
+    let template = pst::Template::new(body.id.clone(), body.effect, principal, action, resource)
+        .try_with_clauses(clauses)
+        .map_err(|error| error.to_string())?;
+    let policy = pst::StaticPolicy::try_from(template).map_err(|error| error.to_string())?;
+    Policy::from_pst(pst::Policy::Static(policy)).map_err(|error| error.to_string())
+}
+
+/// The resource types a scope can reach; `None` is all.
+fn types(constraint: &ResourceConstraint, groups: &Groups) -> Option<BTreeSet<ResourceType>> {
+    let of_name = |name: &EntityTypeName| {
+        ResourceType::from_name(name.basename()).map(|resource| BTreeSet::from([resource]))
+    };
+    match constraint {
+        ResourceConstraint::Any => None,
+        ResourceConstraint::Is(name) | ResourceConstraint::IsIn(name, _) => of_name(name),
+        ResourceConstraint::In(uid) | ResourceConstraint::Eq(uid) => {
+            let (kind, id) = (uid.type_name().basename(), uid.id().unescaped());
+            match kind {
+                "Element" => Some(ElementPath::parse(id).iter().map(ElementPath::resource_type).collect()),
+                "ElementGroup" => {
+                    Some(groups.get(id).into_iter().flatten().map(ElementPath::resource_type).collect())
+                }
+                _ => of_name(uid.type_name()),
+            }
+        }
+    }
+}
+
+/// Which form of the policies a question needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// As written: for a record at hand.
+    Exact,
+    /// With what only a record can tell left open: for a whole type.
+    BeforeRecords,
+}
+
+/// Every policy of a directory, checked and ready to be asked.
+#[must_use]
+pub struct PolicySet {
+    hash: String,
+    rules: Vec<Rule>,
+    index: HashMap<(Action, Option<ResourceType>, Option<String>), Vec<usize>>,
+    pub(super) vocabulary: Vocabulary,
+    pub(super) elements: Elements,
+    pub(super) uses: Uses,
+    lints: Vec<Problem>,
+}
+
+impl fmt::Debug for PolicySet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PolicySet")
+            .field("hash", &self.hash)
+            .field("policies", &self.rules.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl PolicySet {
+    pub(super) fn assemble(
+        hash: String,
+        vocabulary: Vocabulary,
+        rules: Vec<Rule>,
+        elements: Elements,
+        uses: Uses,
+        lints: Vec<Problem>,
+    ) -> Self {
+        let mut index: HashMap<_, Vec<usize>> = HashMap::new();
+        for (at, rule) in rules.iter().enumerate() {
+            let types: Vec<Option<ResourceType>> = match &rule.types {
+                None => vec![None],
+                Some(types) => types.iter().copied().map(Some).collect(),
+            };
+            for action in Action::ALL.into_iter().filter(|a| vocabulary.covers(&rule.actions, *a)) {
+                for resource in &types {
+                    index.entry((action, *resource, rule.role.clone())).or_default().push(at);
+                }
+            }
+        }
+        Self { hash, rules, index, vocabulary, elements, uses, lints }
+    }
+
+    /// SHA-256 (lower-case hex) over every file name and text and the schema: the version of the set, for
+    /// records, metrics and cache keys.
+    #[must_use]
+    pub fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    /// How many policies it holds.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rules.len()
+    }
+
+    /// No policy: nothing is permitted.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    /// What deserves a second look although it is allowed, in order of file and line.
+    #[must_use]
+    pub fn lints(&self) -> &[Problem] {
+        &self.lints
+    }
+
+    /// The policies whose scope can match; all others are certainly not satisfied.
+    pub(super) fn slice(
+        &self,
+        form: Form,
+        action: Action,
+        resource: ResourceType,
+        roles: &BTreeSet<String>,
+    ) -> Option<cedar_policy::PolicySet> {
+        let roles = || roles.iter().cloned().map(Some).chain([None]);
+        let keys =
+            [Some(resource), None].into_iter().flat_map(|r| roles().map(move |role| (action, r, role)));
+        let found = keys.filter_map(|key| self.index.get(&key)).flatten();
+        let policies = found.filter_map(|at| self.rules.get(*at)).map(|rule| match form {
+            Form::Exact => rule.exact.clone(),
+            Form::BeforeRecords => rule.before_records.clone(),
+        });
+        cedar_policy::PolicySet::from_policies(policies).ok()
+    }
+}

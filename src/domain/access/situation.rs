@@ -1,0 +1,172 @@
+//! Everything a decision knows that does not depend on the record: who asks, why, from where, how proven.
+//!
+//! Owns: the caller's facts in the form Cedar is asked with, and the choice of the purpose of use.
+//! Must never: show who it is in `Debug`, or fill a gap with something that widens (KF-45).
+//! Look next: `engine`, which asks; `key`, which turns the used parts into a cache key.
+
+use super::denial::Denial;
+use crate::domain::fhir::facts::Facts;
+use crate::domain::fhir::r4::ResourceType;
+use crate::domain::identity::Caller;
+use crate::limits;
+use jiff::Timestamp;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+
+/// `context.purpose` when no purpose was stated (policies/schema.cedarschema).
+const NO_PURPOSE: &str = "NONE";
+
+/// What the listener and the clock know about a request.
+#[derive(Clone, Debug)]
+pub struct Circumstances {
+    /// When the request is decided.
+    pub now: Timestamp,
+    /// The peer's address.
+    pub network: IpAddr,
+    /// `X-Purpose-Of-Use` as sent, if sent.
+    pub purpose: Option<String>,
+    /// Emergency access was declared.
+    pub emergency: bool,
+}
+
+/// A caller in their circumstances. Not evidence: a rehearsed situation is as good for questions, and no
+/// [`super::Permit`] can be made from it.
+#[derive(Clone)]
+pub struct Situation {
+    pub(super) person: bool,
+    pub(super) issuer: String,
+    pub(super) subject: String,
+    pub(super) roles: BTreeSet<String>,
+    pub(super) application: String,
+    pub(super) fhir_user: Option<String>,
+    pub(super) scopes: Vec<String>,
+    pub(super) launch_patient: Option<String>,
+    pub(super) purpose: String,
+    pub(super) methods: BTreeSet<String>,
+    pub(super) age_seconds: i64,
+    pub(super) phishing_resistant: bool,
+    pub(super) emergency: bool,
+    pub(super) network: IpAddr,
+    pub(super) now: Timestamp,
+}
+
+impl fmt::Debug for Situation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Situation")
+            .field("roles", &self.roles)
+            .field("purpose", &self.purpose)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Situation {
+    /// Takes a caller and the circumstances together.
+    ///
+    /// # Errors
+    /// [`Denial::PurposeNotAllowed`] and [`Denial::PurposeAmbiguous`]: see [`choose_purpose`].
+    pub(super) fn new(caller: &Caller, circumstances: &Circumstances) -> Result<Self, Denial> {
+        let application = caller.application().unwrap_or("").to_owned();
+        Ok(Self {
+            // RFC 9068 2.2: a client acting for itself has its own id as `sub`.
+            person: application.is_empty() || caller.subject() != application,
+            issuer: caller.issuer().to_owned(),
+            subject: caller.subject().to_owned(),
+            roles: caller.roles().clone(),
+            application,
+            fhir_user: caller.fhir_user().map(str::to_owned),
+            scopes: caller.scopes().to_vec(),
+            launch_patient: caller.launch_patient().map(str::to_owned),
+            purpose: choose_purpose(caller.purposes(), circumstances.purpose.as_deref())?,
+            methods: caller.mfa().methods().clone(),
+            age_seconds: caller.mfa().age_seconds(circumstances.now),
+            phishing_resistant: caller.mfa().phishing_resistant(),
+            emergency: circumstances.emergency,
+            network: circumstances.network.to_canonical(),
+            now: circumstances.now,
+        })
+    }
+
+    /// Somebody with these roles and this purpose who has just logged in, for `policy mask` and tests.
+    #[must_use]
+    pub fn rehearsal(roles: &[&str], purpose: &str) -> Self {
+        Self {
+            person: true,
+            issuer: "https://rehearsal.invalid".to_owned(),
+            subject: "somebody".to_owned(),
+            roles: roles.iter().map(|role| (*role).to_owned()).collect(),
+            application: String::new(),
+            fhir_user: None,
+            scopes: Vec::new(),
+            launch_patient: None,
+            purpose: purpose.to_owned(),
+            methods: BTreeSet::from(["mfa".to_owned()]),
+            age_seconds: 60,
+            phishing_resistant: true,
+            emergency: false,
+            network: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            now: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    /// The same person as this FHIR resource, such as `Patient/p2`.
+    #[must_use]
+    pub fn with_fhir_user(mut self, reference: &str) -> Self {
+        self.fhir_user = Some(reference.to_owned());
+        self
+    }
+
+    /// The same person, logged in this many seconds ago.
+    #[must_use]
+    pub fn with_age_seconds(mut self, age_seconds: i64) -> Self {
+        self.age_seconds = age_seconds;
+        self
+    }
+
+    /// How the caller stands to a record: `self` when it is about them and about nobody else. A Patient
+    /// record is about the patient it describes.
+    pub(super) fn relations(&self, facts: &Facts) -> BTreeSet<String> {
+        let own = self.fhir_user.as_deref().and_then(|user| user.strip_prefix("Patient/"));
+        let about_own = match (own, facts.resource_type.name()) {
+            (Some(own), "Patient") => facts.id.as_deref() == Some(own),
+            (Some(own), _) => !facts.patients.is_empty() && facts.patients.iter().all(|p| p == own),
+            (None, _) => false,
+        };
+        if about_own { BTreeSet::from(["self".to_owned()]) } else { BTreeSet::new() }
+    }
+
+    /// With SMART `patient/` scopes a record must belong to the launch patient and to nobody else. Types
+    /// outside the patient compartment (Practitioner, Medication) may be seen if they mention no other patient.
+    pub(super) fn within_launch(&self, patient: &str, facts: &Facts, in_compartment: bool) -> bool {
+        let only = |ids: &BTreeSet<String>| ids.iter().all(|id| id == patient);
+        if in_compartment {
+            !facts.patients.is_empty() && only(&facts.patients)
+        } else {
+            only(&facts.patients) && only(&facts.mentions)
+        }
+    }
+}
+
+/// Whether records of this type belong to patients by the official definition.
+pub(super) fn in_patient_compartment(resource: ResourceType) -> bool {
+    resource.name() == "Patient" || !crate::domain::fhir::r4::patient_compartment(resource).is_empty()
+}
+
+/// The purpose of use of a request. The token's purposes are a limit: the header chooses among them, and
+/// where there are several it must. A token that names none leaves the choice to the header, and the
+/// judgement to policy (design.md section 7); with neither, the purpose is `NONE`, which no policy should permit.
+fn choose_purpose(allowed: &[String], asked: Option<&str>) -> Result<String, Denial> {
+    match (allowed, asked) {
+        ([], None) => Ok(NO_PURPOSE.to_owned()),
+        ([], Some(asked)) if is_code(asked) => Ok(asked.to_owned()),
+        ([only], None) => Ok(only.clone()),
+        (several, Some(asked)) if several.iter().any(|purpose| purpose == asked) => Ok(asked.to_owned()),
+        (_, Some(_)) => Err(Denial::PurposeNotAllowed),
+        (_, None) => Err(Denial::PurposeAmbiguous),
+    }
+}
+
+fn is_code(text: &str) -> bool {
+    (1..=limits::PURPOSE_BYTES_MAX).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+}

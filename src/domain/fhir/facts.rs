@@ -1,0 +1,62 @@
+//! What policy asks about one record.
+//!
+//! Owns: the shape of a record's facts. Reading them off a record is `filter`'s work, which has the bytes.
+//! Must never: reach a log or an error; facts are patient data, so `Debug` names the type only.
+//! Look next: `filter::bind`, where they are gathered; `access`, where Cedar weighs them.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use super::r4::ResourceType;
+
+/// The facts of one record, taken from its full content before anything is withheld.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// The record's type.
+    pub resource_type: ResourceType,
+    /// `id`: logical, or for a contained record local to its container.
+    pub id: Option<String>,
+    /// `meta.versionId`.
+    pub version: Option<String>,
+    /// `meta.lastUpdated`, as written.
+    pub last_updated: Option<String>,
+    /// Logical ids of the patients whose official compartment the record is in; a Patient is in its own.
+    /// A contained record is also in those of its container.
+    pub patients: BTreeSet<String>,
+    /// Logical ids of every Patient referred to anywhere in the record and in what it contains.
+    pub mentions: BTreeSet<String>,
+    /// Security labels, bare `code` and `system|code`: `meta.security` and inline labels, of the record,
+    /// of what it contains and of what contains it.
+    pub labels: BTreeSet<String>,
+    /// The element `status`, if it is a code.
+    pub status: Option<String>,
+    /// Codings of the element `category`, bare and `system|code`.
+    pub category: BTreeSet<String>,
+    /// Codings of the element `code`, bare and `system|code`.
+    pub code: BTreeSet<String>,
+}
+
+impl Facts {
+    /// A record of which only the type is known.
+    #[must_use]
+    pub fn of_type(resource_type: ResourceType) -> Self {
+        Self {
+            resource_type,
+            id: None,
+            version: None,
+            last_updated: None,
+            patients: BTreeSet::new(),
+            mentions: BTreeSet::new(),
+            labels: BTreeSet::new(),
+            status: None,
+            category: BTreeSet::new(),
+            code: BTreeSet::new(),
+        }
+    }
+}
+
+impl fmt::Debug for Facts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Facts").field("resource_type", &self.resource_type.name()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,276 @@
+//! Element masks: which elements of one resource type may pass.
+//!
+//! Owns: how decisions on element paths inherit (nearest decided ancestor; nothing undecided passes at the
+//! root; the record's own extensions need a decision of their own, design.md section 5).
+//! Must never: decide; Cedar's answers arrive as pairs of path and truth.
+//! Look next: `access`, which builds masks; `filter`, which walks a record along a cursor.
+
+use super::r4::{self, Element, ElementPath, Kind, ResourceType, Structure};
+
+/// What may pass of a record of one resource type.
+#[derive(Clone, Debug)]
+pub struct Mask {
+    resource: ResourceType,
+    /// Parents stand before their children; the first is the resource itself.
+    branches: Vec<Branch>,
+}
+
+/// A path that was decided, or stands above one that was.
+#[derive(Clone, Debug)]
+struct Branch {
+    parent: usize,
+    decided: Option<bool>,
+    kept: bool,
+    whole: Option<bool>,
+    children: Vec<(Box<str>, usize)>,
+    /// Branches for single extension URLs; only below a branch named `extension`.
+    urls: Vec<(Box<str>, usize)>,
+}
+
+const ROOT: usize = 0;
+const EXTENSION: &str = "extension";
+
+impl Mask {
+    /// Builds the mask of `resource` from decided paths. Paths of other types are left out.
+    /// Of two decisions on one path the stricter holds; without one on the root it is withheld.
+    #[must_use]
+    pub fn new(resource: ResourceType, decisions: impl IntoIterator<Item = (ElementPath, bool)>) -> Self {
+        let mut mask = Self { resource, branches: vec![Branch::below(ROOT)] };
+        if r4::property(r4::root(resource), EXTENSION).is_some() {
+            mask.branch(ROOT, EXTENSION, false);
+        }
+        for (path, keep) in decisions {
+            if path.resource_type() == resource {
+                mask.decide(path.as_str(), keep);
+            }
+        }
+        mask.inherit();
+        mask.sum_up();
+        mask
+    }
+
+    /// The type of the records this mask is for.
+    #[must_use]
+    pub fn resource_type(&self) -> ResourceType {
+        self.resource
+    }
+
+    /// A cursor on the record itself.
+    #[must_use]
+    pub fn cursor(&self) -> MaskCursor<'_> {
+        MaskCursor { mask: self, place: Place::At(ROOT) }
+    }
+
+    /// Every element passes, the record's own extensions and modifier extensions included.
+    #[must_use]
+    pub fn is_total(&self) -> bool {
+        self.cursor().whole() == Some(true)
+    }
+
+    /// No element passes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.cursor().whole() == Some(false)
+    }
+
+    /// The path and everything below it passes.
+    #[must_use]
+    pub fn covers(&self, path: &ElementPath) -> bool {
+        path.resource_type() == self.resource && self.at(path.as_str()).whole() == Some(true)
+    }
+
+    /// What passes, for people and for the audit trail: the largest wholly kept subtrees in R4's order
+    /// (`Patient` if all). A parent that is kept in part is listed by its kept children.
+    #[must_use]
+    pub fn kept(&self) -> Vec<String> {
+        let mut paths = Vec::new();
+        let root = [r4::root(self.resource)];
+        self.list(self.cursor(), self.resource.name(), &root, &mut paths);
+        paths
+    }
+
+    fn list(&self, cursor: MaskCursor<'_>, path: &str, types: &[Structure], paths: &mut Vec<String>) {
+        match cursor.whole() {
+            Some(true) => paths.push(path.to_owned()),
+            Some(false) => {}
+            None => self.list_parts(cursor, path, types, paths),
+        }
+    }
+
+    fn list_parts(&self, cursor: MaskCursor<'_>, path: &str, types: &[Structure], paths: &mut Vec<String>) {
+        if types.iter().all(|&structure| matches!(r4::kind(structure), Kind::Primitive(_))) && cursor.keeps()
+        {
+            paths.push(path.to_owned());
+        }
+        let mut seen: Vec<&str> = Vec::new();
+        for element in types.iter().flat_map(|&structure| r4::elements(structure)) {
+            if !seen.contains(&element.name) {
+                seen.push(element.name);
+                self.list_element(cursor, path, element, paths);
+            }
+        }
+        self.list_urls(cursor.child(EXTENSION), path, paths);
+    }
+
+    fn list_element(&self, cursor: MaskCursor<'_>, path: &str, element: &Element, paths: &mut Vec<String>) {
+        let inner = cursor.child(element.name);
+        // A continuation has no decisions of its own below it; naming it would repeat its target.
+        if element.rewind.is_none() {
+            self.list(inner, &format!("{path}.{}", element.name), element.types, paths);
+        }
+    }
+
+    /// Single extension URLs that pass although not all of the extensions do.
+    fn list_urls(&self, extensions: MaskCursor<'_>, path: &str, paths: &mut Vec<String>) {
+        let Place::At(index) = extensions.place else { return };
+        if extensions.whole().is_some() {
+            return;
+        }
+        let urls = self.branches.get(index).map(|branch| branch.urls.as_slice()).unwrap_or_default();
+        for (url, place) in urls {
+            if self.branches.get(*place).is_some_and(|branch| branch.kept) {
+                paths.push(format!("{path}.extension('{url}')"));
+            }
+        }
+    }
+
+    fn decide(&mut self, path: &str, keep: bool) {
+        let (elements, url) = match path.split_once(".extension('") {
+            Some((elements, rest)) => (elements, rest.strip_suffix("')")),
+            None => (path, None),
+        };
+        let mut place = ROOT;
+        for name in elements.split('.').skip(1) {
+            place = self.branch(place, name, false);
+        }
+        if let Some(url) = url {
+            place = self.branch(place, EXTENSION, false);
+            place = self.branch(place, url, true);
+        }
+        if let Some(branch) = self.branches.get_mut(place) {
+            branch.decided = Some(keep && branch.decided.unwrap_or(true));
+        }
+    }
+
+    /// The branch called `name` below `parent`, made if it is missing.
+    fn branch(&mut self, parent: usize, name: &str, url: bool) -> usize {
+        let next = self.branches.len();
+        let Some(branch) = self.branches.get_mut(parent) else { return ROOT };
+        let siblings = if url { &mut branch.urls } else { &mut branch.children };
+        match siblings.binary_search_by(|(known, _)| known.as_ref().cmp(name)) {
+            Ok(found) => siblings.get(found).map_or(ROOT, |&(_, place)| place),
+            Err(gap) => {
+                siblings.insert(gap, (name.into(), next));
+                self.branches.push(Branch::below(parent));
+                next
+            }
+        }
+    }
+
+    fn inherit(&mut self) {
+        let own_extension = self.find(ROOT, EXTENSION, false);
+        for place in ROOT..self.branches.len() {
+            let from_parent = self.branches.get(place).and_then(|branch| self.branches.get(branch.parent));
+            let inherited = place != ROOT
+                && Some(place) != own_extension
+                && from_parent.is_some_and(|parent| parent.kept);
+            if let Some(branch) = self.branches.get_mut(place) {
+                branch.kept = branch.decided.unwrap_or(inherited);
+                branch.whole = Some(branch.kept);
+            }
+        }
+    }
+
+    /// Children stand behind their parents, so one pass from the end reaches the root.
+    fn sum_up(&mut self) {
+        for place in (ROOT + 1..self.branches.len()).rev() {
+            let Some((parent, whole)) = self.branches.get(place).map(|branch| (branch.parent, branch.whole))
+            else {
+                continue;
+            };
+            if let Some(parent) = self.branches.get_mut(parent).filter(|parent| parent.whole != whole) {
+                parent.whole = None;
+            }
+        }
+    }
+
+    fn find(&self, place: usize, name: &str, url: bool) -> Option<usize> {
+        let branch = self.branches.get(place)?;
+        let siblings = if url { &branch.urls } else { &branch.children };
+        siblings.iter().find(|(known, _)| known.as_ref() == name).map(|&(_, place)| place)
+    }
+
+    fn at(&self, path: &str) -> MaskCursor<'_> {
+        let (elements, url) = match path.split_once(".extension('") {
+            Some((elements, rest)) => (elements, rest.strip_suffix("')")),
+            None => (path, None),
+        };
+        let cursor = elements.split('.').skip(1).fold(self.cursor(), |cursor, name| cursor.child(name));
+        url.map_or(cursor, |url| cursor.extension(url))
+    }
+}
+
+impl Branch {
+    fn below(parent: usize) -> Self {
+        Self { parent, decided: None, kept: false, whole: None, children: Vec::new(), urls: Vec::new() }
+    }
+}
+
+/// A place in a mask, moved along with the element it stands for.
+#[derive(Clone, Copy, Debug)]
+pub struct MaskCursor<'m> {
+    mask: &'m Mask,
+    place: Place,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    At(usize),
+    /// Below the last decision, which holds for everything here.
+    Below(bool),
+}
+
+impl MaskCursor<'_> {
+    /// The cursor on the child element `name` (a choice without `[x]`).
+    #[must_use]
+    pub fn child(self, name: &str) -> Self {
+        self.down(name, false)
+    }
+
+    /// The cursor on this element's extension with that URL.
+    #[must_use]
+    pub fn extension(self, url: &str) -> Self {
+        self.child(EXTENSION).down(url, true)
+    }
+
+    /// The cursor on a canonical path from the record, where a content reference continues.
+    #[must_use]
+    pub fn rewind(self, path: &str) -> Self {
+        Self { place: self.mask.at(path).place, ..self }
+    }
+
+    /// This element passes (its children may be decided otherwise).
+    #[must_use]
+    pub fn keeps(self) -> bool {
+        match self.place {
+            Place::At(index) => self.mask.branches.get(index).is_some_and(|branch| branch.kept),
+            Place::Below(kept) => kept,
+        }
+    }
+
+    /// `Some(true)`: this and everything below passes; `Some(false)`: nothing here or below; `None`: mixed.
+    /// Elements below that continue elsewhere (a content reference) are decided there.
+    #[must_use]
+    pub fn whole(self) -> Option<bool> {
+        match self.place {
+            Place::At(index) => self.mask.branches.get(index).map_or(Some(false), |branch| branch.whole),
+            Place::Below(kept) => Some(kept),
+        }
+    }
+
+    fn down(self, name: &str, url: bool) -> Self {
+        let Place::At(index) = self.place else { return self };
+        let place = self.mask.find(index, name, url).map_or_else(|| Place::Below(self.keeps()), Place::At);
+        Self { place, ..self }
+    }
+}

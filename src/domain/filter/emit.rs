@@ -1,0 +1,628 @@
+//! Writes one record under its mask: kept bytes as they came, the rest not at all.
+//!
+//! Owns: what is kept, dropped, marked and withheld. Every choice is a function of the mask and of kept
+//! data where the rules allow it, so that answers that differ only in what is withheld come out equal (P4).
+//! Must never: write a byte of a withheld element; leave anything in `out` when a record is withheld.
+//! Recursion is bounded by `limits::JSON_DEPTH_MAX`. Look next: `bars`, `marker`, `bind::Mark`.
+
+use super::bars::Bars;
+use super::bind::{Bound, Mark};
+use super::fault::Withheld;
+use super::marker::{SUBSETTED, SUBSETTED_CODE, SUBSETTED_SYSTEM, write_marker};
+use super::reference::{Bases, References};
+use super::scan::{Node, Shape, children};
+use super::{Emitted, Verdict, text};
+use crate::domain::fhir::mask::{Mask, MaskCursor};
+use crate::domain::fhir::r4::{self, Element, Kind, Structure};
+use crate::limits;
+
+/// On which terms records leave.
+#[derive(Clone, Copy)]
+pub(super) struct Terms<'t> {
+    pub verdicts: &'t [Verdict<'t>],
+    pub references: &'t References,
+    pub bases: &'t Bases<'t>,
+}
+
+/// Appends one record and what it contains.
+pub(super) fn emit(
+    bound: &Bound<'_>,
+    terms: Terms<'_>,
+    record: usize,
+    out: &mut Vec<u8>,
+) -> Result<Emitted, Withheld> {
+    let start = out.len();
+    let mut writer = Writer { bound, terms, out };
+    let written = writer.record(record, &[]);
+    if written.is_err() {
+        out.truncate(start);
+    }
+    written
+}
+
+/// What is the same for everything inside one record.
+#[derive(Clone, Copy)]
+pub(super) struct Scope<'s> {
+    /// The record leaves whole: see the room's header.
+    pub complete: bool,
+    /// It stands in `contained`.
+    pub contained: bool,
+    /// Contained records that leave with it; what `#id` may point to.
+    pub released: &'s [usize],
+}
+
+/// What an object is to its record.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Record,
+    /// The record's own `meta`, which must say SUBSETTED.
+    Meta,
+    Inner,
+}
+
+/// What became of a member.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Kept,
+    Dropped,
+    /// A single resource was withheld; its parent goes too.
+    Orphaned,
+}
+
+impl From<bool> for Outcome {
+    fn from(kept: bool) -> Self {
+        if kept { Self::Kept } else { Self::Dropped }
+    }
+}
+
+/// How the members of one object fared.
+#[derive(Default)]
+struct Tally {
+    /// Written, `resourceType` included.
+    written: usize,
+    /// Elements kept.
+    kept: usize,
+    /// A modifier was there and not wholly kept.
+    modifier: bool,
+    orphaned: bool,
+    /// Bit per element of the structure, in official order: was in the input, and was kept.
+    present: u128,
+    emitted: u128,
+    /// The member we must add to (`meta` of the record, `tag` of its meta) was written.
+    tagged: bool,
+}
+
+/// One object on its way out.
+#[derive(Clone, Copy)]
+struct Object<'m> {
+    index: usize,
+    structure: Structure,
+    /// The element that holds it; none for a record.
+    element: Option<&'static Element>,
+    cursor: MaskCursor<'m>,
+    role: Role,
+}
+
+struct Writer<'w> {
+    bound: &'w Bound<'w>,
+    terms: Terms<'w>,
+    out: &'w mut Vec<u8>,
+}
+
+impl<'w> Writer<'w> {
+    /// Writes a record, or nothing that the caller keeps. `released` is the scope of a contained record.
+    fn record(&mut self, record: usize, released: &[usize]) -> Result<Emitted, Withheld> {
+        let mask = self.mask(record)?;
+        let found = self.bound.records.get(record).ok_or(Withheld::Verdict)?;
+        let complete = self.complete(record);
+        let settled = if found.contained { None } else { Some(self.settle_contained(record)?) };
+        let released = settled.as_deref().unwrap_or(released);
+        let scope = Scope { complete, contained: found.contained, released };
+        let structure = r4::root(found.facts.resource_type);
+        let cursor = mask.cursor();
+        let object = Object { index: found.node, structure, element: None, cursor, role: Role::Record };
+        let kept = if complete && self.straight(found.node) {
+            self.copy(found.node);
+            true
+        } else {
+            self.object(object, scope)?
+        };
+        Ok(Emitted { kept, subsetted: !complete })
+    }
+
+    fn mask(&self, record: usize) -> Result<&'w Mask, Withheld> {
+        let found = self.bound.records.get(record).ok_or(Withheld::Verdict)?;
+        match self.terms.verdicts.get(record) {
+            Some(Verdict::Release(mask)) if mask.resource_type() == found.facts.resource_type => Ok(mask),
+            _ => Err(Withheld::Verdict),
+        }
+    }
+
+    /// Everything of the record and of what it contains may leave, and no reference hides a name.
+    /// What is inside a record follows it without a gap.
+    fn complete(&self, record: usize) -> bool {
+        let inside = self.bound.records.iter().enumerate().skip(record + 1);
+        let inside = inside.take_while(|(_, one)| one.container.is_some_and(|container| container >= record));
+        let total = |index: usize| self.mask(index).is_ok_and(Mask::is_total);
+        self.terms.references.is_empty() && total(record) && inside.into_iter().all(|(index, _)| total(index))
+    }
+
+    /// The contained records that will be written. One that falls away takes along the references to it,
+    /// which may make another one fall; so they are tried until nothing changes.
+    fn settle_contained(&mut self, record: usize) -> Result<Vec<usize>, Withheld> {
+        let mut released = self.candidates(record);
+        for _ in 0..limits::CONTAINED_ROUNDS_MAX {
+            let before = released.clone();
+            released.retain(|&one| {
+                let start = self.out.len();
+                let leaves = self.record(one, &before).is_ok();
+                self.out.truncate(start);
+                leaves
+            });
+            if released.len() == before.len() {
+                return Ok(released);
+            }
+        }
+        Err(Withheld::Contained)
+    }
+
+    /// Contained records whose verdict and whose container's mask let them out.
+    fn candidates(&self, record: usize) -> Vec<usize> {
+        let keeps = |container: usize| {
+            self.mask(container).is_ok_and(|mask| mask.cursor().child("contained").whole() != Some(false))
+        };
+        let mut found: Vec<usize> = Vec::new();
+        for (index, one) in self.bound.records.iter().enumerate().skip(record + 1) {
+            let Some(container) = one.container.filter(|&container| container >= record) else { break };
+            let inside = container == record || found.contains(&container);
+            if one.contained && inside && keeps(container) && self.mask(index).is_ok() {
+                found.push(index);
+            }
+        }
+        found
+    }
+
+    /// Writes an object, or nothing if nothing of it is kept. A record is always written.
+    fn object(&mut self, object: Object<'w>, scope: Scope<'_>) -> Result<bool, Withheld> {
+        let start = self.out.len();
+        self.out.push(b'{');
+        let mut tally = self.members(object, scope)?;
+        let vanishes = object.role != Role::Record && tally.kept == 0;
+        if vanishes || tally.orphaned || self.is_hollow_extension(object, &tally) {
+            self.out.truncate(start);
+            return Ok(false);
+        }
+        if tally.modifier {
+            return Err(Withheld::Modifier);
+        }
+        self.tag(object, scope, &mut tally);
+        if !self.mark_mandatory(object, &mut tally) {
+            self.out.truncate(start);
+            return if object.role == Role::Record { Err(Withheld::Mandatory) } else { Ok(false) };
+        }
+        self.close(object.index);
+        Ok(tally.kept > 0)
+    }
+
+    fn members(&mut self, object: Object<'w>, scope: Scope<'_>) -> Result<Tally, Withheld> {
+        let bound = self.bound;
+        let bars =
+            Bars::of(bound, self.terms, scope, object.index, object.structure, object.element, object.cursor);
+        let mut tally = Tally::default();
+        for (index, node) in children(&bound.nodes, object.index) {
+            let before = self.out.len();
+            if tally.written > 0 {
+                self.out.push(b',');
+            }
+            if node.marks & Mark::ANCHOR != 0 {
+                self.copy_member(node);
+                tally.written += 1;
+                continue;
+            }
+            let outcome = self.member(object, index, node, &bars, scope)?;
+            if outcome != Outcome::Kept {
+                self.out.truncate(before);
+            }
+            count(&mut tally, object, node, outcome);
+        }
+        Ok(tally)
+    }
+
+    fn member(
+        &mut self,
+        object: Object<'w>,
+        index: usize,
+        node: &'w Node,
+        bars: &Bars,
+        scope: Scope<'_>,
+    ) -> Result<Outcome, Withheld> {
+        let (Some(element), Some(structure)) = (node.element, node.structure) else {
+            return Ok(Outcome::Dropped);
+        };
+        let types = self.bound.types;
+        let cursor = step(object.cursor, element);
+        let narrative = structure == types.narrative && !scope.complete;
+        if structure == types.extension && element.name == "extension" {
+            self.lead(node);
+            return self.extensions(index, object.cursor, scope).map(Outcome::from);
+        }
+        if cursor.whole() == Some(false) || narrative || bars.bar(element.name) {
+            return Ok(Outcome::Dropped);
+        }
+        if carries_tag(object.role, element) && !scope.complete {
+            self.lead(node);
+            return self.tagged_member(object.role, index, element, structure, cursor, scope);
+        }
+        if cursor.whole() == Some(true) && self.straight(index) {
+            self.copy_member(node);
+            return Ok(Outcome::Kept);
+        }
+        self.lead(node);
+        if bars.moves(element.name) {
+            self.location(index, node);
+            return Ok(Outcome::Kept);
+        }
+        let value =
+            Value { owner: object.index, element, structure, cursor, twin: node.marks & Mark::TWIN != 0 };
+        if element.many {
+            self.array(index, value, scope, "").map(Outcome::from)
+        } else {
+            self.value(index, value, scope)
+        }
+    }
+
+    /// `meta` of an incomplete record, or `tag` of that meta.
+    fn tagged_member(
+        &mut self,
+        role: Role,
+        index: usize,
+        element: &'static Element,
+        structure: Structure,
+        cursor: MaskCursor<'w>,
+        scope: Scope<'_>,
+    ) -> Result<Outcome, Withheld> {
+        if role == Role::Record {
+            let meta = Object { index, structure, element: Some(element), cursor, role: Role::Meta };
+            return self.object(meta, scope).map(Outcome::from);
+        }
+        let value = Value { owner: index, element, structure, cursor, twin: false };
+        let more = if self.says_subsetted(index, cursor) { "" } else { SUBSETTED };
+        self.array(index, value, scope, more).map(Outcome::from)
+    }
+
+    /// One of the tags that are kept is the one we would add.
+    fn says_subsetted(&self, tags: usize, cursor: MaskCursor<'_>) -> bool {
+        let kept = |name| cursor.child(name).keeps();
+        let says = |at, name, wanted| self.bound.says(at, name).is_some_and(|text| text == wanted);
+        let is_ours = |at| says(at, "system", SUBSETTED_SYSTEM) && says(at, "code", SUBSETTED_CODE);
+        kept("system") && kept("code") && children(&self.bound.nodes, tags).any(|(at, _)| is_ours(at))
+    }
+
+    /// Says SUBSETTED at the end of a record without meta, or of its meta without tags.
+    fn tag(&mut self, object: Object<'_>, scope: Scope<'_>, tally: &mut Tally) {
+        let (opening, closing) = match object.role {
+            Role::Record => (r#""meta":{"tag":["#, "]}"),
+            Role::Meta => (r#""tag":["#, "]"),
+            Role::Inner => return,
+        };
+        if scope.complete || tally.tagged {
+            return;
+        }
+        self.comma(tally);
+        for part in [opening, SUBSETTED, closing] {
+            self.out.extend_from_slice(part.as_bytes());
+        }
+    }
+
+    /// Marks each mandatory element that was not kept. An element that the mask keeps whole is not
+    /// missed if upstream did not send it. False if one cannot be marked.
+    fn mark_mandatory(&mut self, object: Object<'_>, tally: &mut Tally) -> bool {
+        let mandatory =
+            r4::elements(object.structure).iter().enumerate().filter(|(_, element)| element.min > 0);
+        for (bit, element) in mandatory {
+            let (present, emitted) = (tally.present >> bit & 1 == 1, tally.emitted >> bit & 1 == 1);
+            let withheld = present || step(object.cursor, element).whole() != Some(true);
+            if emitted || !withheld {
+                continue;
+            }
+            self.comma(tally);
+            if !write_marker(object.structure, element, self.bound.types, self.out) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// An extension says something only by its value or by extensions of its own (R4, ext-1).
+    fn is_hollow_extension(&self, object: Object<'_>, tally: &Tally) -> bool {
+        let says = |(bit, element): (usize, &Element)| {
+            ["value", "extension"].contains(&element.name) && tally.emitted >> bit & 1 == 1
+        };
+        object.structure == self.bound.types.extension
+            && !r4::elements(object.structure).iter().enumerate().any(says)
+    }
+
+    fn array(
+        &mut self,
+        index: usize,
+        value: Value<'w>,
+        scope: Scope<'_>,
+        more: &str,
+    ) -> Result<bool, Withheld> {
+        let bound = self.bound;
+        if value.twin {
+            return self.twins(index, value, scope);
+        }
+        self.out.push(b'[');
+        let mut written = 0;
+        for (place, (item, node)) in children(&bound.nodes, index).enumerate() {
+            let before = self.out.len();
+            self.next_item(written, node);
+            let kept = if node.shape == Shape::Null {
+                self.copy(item);
+                self.twin_survives(place, value, scope)?
+            } else {
+                self.value(item, value, scope)? == Outcome::Kept
+            };
+            if kept {
+                written += 1;
+            } else {
+                self.out.truncate(before);
+            }
+        }
+        if written > 0 && !more.is_empty() {
+            self.out.push(b',');
+            self.out.extend_from_slice(more.as_bytes());
+        }
+        self.close(index);
+        Ok(written > 0)
+    }
+
+    /// The twins of a repeated primitive, kept in step with its values by nulls (R4 JSON, section 2.6.2.3).
+    /// A place that has neither value nor twin left goes from both arrays.
+    fn twins(&mut self, index: usize, value: Value<'w>, scope: Scope<'_>) -> Result<bool, Withheld> {
+        let bound = self.bound;
+        let (mut written, mut any) = (0, false);
+        self.out.push(b'[');
+        for (place, (item, node)) in children(&bound.nodes, index).enumerate() {
+            let before = self.out.len();
+            self.next_item(written, node);
+            let start = self.out.len();
+            if self.twin(item, value.cursor, scope)? {
+                any = true;
+                written += 1;
+            } else if self.has_value(place, value) {
+                self.out.truncate(start);
+                self.out.extend_from_slice(b"null");
+                written += 1;
+            } else {
+                self.out.truncate(before);
+            }
+        }
+        self.close(index);
+        Ok(any)
+    }
+
+    /// The other half of a repeated primitive: its value's array, or its twin's.
+    fn half(&self, value: Value<'_>, twin: bool) -> Option<usize> {
+        let wanted = |node: &Node| {
+            (node.marks & Mark::TWIN != 0) == twin
+                && node.structure == Some(value.structure)
+                && node.element.is_some_and(|element| element.name == value.element.name)
+        };
+        children(&self.bound.nodes, value.owner).find(|(_, node)| wanted(node)).map(|(at, _)| at)
+    }
+
+    fn has_value(&self, place: usize, value: Value<'_>) -> bool {
+        let item = self.half(value, false).and_then(|array| children(&self.bound.nodes, array).nth(place));
+        item.is_some_and(|(_, node)| node.shape != Shape::Null)
+    }
+
+    fn twin_survives(&mut self, place: usize, value: Value<'w>, scope: Scope<'_>) -> Result<bool, Withheld> {
+        let bound = self.bound;
+        let item = self.half(value, true).and_then(|array| children(&bound.nodes, array).nth(place));
+        let Some((item, _)) = item else { return Ok(false) };
+        let start = self.out.len();
+        let survives = self.twin(item, value.cursor, scope)?;
+        self.out.truncate(start);
+        Ok(survives)
+    }
+
+    fn value(&mut self, index: usize, value: Value<'w>, scope: Scope<'_>) -> Result<Outcome, Withheld> {
+        let kept = match r4::kind(value.structure) {
+            Kind::Primitive(_) if !value.cursor.keeps() => false,
+            Kind::Primitive(_) if value.twin => self.twin(index, value.cursor, scope)?,
+            Kind::Primitive(_) => {
+                self.copy(index);
+                true
+            }
+            Kind::Complex => {
+                let (structure, element, cursor) = (value.structure, Some(value.element), value.cursor);
+                self.object(Object { index, structure, element, cursor, role: Role::Inner }, scope)?
+            }
+            Kind::Resource | Kind::AnyResource => return Ok(self.inner_record(index, value.element, scope)),
+        };
+        Ok(Outcome::from(kept))
+    }
+
+    /// A resource inside the record, by its own verdict. That it stays does not hold the container back.
+    fn inner_record(&mut self, index: usize, element: &Element, scope: Scope<'_>) -> Outcome {
+        let start = self.out.len();
+        let Some(record) = self.bound.record_at(index) else { return Outcome::Orphaned };
+        let contained = self.bound.records.get(record).is_some_and(|record| record.contained);
+        let may = !contained || scope.released.contains(&record);
+        if may && self.record(record, scope.released).is_ok() {
+            return Outcome::Kept;
+        }
+        self.out.truncate(start);
+        if element.many { Outcome::Dropped } else { Outcome::Orphaned }
+    }
+
+    fn twin(&mut self, index: usize, cursor: MaskCursor<'w>, scope: Scope<'_>) -> Result<bool, Withheld> {
+        let bound = self.bound;
+        if !cursor.keeps() || !bound.nodes.get(index).is_some_and(|node| node.shape == Shape::Object) {
+            return Ok(false);
+        }
+        self.out.push(b'{');
+        let mut written = 0;
+        for (member, node) in children(&bound.nodes, index) {
+            let before = self.out.len();
+            if written > 0 {
+                self.out.push(b',');
+            }
+            let kept = match node.element {
+                Some(element) if element.name == "extension" => {
+                    self.lead(node);
+                    self.extensions(member, cursor, scope)?
+                }
+                Some(element) if cursor.child(element.name).keeps() => {
+                    self.copy_member(node);
+                    true
+                }
+                _ => false,
+            };
+            if kept {
+                written += 1;
+            } else {
+                self.out.truncate(before);
+            }
+        }
+        self.close(index);
+        Ok(written > 0)
+    }
+
+    /// Extensions one by one, each by its URL (T-039).
+    fn extensions(
+        &mut self,
+        index: usize,
+        cursor: MaskCursor<'w>,
+        scope: Scope<'_>,
+    ) -> Result<bool, Withheld> {
+        let bound = self.bound;
+        let (structure, element) = (bound.types.extension, Some(bound.types.extensions));
+        self.out.push(b'[');
+        let mut written = 0;
+        for (item, node) in children(&bound.nodes, index) {
+            let Some(url) = bound.says(item, "url") else { continue };
+            let cursor = cursor.extension(&url);
+            let before = self.out.len();
+            self.next_item(written, node);
+            let kept = cursor.keeps()
+                && self
+                    .object(Object { index: item, structure, element, cursor, role: Role::Inner }, scope)?;
+            if kept {
+                written += 1;
+            } else {
+                self.out.truncate(before);
+            }
+        }
+        self.close(index);
+        Ok(written > 0)
+    }
+
+    /// A URL of ours, under the public base (T-152).
+    fn location(&mut self, index: usize, node: &Node) {
+        let public = self.bound.text(index).and_then(|text| self.terms.bases.publish(&text));
+        match public {
+            Some(public) if node.marks & Mark::TWIN == 0 => text::write_string(&public, self.out),
+            _ => self.copy(index),
+        }
+    }
+
+    /// The subtree may be copied as it stands, if the mask keeps all of it.
+    fn straight(&self, index: usize) -> bool {
+        let marks = self.bound.nodes.get(index).map_or(Mark::LOOSE, |node| node.marks);
+        let named = marks & Mark::NAMED != 0 && !self.terms.references.is_empty();
+        marks & (Mark::LOOSE | Mark::MOVED) == 0 && !named
+    }
+
+    fn bytes(&mut self, from: usize, to: usize) {
+        self.out.extend_from_slice(self.bound.body.as_bytes().get(from..to).unwrap_or_default());
+    }
+
+    fn copy(&mut self, index: usize) {
+        if let Some(node) = self.bound.nodes.get(index) {
+            self.bytes(node.start as usize, node.end as usize);
+        }
+    }
+
+    fn copy_member(&mut self, node: &Node) {
+        self.bytes(space_before(self.bound.body, node.key as usize - 1), node.end as usize);
+    }
+
+    /// A member up to its value: white space, name, colon.
+    fn lead(&mut self, node: &Node) {
+        self.bytes(space_before(self.bound.body, node.key as usize - 1), node.start as usize);
+    }
+
+    fn next_item(&mut self, written: usize, node: &Node) {
+        if written > 0 {
+            self.out.push(b',');
+        }
+        let start = node.start as usize;
+        self.bytes(space_before(self.bound.body, start), start);
+    }
+
+    /// The closing bracket of a container, with the white space before it.
+    fn close(&mut self, index: usize) {
+        if let Some(node) = self.bound.nodes.get(index) {
+            let end = node.end as usize;
+            self.bytes(space_before(self.bound.body, end - 1), end);
+        }
+    }
+
+    fn comma(&mut self, tally: &mut Tally) {
+        if tally.written > 0 {
+            self.out.push(b',');
+        }
+        tally.written += 1;
+    }
+}
+
+/// A value of an element, wherever it stands in its member.
+#[derive(Clone, Copy)]
+struct Value<'m> {
+    /// The object that holds the member.
+    owner: usize,
+    element: &'static Element,
+    structure: Structure,
+    cursor: MaskCursor<'m>,
+    twin: bool,
+}
+
+fn count(tally: &mut Tally, object: Object<'_>, node: &Node, outcome: Outcome) {
+    tally.orphaned |= outcome == Outcome::Orphaned;
+    let Some(element) = node.element else { return };
+    let kept = outcome == Outcome::Kept;
+    let position = r4::elements(object.structure).iter().position(|one| one.name == element.name);
+    let bit =
+        position.and_then(|at| u32::try_from(at).ok()).and_then(|at| 1_u128.checked_shl(at)).unwrap_or(0);
+    tally.present |= bit;
+    tally.modifier |= element.modifier && (!kept || step(object.cursor, element).whole() != Some(true));
+    if kept {
+        tally.written += 1;
+        tally.kept += 1;
+        tally.emitted |= bit;
+        tally.tagged |= carries_tag(object.role, element);
+    }
+}
+
+fn carries_tag(role: Role, element: &Element) -> bool {
+    match role {
+        Role::Record => element.name == "meta",
+        Role::Meta => element.name == "tag",
+        Role::Inner => false,
+    }
+}
+
+/// The cursor on a child element; a content reference continues where its content is defined.
+fn step<'m>(cursor: MaskCursor<'m>, element: &Element) -> MaskCursor<'m> {
+    element.rewind.map_or_else(|| cursor.child(element.name), |path| cursor.rewind(path))
+}
+
+/// Where the white space before this offset begins.
+fn space_before(body: &str, at: usize) -> usize {
+    let before = body.as_bytes().get(..at).unwrap_or_default();
+    let space = before.iter().rev().take_while(|byte| byte.is_ascii_whitespace()).count();
+    at - space
+}

@@ -1,0 +1,163 @@
+//! The caller: evidence that a person or program was authenticated.
+//!
+//! Owns: what is known about a caller once every check has passed.
+//! Must never: be made outside `authenticate`, or print token text.
+//! Look next: `authenticate.rs`, the only maker; `domain::access`, which asks for it.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use jiff::Timestamp;
+
+/// Who is asking, proven by a verified token with a recent second factor.
+///
+/// The identity of a person is issuer *and* subject: one subject at two issuers is two people (T-177).
+/// Not `Clone`: it is shared behind an `Arc`, so that no stale copy outlives its checks.
+#[must_use]
+pub struct Caller {
+    pub(super) issuer: String,
+    pub(super) subject: String,
+    pub(super) roles: BTreeSet<String>,
+    pub(super) application: Option<String>,
+    pub(super) fhir_user: Option<String>,
+    pub(super) scopes: Vec<String>,
+    pub(super) purposes: Vec<String>,
+    pub(super) launch_patient: Option<String>,
+    pub(super) mfa: Mfa,
+    pub(super) session: String,
+    pub(super) token_hash: String,
+    pub(super) window: Window,
+}
+
+/// When a token is good, in seconds since 1970 UTC.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Window {
+    pub(super) issued_at: i64,
+    pub(super) not_before: Option<i64>,
+    pub(super) expires_at: i64,
+}
+
+/// How the caller authenticated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mfa {
+    pub(super) methods: BTreeSet<String>,
+    pub(super) acr: Option<String>,
+    pub(super) authenticated_at: Option<Timestamp>,
+    pub(super) phishing_resistant: bool,
+}
+
+impl Mfa {
+    /// `amr` values as given (RFC 8176, or the issuer's own).
+    #[must_use]
+    pub fn methods(&self) -> &BTreeSet<String> {
+        &self.methods
+    }
+
+    /// `acr` as given.
+    #[must_use]
+    pub fn acr(&self) -> Option<&str> {
+        self.acr.as_deref()
+    }
+
+    /// `auth_time`. Always present in a `Caller`.
+    #[must_use]
+    pub fn authenticated_at(&self) -> Option<Timestamp> {
+        self.authenticated_at
+    }
+
+    /// Whether the methods resist phishing: `amr` has `hwk` (RFC 8176: proof of possession of a
+    /// hardware-secured key), or `amr` or `acr` has `phr` or `phrh` (OpenID Connect EAP ACR Values 1.0).
+    #[must_use]
+    pub fn phishing_resistant(&self) -> bool {
+        self.phishing_resistant
+    }
+
+    /// Seconds since authentication; never negative. Without `auth_time`, older than anything.
+    #[must_use]
+    pub fn age_seconds(&self, now: Timestamp) -> i64 {
+        self.authenticated_at.map_or(i64::MAX, |at| now.as_second().saturating_sub(at.as_second()).max(0))
+    }
+}
+
+impl Caller {
+    /// `iss`.
+    #[must_use]
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    /// `sub`; unique only together with the issuer.
+    #[must_use]
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    /// Roles after renaming.
+    #[must_use]
+    pub fn roles(&self) -> &BTreeSet<String> {
+        &self.roles
+    }
+
+    /// The client: `azp` or `client_id`.
+    #[must_use]
+    pub fn application(&self) -> Option<&str> {
+        self.application.as_deref()
+    }
+
+    /// `fhirUser` as `Type/id`, for example `Patient/p2`.
+    #[must_use]
+    pub fn fhir_user(&self) -> Option<&str> {
+        self.fhir_user.as_deref()
+    }
+
+    /// SMART and other scopes, in the token's order.
+    #[must_use]
+    pub fn scopes(&self) -> &[String] {
+        &self.scopes
+    }
+
+    /// Purposes of use the issuer vouches for.
+    #[must_use]
+    pub fn purposes(&self) -> &[String] {
+        &self.purposes
+    }
+
+    /// The patient in context (`patient`, SMART App Launch 2.2), a FHIR logical id.
+    #[must_use]
+    pub fn launch_patient(&self) -> Option<&str> {
+        self.launch_patient.as_deref()
+    }
+
+    /// How the caller authenticated.
+    #[must_use]
+    pub fn mfa(&self) -> &Mfa {
+        &self.mfa
+    }
+
+    /// What ties requests together: `sid`, else `jti`, else the token's hash.
+    #[must_use]
+    pub fn session(&self) -> &str {
+        &self.session
+    }
+
+    /// SHA-256 of the token, 64 hexadecimal digits.
+    #[must_use]
+    pub fn token_hash(&self) -> &str {
+        &self.token_hash
+    }
+
+    /// `exp`.
+    #[must_use]
+    pub fn expires_at(&self) -> Timestamp {
+        // INVARIANT: `exp` was bounded by TOKEN_TIME_SECONDS_MAX, so the fallback is never taken; it is
+        // the expired answer.
+        Timestamp::from_second(self.window.expires_at).unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+}
+
+/// Shows who, and never the claims: those may name a patient.
+impl fmt::Debug for Caller {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Caller").field("issuer", &self.issuer).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,137 @@
+//! Fetching one issuer's key set over HTTP.
+//!
+//! Owns: the client, its TLS trust, discovery, and the size of what is read.
+//! Must never: follow a redirect, accept a discovery document of another issuer, or go from https to http.
+//! Look next: `neighbour.rs`, which says when; OpenID Connect Discovery 1.0 section 4.
+
+use bytes::Bytes;
+use http::{Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use serde_json::Value;
+use std::sync::Arc;
+
+use super::{FetchError, IssuerSource};
+use crate::domain::identity::{Issuer, KeySet};
+use crate::limits;
+
+pub(super) struct Fetcher {
+    client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+    start: Start,
+}
+
+/// The first document.
+enum Start {
+    Discovery(Uri),
+    Keys(Uri),
+}
+
+impl Fetcher {
+    /// Checks URL and certificates.
+    pub(super) fn new(source: &IssuerSource) -> Result<Self, String> {
+        let start = match &source.jwks_uri {
+            Some(url) => Start::Keys(acceptable(url).ok_or_else(|| refused("jwks_uri"))?),
+            None => {
+                // OpenID Connect Discovery section 4: a trailing slash of the issuer is taken off.
+                let base = source.issuer.url().trim_end_matches('/');
+                let url = format!("{base}/.well-known/openid-configuration");
+                Start::Discovery(acceptable(&url).ok_or_else(|| refused("url"))?)
+            }
+        };
+        let roots = trusted_roots(source)?;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| format!("TLS cannot be set up: {error}"))?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let connector =
+            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
+        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(1).build(connector);
+        Ok(Self { client, start })
+    }
+
+    /// The issuer's key set, whole and checked.
+    pub(super) async fn fetch(&self, issuer: &Issuer) -> Result<KeySet, FetchError> {
+        let keys_at = match &self.start {
+            Start::Keys(uri) => uri.clone(),
+            Start::Discovery(uri) => discovered(&self.read(uri.clone()).await?, issuer, uri)?,
+        };
+        let document = self.read(keys_at).await?;
+        KeySet::read(&document, issuer).map_err(FetchError::KeySet)
+    }
+
+    /// One document, in full and within `limits`.
+    async fn read(&self, uri: Uri) -> Result<Bytes, FetchError> {
+        let request = Request::get(uri)
+            .header(header::ACCEPT, "application/json, application/jwk-set+json")
+            .header(header::ACCEPT_ENCODING, "identity")
+            .body(Empty::new())
+            .map_err(|_| FetchError::UrlRefused)?;
+        let response = self.client.request(request).await.map_err(|_| FetchError::Unreachable)?;
+        if response.status() != StatusCode::OK {
+            return Err(FetchError::Status(response.status().as_u16()));
+        }
+        let body = Limited::new(response.into_body(), limits::KEY_SET_BYTES_MAX);
+        match body.collect().await {
+            Ok(whole) => Ok(whole.to_bytes()),
+            Err(error) if error.is::<LengthLimitError>() => Err(FetchError::TooLarge),
+            Err(_) => Err(FetchError::Unreachable),
+        }
+    }
+}
+
+/// The key set's URL in a discovery document that is this issuer's own.
+fn discovered(document: &[u8], issuer: &Issuer, from: &Uri) -> Result<Uri, FetchError> {
+    let document: Value = serde_json::from_slice(document).map_err(|_| FetchError::DiscoveryMalformed)?;
+    let text = |name: &str| document.get(name).and_then(Value::as_str).ok_or(FetchError::DiscoveryMalformed);
+    if text("issuer")? != issuer.url() {
+        return Err(FetchError::IssuerMismatch);
+    }
+    let uri = acceptable(text("jwks_uri")?).ok_or(FetchError::UrlRefused)?;
+    // What came over TLS must not send us to plain http, not even on our own machine.
+    if from.scheme() == Some(&http::uri::Scheme::HTTPS) && uri.scheme() != from.scheme() {
+        return Err(FetchError::UrlRefused);
+    }
+    Ok(uri)
+}
+
+/// https, or http to loopback.
+fn acceptable(url: &str) -> Option<Uri> {
+    let uri: Uri = url.parse().ok().filter(|_| url.len() <= limits::ISSUER_URL_BYTES_MAX * 2)?;
+    let host = uri.host()?;
+    match uri.scheme_str()? {
+        "https" => Some(uri),
+        "http" if is_loopback(host) => Some(uri),
+        _ => None,
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || address.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn refused(key: &str) -> String {
+    format!("{key}: must be https (plain http only to loopback)")
+}
+
+/// The given certificates and no others, or the system's.
+fn trusted_roots(source: &IssuerSource) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    let Some(pem) = &source.ca else {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        return Ok(roots);
+    };
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|_| "ca: not PEM certificates".to_owned())?;
+        roots.add(certificate).map_err(|_| "ca: holds an unusable certificate".to_owned())?;
+    }
+    if roots.is_empty() { Err("ca: holds no certificate".to_owned()) } else { Ok(roots) }
+}
