@@ -210,3 +210,24 @@ fn refusals_and_debug_show_nothing_the_client_sent() {
         assert!(!shown.contains("canary"), "{target}: {shown}");
     }
 }
+
+#[test]
+fn heads_are_read_as_the_http_library_hands_them_over() {
+    let base = PublicBase::parse("https://fhir.test").unwrap();
+    let ask = |version: http::Version, uri: &str, host: Option<&str>| {
+        let mut request = http::Request::builder().version(version).uri(uri);
+        if let Some(host) = host {
+            request = request.header("host", host);
+        }
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        classify(&Head::received(&parts), None, &base).map(|found| render(&found)).map_err(|no| no.code())
+    };
+    let read = Ok("read Patient/1".to_owned());
+    let (one, two) = (http::Version::HTTP_11, http::Version::HTTP_2);
+    assert_eq!(ask(one, "/Patient/1", Some("fhir.test")), read);
+    assert_eq!(ask(one, "https://fhir.test/Patient/1", Some("fhir.test")), Err("malformed-target"));
+    assert_eq!(ask(one, "/Patient/1", None), Err("malformed-host"));
+    assert_eq!(ask(two, "https://fhir.test/Patient/1", None), read);
+    assert_eq!(ask(two, "https://fhir.test/Patient/1", Some("evil.test")), Err("wrong-host"));
+    assert_eq!(ask(two, "https://evil.test/Patient/1", None), Err("wrong-host"));
+}

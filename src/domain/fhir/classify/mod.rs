@@ -38,6 +38,22 @@ pub struct Head<'r> {
     pub headers: &'r http::HeaderMap,
 }
 
+impl<'r> Head<'r> {
+    /// The head as the HTTP library hands it over. Over HTTP/2 an authority in the URI is the
+    /// `:authority` pseudo-header; over HTTP/1.1 it is an absolute-form target, which is refused (T-145).
+    #[must_use]
+    pub fn received(parts: &'r http::request::Parts) -> Self {
+        let path = parts.uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str);
+        let authority = parts.uri.authority().map(http::uri::Authority::as_str);
+        let (target, authority) = match (parts.version >= http::Version::HTTP_2, authority) {
+            (true, authority) => (path, authority),
+            (false, None) => (path, None),
+            (false, Some(absolute)) => (absolute, None),
+        };
+        Self { method: parts.method.as_str(), target, authority, headers: &parts.headers }
+    }
+}
+
 /// Targets and headers hold ids, search values and tokens.
 impl fmt::Debug for Head<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -226,10 +226,24 @@ fn an_untyped_chain_lists_all_types() {
     }
 }
 
+/// T-007: whatever a component reads on its own, the composite reads too.
 #[test]
 fn composites_read_all_components() {
-    let found = hops("Observation?code-value-quantity=x$1".replace('$', "%24").as_str());
-    assert!(found[0].contains("Observation.code") && found[0].contains("Observation.value"), "{found:?}");
+    let mut composites = 0;
+    for resource in ResourceType::all() {
+        let understood = search_parameters(resource).filter(|parameter| parameter.understood);
+        for composite in understood.filter(|parameter| parameter.kind == SearchType::Composite) {
+            composites += 1;
+            let reads = super::name::reads(resource, composite).unwrap();
+            assert!(composite.components.len() > 1, "{}", composite.code);
+            for code in composite.components {
+                let component = search_parameter(resource, code).unwrap();
+                let parts = super::name::reads(resource, component).unwrap();
+                assert!(parts.is_subset(&reads), "{}?{}: {code}", resource.name(), composite.code);
+            }
+        }
+    }
+    assert!(composites > 20, "{composites}");
 }
 
 /// Untyped chains branch; neither one name nor many together may multiply without end.
