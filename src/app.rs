@@ -84,7 +84,12 @@ pub async fn start(settings: &Settings) -> Result<Running, Vec<Problem>> {
     let parts = assemble(settings, &telemetry)?;
     let one = |problem: String| vec![Problem::whole_file("chartgate", problem)];
 
-    let listener = bind(settings.listen.address, Security::Tls(Arc::clone(&parts.server_tls)), Bounds::CLIENTS, &telemetry);
+    let listener = bind(
+        settings.listen.address,
+        Security::Tls(Arc::clone(&parts.server_tls)),
+        Bounds::CLIENTS,
+        &telemetry,
+    );
     let listener = listener.await.map_err(one)?;
     let operations_security = parts.operations_tls.clone().map_or(Security::PlainLoopback, Security::Tls);
     let operations = bind(settings.operations.address, operations_security, Bounds::OPERATIONS, &telemetry);
@@ -98,7 +103,7 @@ pub async fn start(settings: &Settings) -> Result<Running, Vec<Problem>> {
     let (tls, operations_tls) = (Arc::clone(&parts.server_tls), parts.operations_tls.clone());
     let gate = Arc::new(gate(settings, parts, journal, telemetry.clone()));
     let started = control(Event::Started, &[("policySet", gate_hash(&gate))]);
-    gate.journal.append(&[started]).await.map_err(|error| one(error.to_string()))?;
+    let _recorded = gate.journal.append(&[started]).await.map_err(|error| one(error.to_string()))?;
 
     let epoch = Arc::new(AtomicU64::new(1));
     telemetry.policy_epoch(1);
@@ -123,7 +128,16 @@ pub async fn start(settings: &Settings) -> Result<Running, Vec<Problem>> {
     watching.spawn(watch.run(move || upstream_gate.upstream.reload(), nudge, stop, telemetry));
     let refreshing = gate.keyring.spawn_refresh();
     tracing::info!(%address, %operations_address, "serving");
-    Ok(Running { address, operations_address, gate, stopper, nudger, serving, watching, _refreshing: refreshing })
+    Ok(Running {
+        address,
+        operations_address,
+        gate,
+        stopper,
+        nudger,
+        serving,
+        watching,
+        _refreshing: refreshing,
+    })
 }
 
 impl Running {
@@ -183,7 +197,8 @@ pub fn journal_settings(settings: &Settings) -> journal::Settings {
 /// # Errors
 /// Every problem found.
 pub fn load_policies(directory: &Path) -> Result<PolicySet, Vec<Problem>> {
-    policy_files::load(directory).map_err(|problems| problems.into_iter().map(|p| policy_problem(directory, p)).collect())
+    policy_files::load(directory)
+        .map_err(|problems| problems.into_iter().map(|p| policy_problem(directory, p)).collect())
 }
 
 /// What is worth a second look in a policy set that loads.
@@ -209,7 +224,11 @@ fn assemble(settings: &Settings, telemetry: &Telemetry) -> Result<Parts, Vec<Pro
     let policies = keep(load_policies(&settings.policies), &mut problems);
     let server_tls = noted("[listen]", ServerTls::load(server_files(&settings.listen)), &mut problems);
     let operations_tls = settings.operations.certificate.clone().map(|pair| {
-        noted("[operations]", ServerTls::load(ServerFiles { own: files(pair), client_ca: None }), &mut problems)
+        noted(
+            "[operations]",
+            ServerTls::load(ServerFiles { own: files(pair), client_ca: None }),
+            &mut problems,
+        )
     });
     let upstream = keep(make_upstream(&settings.upstream, telemetry), &mut problems);
     let keyring = keep(make_keyring(&settings.issuers), &mut problems);
@@ -217,9 +236,15 @@ fn assemble(settings: &Settings, telemetry: &Telemetry) -> Result<Parts, Vec<Pro
     let seal = noted("chartgate", Seal::new(), &mut problems);
     let parts = (policies, server_tls, operations_tls, upstream, keyring, public, seal);
     match parts {
-        (Some(policies), Some(server_tls), operations_tls, Some(upstream), Some(keyring), Some(public), Some(seal))
-            if problems.is_empty() =>
-        {
+        (
+            Some(policies),
+            Some(server_tls),
+            operations_tls,
+            Some(upstream),
+            Some(keyring),
+            Some(public),
+            Some(seal),
+        ) if problems.is_empty() => {
             let operations_tls = operations_tls.flatten();
             Ok(Parts { policies, server_tls, operations_tls, upstream, keyring, public, seal })
         }
@@ -260,7 +285,8 @@ fn make_keyring(issuers: &[settings::Issuer]) -> Result<Keyring, Vec<Problem>> {
     if !problems.is_empty() {
         return Err(problems);
     }
-    Keyring::new(sources).map_err(|found| found.into_iter().map(|p| Problem::whole_file("[[issuer]]", p)).collect())
+    Keyring::new(sources)
+        .map_err(|found| found.into_iter().map(|p| Problem::whole_file("[[issuer]]", p)).collect())
 }
 
 fn issuer_source(settings: &settings::Issuer) -> Result<IssuerSource, Vec<Problem>> {
@@ -346,7 +372,8 @@ fn policy_reload(
         Ok(policies) => {
             let record = control(Event::PoliciesLoaded, &[("policySet", policies.hash().to_owned())]);
             // Recorded before it is in force: every decision under it can be traced to this entry.
-            runtime.block_on(gate.journal.append(&[record])).map_err(|error| error.to_string())?;
+            let _recorded =
+                runtime.block_on(gate.journal.append(&[record])).map_err(|error| error.to_string())?;
             *gate.policies.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policies);
             gate.telemetry.policy_epoch(epoch.fetch_add(1, Ordering::AcqRel) + 1);
             Ok(())

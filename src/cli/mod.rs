@@ -7,7 +7,7 @@
 pub mod audit;
 mod check;
 #[cfg(feature = "demo")]
-mod demo;
+pub mod demo;
 mod policy;
 mod serve;
 mod show;

@@ -91,7 +91,9 @@ fn run_check(check: &Check) -> Ending {
                 show::error(&format!("note: {lint}"));
             }
             if check.json {
-                show::line(&json!({ "ok": true, "policies": policies.len(), "hash": policies.hash() }).to_string());
+                show::line(
+                    &json!({ "ok": true, "policies": policies.len(), "hash": policies.hash() }).to_string(),
+                );
             } else {
                 show::line(&format!("{} policies, no problems found", policies.len()));
             }
@@ -144,8 +146,10 @@ fn tree(resource: ResourceType, rehearsal: &crate::domain::access::TypeRehearsal
     for element in r4::elements(r4::root(resource)) {
         let name = format!("{}.{}", resource.name(), element.name);
         let Ok(path) = ElementPath::parse(&name) else { continue };
-        let below: Vec<&String> =
-            partly.iter().filter(|kept| kept.starts_with(&format!("{name}.")) || kept.starts_with(&format!("{name}("))).collect();
+        let below: Vec<&String> = partly
+            .iter()
+            .filter(|kept| kept.starts_with(&format!("{name}.")) || kept.starts_with(&format!("{name}(")))
+            .collect();
         let verdict = if rehearsal.definite.covers(&path) {
             "shown".to_owned()
         } else if rehearsal.possible.covers(&path) {
@@ -153,7 +157,8 @@ fn tree(resource: ResourceType, rehearsal: &crate::domain::access::TypeRehearsal
         } else if below.is_empty() {
             "withheld".to_owned()
         } else {
-            let inner: Vec<&str> = below.iter().filter_map(|kept| kept.strip_prefix(&format!("{name}."))).collect();
+            let inner: Vec<&str> =
+                below.iter().filter_map(|kept| kept.strip_prefix(&format!("{name}."))).collect();
             format!("only {}", inner.join(", "))
         };
         show::line(&format!("  {:<24} {verdict}", element.name));

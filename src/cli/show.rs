@@ -38,6 +38,8 @@ pub(super) fn problems(problems: &[Problem], json: bool) -> Ending {
 /// Control characters as visible escapes.
 fn plain(text: &str) -> String {
     text.chars()
-        .flat_map(|c| if c.is_control() && c != '\n' { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
+        .flat_map(
+            |c| if c.is_control() && c != '\n' { c.escape_default().collect::<Vec<_>>() } else { vec![c] },
+        )
         .collect()
 }

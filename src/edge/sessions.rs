@@ -9,8 +9,8 @@ use crate::limits;
 use jiff::{SignedDuration, Timestamp};
 use moka::sync::Cache;
 use std::fmt;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 /// How long sessions last.
@@ -54,8 +54,10 @@ impl Sessions {
     /// Sessions under these limits; nothing is remembered from before.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        let last_request =
-            Cache::builder().max_capacity(limits::SESSIONS_MAX).time_to_live(settings.absolute_timeout).build();
+        let last_request = Cache::builder()
+            .max_capacity(limits::SESSIONS_MAX)
+            .time_to_live(settings.absolute_timeout)
+            .build();
         Self { settings, last_request }
     }
 
@@ -71,7 +73,12 @@ impl Sessions {
         self.touch_session(key, caller.mfa().authenticated_at(), now)
     }
 
-    fn touch_session(&self, key: String, login: Option<Timestamp>, now: Timestamp) -> Result<(), SessionEnded> {
+    fn touch_session(
+        &self,
+        key: String,
+        login: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<(), SessionEnded> {
         let login = login.ok_or(SessionEnded::Absolute)?;
         if now.duration_since(login) > signed(self.settings.absolute_timeout) {
             return Err(SessionEnded::Absolute);

@@ -16,7 +16,7 @@ use crate::domain::access::{self, Circumstances, Masks, Permit, PolicySet};
 use crate::domain::audit::{self, Decision, Record};
 use crate::domain::fhir::capabilities::{self, IssuerEndpoints};
 use crate::domain::fhir::classify::{self, FhirRefusal, Head};
-use crate::domain::fhir::interaction::{Interaction, Search};
+use crate::domain::fhir::interaction::Interaction;
 use crate::domain::fhir::outcome::operation_outcome;
 use crate::domain::fhir::path::PublicBase;
 use crate::domain::filter::Bases;
@@ -103,7 +103,12 @@ pub async fn handle(gate: Arc<Gate>, request: Request<Incoming>, peer: Peer) -> 
     }
 }
 
-async fn travel(gate: Arc<Gate>, request: Request<Incoming>, peer: Peer, mut draft: Draft) -> Response<ReplyBody> {
+async fn travel(
+    gate: Arc<Gate>,
+    request: Request<Incoming>,
+    peer: Peer,
+    mut draft: Draft,
+) -> Response<ReplyBody> {
     let outcome = journey(&gate, request, &peer, &mut draft).await;
     leave(&gate, draft, outcome).await
 }
@@ -116,8 +121,7 @@ async fn journey(
     draft: &mut Draft,
 ) -> Result<Answer, Refusal> {
     let (parts, body) = request.into_parts();
-    let target = target_of(&parts);
-    let head = head_of(&parts, &target);
+    let head = Head::received(&parts);
 
     // The two documents that anyone may read.
     if let Ok(interaction @ (Interaction::Capabilities | Interaction::SmartConfiguration)) =
@@ -143,7 +147,7 @@ async fn journey(
     // 4 · What will we ask instead?
     let plan = match &page {
         Some(page) => page::plan(page, &permit, &gate.upstream_base, gate.public.as_str())?,
-        None => narrow::plan(question, &permit).ok_or(Refusal::Internal)?,
+        None => narrow::plan(question, &permit).map_err(|_| Refusal::Internal)?,
     };
 
     // 6 · Ask. (5 is the intent of a write.)
@@ -197,7 +201,8 @@ async fn establish(gate: &Gate, parts: &request::Parts, draft: &mut Draft) -> Re
     let issuer = gate.keyring.issuer(unverified.issuer()).ok_or_else(unknown)?;
     let keys = gate.keyring.key_set(unverified.issuer(), unverified.key_id()).await;
     let keys = keys.map_err(|error| Refusal::Identity(error.into()))?;
-    let caller = gate.tokens.authenticate(&unverified, issuer, &keys, draft.began).map_err(Refusal::Identity)?;
+    let caller =
+        gate.tokens.authenticate(&unverified, issuer, &keys, draft.began).map_err(Refusal::Identity)?;
     draft.knows(&caller);
     gate.sessions.touch(&caller, draft.began).map_err(Refusal::Session)?;
     Ok(caller)
@@ -236,9 +241,10 @@ fn admit(
         purpose: purpose_asked(parts)?,
         emergency: false,
     };
-    let permit = access::admit(&policies, &gate.masks, caller, question, &circumstances).map_err(Refusal::Access)?;
+    let permit =
+        access::admit(&policies, &gate.masks, caller, question, &circumstances).map_err(Refusal::Access)?;
     draft.decision.purposes = vec![permit.purpose().to_owned()];
-    draft.decision.policies = permit.policies().iter().cloned().collect();
+    draft.decision.policies = permit.policies().to_vec();
     Ok(permit)
 }
 
@@ -257,7 +263,8 @@ fn purpose_asked(parts: &request::Parts) -> Result<Option<String>, Refusal> {
 async fn ask(gate: &Gate, plan: &Plan) -> Result<Bytes, Refusal> {
     let mut request = UpstreamRequest::new(plan.method().clone(), plan.path_and_query());
     if plan.strict_handling() {
-        request = request.header(HeaderName::from_static("prefer"), HeaderValue::from_static("handling=strict"));
+        request =
+            request.header(HeaderName::from_static("prefer"), HeaderValue::from_static("handling=strict"));
     }
     if let Some(form) = plan.form() {
         let media_type = HeaderValue::from_static("application/x-www-form-urlencoded");
@@ -266,16 +273,23 @@ async fn ask(gate: &Gate, plan: &Plan) -> Result<Bytes, Refusal> {
     let answer = gate.upstream.send(request).await.map_err(Refusal::Upstream)?;
     let is_search = matches!(plan.expected(), Expected::Searchset { .. });
     match answer.status {
-        StatusCode::OK => answer.body.read(limits::UPSTREAM_ANSWER_BYTES_MAX).await.map_err(Refusal::Upstream),
+        StatusCode::OK => {
+            answer.body.read(limits::UPSTREAM_ANSWER_BYTES_MAX).await.map_err(Refusal::Upstream)
+        }
         StatusCode::NOT_FOUND | StatusCode::GONE if !is_search => Err(Refusal::NotFound),
-        StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY | StatusCode::NOT_IMPLEMENTED if is_search => {
+        StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY | StatusCode::NOT_IMPLEMENTED
+            if is_search =>
+        {
             Err(Refusal::QueryRefusedUpstream)
         }
         _ => Err(Refusal::AnswerUnsound),
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "the two kinds of answer need what the journey has found so far")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the two kinds of answer need what the journey has found so far"
+)]
 fn let_out(
     gate: &Gate,
     caller: &Caller,
@@ -291,7 +305,7 @@ fn let_out(
     match question {
         Interaction::Search(search) => {
             let next = |link: &str| page::seal_next(&gate.seal, &gate.public, caller, search, link, now);
-            release::searchset(body, bases, permit, &self_link(&gate.public, search), next, release)
+            release::searchset(body, bases, permit, &gate.public.search_url(search), next, release)
         }
         Interaction::Read { .. }
         | Interaction::Vread { .. }
@@ -301,16 +315,11 @@ fn let_out(
     }
 }
 
-/// What was asked, in our own spelling (T-151).
-fn self_link(base: &PublicBase, search: &Search) -> String {
-    let query = search.canonical_query();
-    let mark = if query.is_empty() { "" } else { "?" };
-    format!("{}/{}{mark}{query}", base.as_str(), search.resource_type().name())
-}
-
 fn answer_with(release: Release) -> Answer {
     let mut answer = Answer::fhir(StatusCode::OK, release.body);
-    if let Some(value) = release.version.and_then(|version| HeaderValue::try_from(format!("W/\"{version}\"")).ok()) {
+    if let Some(value) =
+        release.version.and_then(|version| HeaderValue::try_from(format!("W/\"{version}\"")).ok())
+    {
         answer.headers.insert(header::ETAG, value);
     }
     if let Some(value) = release.last_updated.as_deref().and_then(http_date) {
@@ -338,7 +347,8 @@ fn public_document(gate: &Gate, interaction: &Interaction) -> Answer {
         | Interaction::Search(_)
         | Interaction::NextPage { .. } => {
             let version = env!("CARGO_PKG_VERSION");
-            let body = capabilities::capability_statement(&gate.public, &gate.issuers, &gate.started, version);
+            let body =
+                capabilities::capability_statement(&gate.public, &gate.issuers, &gate.started, version);
             Answer::fhir(StatusCode::OK, body)
         }
     }
@@ -352,24 +362,6 @@ fn outcome_of(refusal: &Refusal, request_id: &str) -> Answer {
         answer.headers.insert(name, value);
     }
     answer
-}
-
-/// The request target as it came: origin form, or absolute over HTTP/1.1, which is refused.
-fn target_of(parts: &request::Parts) -> String {
-    if parts.version == http::Version::HTTP_2 {
-        return parts.uri.path_and_query().map_or("", |target| target.as_str()).to_owned();
-    }
-    parts.uri.to_string()
-}
-
-fn head_of<'r>(parts: &'r request::Parts, target: &'r str) -> Head<'r> {
-    let authority = parts.uri.authority().filter(|_| parts.version == http::Version::HTTP_2);
-    Head {
-        method: parts.method.as_str(),
-        target,
-        authority: authority.map(http::uri::Authority::as_str),
-        headers: &parts.headers,
-    }
 }
 
 impl Draft {
@@ -407,8 +399,11 @@ impl Draft {
                 format!("GET {}/{}/_history/{}", resource.name(), id.as_str(), version.as_str())
             }
             Interaction::Search(search) => {
-                let link = self_link(&gate.public, search);
-                format!("GET {}", link.strip_prefix(gate.public.as_str()).unwrap_or("").trim_start_matches('/'))
+                let link = gate.public.search_url(search);
+                format!(
+                    "GET {}",
+                    link.strip_prefix(gate.public.as_str()).unwrap_or("").trim_start_matches('/')
+                )
             }
             Interaction::NextPage { resource, .. } => format!("GET {} (next page)", resource.name()),
             Interaction::Capabilities => "GET metadata".to_owned(),
@@ -425,7 +420,10 @@ impl Draft {
             self.decision.policies = policies.into_iter().collect();
         }
         if release.alarm {
-            tracing::error!(request_id = self.decision.request_id, "a policy could not be evaluated for a record");
+            tracing::error!(
+                request_id = self.decision.request_id,
+                "a policy could not be evaluated for a record"
+            );
         }
     }
 
@@ -435,7 +433,11 @@ impl Draft {
         self.decision.released.clear();
         gate.telemetry.refusal(refusal.code());
         if refusal.is_alarm() {
-            tracing::error!(request_id = self.decision.request_id, code = refusal.code(), "refused, and somebody should look");
+            tracing::error!(
+                request_id = self.decision.request_id,
+                code = refusal.code(),
+                "refused, and somebody should look"
+            );
         }
         outcome_of(refusal, &self.decision.request_id)
     }

@@ -7,15 +7,14 @@
 
 use super::refusal::Refusal;
 use crate::domain::access::Permit;
-use crate::domain::fhir::classify::{self, Head, PAGE_PARAMETER};
+use crate::domain::fhir::classify;
 use crate::domain::fhir::interaction::{Interaction, PageToken, Search};
 use crate::domain::fhir::path::PublicBase;
 use crate::domain::fhir::r4::ResourceType;
 use crate::domain::identity::Caller;
-use crate::domain::narrow::Plan;
+use crate::domain::narrow::{self, Plan};
 use crate::edge::seal::Seal;
 use crate::limits;
-use http::{HeaderMap, HeaderValue, header};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -45,16 +44,13 @@ pub(super) fn seal_next(
     now: Timestamp,
 ) -> Option<String> {
     let resource = search.resource_type().name();
-    let sealed = Sealed {
-        resource: resource.to_owned(),
-        query: search.canonical_query(),
-        link: link.to_owned(),
-    };
+    let sealed =
+        Sealed { resource: resource.to_owned(), query: search.canonical_query(), link: link.to_owned() };
     let plaintext = serde_json::to_vec(&sealed).ok()?;
     let lifetime = SignedDuration::try_from(limits::PAGE_LINK_LIFETIME).ok()?;
     let expires = now.checked_add(lifetime).ok()?;
     let token = seal.seal(&plaintext, &bound_to(caller), expires).ok()?;
-    Some(format!("{}/{resource}?{PAGE_PARAMETER}={token}", base.as_str()))
+    Some(base.page_url(search.resource_type(), &token))
 }
 
 /// Opens a sealed link for `caller`, and reads the search in it as if it had just been asked.
@@ -71,25 +67,15 @@ pub(super) fn open(
     if sealed.resource != resource.name() {
         return Err(Refusal::PageLink);
     }
-    let search = ask_again(base, &sealed)?;
+    let search = classify::continued(resource, &sealed.query, base).map_err(|_| Refusal::PageLink)?;
     Ok(Page { search, link: sealed.link })
 }
 
-/// The upstream request for a page. The permit shows that its search was judged again.
-pub(super) fn plan(page: &Page, _judged: &Permit, upstream: &str, public: &str) -> Result<Plan, Refusal> {
-    let resource = page.search.resource_type().ok_or(Refusal::PageLink)?;
-    Plan::next_page(resource, &page.link, upstream)
-        .or_else(|_| Plan::next_page(resource, &page.link, public))
+/// The upstream request for a page. The EMR may name itself by its own base or by the public one.
+pub(super) fn plan(page: &Page, permit: &Permit, upstream: &str, public: &str) -> Result<Plan, Refusal> {
+    narrow::plan_page(permit, &page.link, upstream)
+        .or_else(|_| narrow::plan_page(permit, &page.link, public))
         .map_err(|_| Refusal::AnswerUnsound)
-}
-
-fn ask_again(base: &PublicBase, sealed: &Sealed) -> Result<Interaction, Refusal> {
-    let target = format!("{}/{}?{}", base.path(), sealed.resource, sealed.query);
-    let mut headers = HeaderMap::new();
-    let host = HeaderValue::from_str(base.authority()).map_err(|_| Refusal::PageLink)?;
-    headers.insert(header::HOST, host);
-    let head = Head { method: "GET", target: &target, authority: None, headers: &headers };
-    classify::classify(&head, None, base).map_err(|_| Refusal::PageLink)
 }
 
 /// Issuer, subject and application, each with its length so that no two callers share a text.

@@ -100,18 +100,22 @@ impl Refusal {
     fn answer(&self) -> (StatusCode, IssueType, String) {
         let say = |status, issue, sentence: &str| (status, issue, sentence.to_owned());
         match self {
-            Self::Identity(IdentityRefusal::KeysUnavailable) => {
-                say(StatusCode::SERVICE_UNAVAILABLE, IssueType::Transient, "the issuer's keys are not available")
-            }
+            Self::Identity(IdentityRefusal::KeysUnavailable) => say(
+                StatusCode::SERVICE_UNAVAILABLE,
+                IssueType::Transient,
+                "the issuer's keys are not available",
+            ),
             Self::Identity(refusal) => (StatusCode::UNAUTHORIZED, IssueType::Login, refusal.to_string()),
             Self::Session(ended) => (StatusCode::UNAUTHORIZED, IssueType::Expired, ended.to_string()),
             Self::Fhir(refusal) => (status_of(refusal.class()), refusal.issue_type(), refusal.to_string()),
             Self::Body(BodyRefusal::TooLarge) => {
                 say(StatusCode::PAYLOAD_TOO_LARGE, IssueType::TooLong, "the request body is too large")
             }
-            Self::Body(BodyRefusal::TooSlow) => {
-                say(StatusCode::REQUEST_TIMEOUT, IssueType::Timeout, "the request body did not arrive in time")
-            }
+            Self::Body(BodyRefusal::TooSlow) => say(
+                StatusCode::REQUEST_TIMEOUT,
+                IssueType::Timeout,
+                "the request body did not arrive in time",
+            ),
             Self::Body(BodyRefusal::Broken) => {
                 say(StatusCode::BAD_REQUEST, IssueType::Invalid, "the request body did not arrive whole")
             }
@@ -119,21 +123,27 @@ impl Refusal {
             Self::PageLink => {
                 say(StatusCode::BAD_REQUEST, IssueType::Invalid, "the page link is not valid here and now")
             }
-            Self::NotFound => say(StatusCode::NOT_FOUND, IssueType::NotFound, "there is no such record for this caller"),
+            Self::NotFound => {
+                say(StatusCode::NOT_FOUND, IssueType::NotFound, "there is no such record for this caller")
+            }
             Self::Upstream(error) => {
                 let (status, issue) = upstream_class(*error);
                 (status, issue, error.to_string())
             }
-            Self::QueryRefusedUpstream => {
-                say(StatusCode::BAD_REQUEST, IssueType::NotSupported, "the record system does not support this search")
-            }
+            Self::QueryRefusedUpstream => say(
+                StatusCode::BAD_REQUEST,
+                IssueType::NotSupported,
+                "the record system does not support this search",
+            ),
             Self::AnswerUnsound => {
                 say(StatusCode::BAD_GATEWAY, IssueType::Exception, "the record system gave an unsound answer")
             }
             Self::TrailUnavailable => {
                 say(StatusCode::SERVICE_UNAVAILABLE, IssueType::NoStore, "the audit trail cannot be written")
             }
-            Self::Internal => say(StatusCode::INTERNAL_SERVER_ERROR, IssueType::Exception, "the request failed"),
+            Self::Internal => {
+                say(StatusCode::INTERNAL_SERVER_ERROR, IssueType::Exception, "the request failed")
+            }
         }
     }
 

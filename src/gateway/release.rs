@@ -39,7 +39,12 @@ struct Judged<'a> {
 }
 
 impl<'a> Judged<'a> {
-    fn judge(body: &'a [u8], bases: Bases<'a>, permit: &Permit, release: &mut Release) -> Result<Self, Refusal> {
+    fn judge(
+        body: &'a [u8],
+        bases: Bases<'a>,
+        permit: &Permit,
+        release: &mut Release,
+    ) -> Result<Self, Refusal> {
         let document = filter::parse(body, &bases).map_err(|fault| {
             tracing::warn!(%fault, "the upstream answer is unsound");
             Refusal::AnswerUnsound

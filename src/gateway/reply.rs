@@ -38,7 +38,12 @@ impl Answer {
     }
 
     /// Sends what the receipt says was recorded; `slot` takes the note of how it ended.
-    pub(super) fn send(self, request_id: &str, _recorded: Receipt, slot: Option<Slot>) -> Response<ReplyBody> {
+    pub(super) fn send(
+        self,
+        request_id: &str,
+        _recorded: Receipt,
+        slot: Option<Slot>,
+    ) -> Response<ReplyBody> {
         self.respond(request_id, slot)
     }
 
@@ -81,7 +86,10 @@ impl Body for ReplyBody {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         if self.rest.is_empty() {
             self.end(Ending::Complete);
             return Poll::Ready(None);

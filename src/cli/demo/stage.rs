@@ -7,10 +7,10 @@
 
 use crate::app::{self, Running};
 use crate::config::{self, Problem};
+use chartgate_sandbox::charts;
 use chartgate_sandbox::emr::{self, Emr};
 use chartgate_sandbox::issuer::{Issuer, ROLE_NAMES};
 use chartgate_sandbox::listen::Server;
-use chartgate_sandbox::charts;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use std::fmt::{self, Display, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -117,7 +117,8 @@ impl Stage {
     fn init_trail(&self) -> Result<(), StageError> {
         let settings = config::load(&self.config_file()).map_err(StageError::Gate)?;
         let mut complaint = Vec::new();
-        match crate::cli::audit::init(&app::journal_settings(&settings), &mut std::io::sink(), &mut complaint) {
+        match crate::cli::audit::init(&app::journal_settings(&settings), &mut std::io::sink(), &mut complaint)
+        {
             crate::cli::audit::GOOD => Ok(()),
             _ => Err(scenery(String::from_utf8_lossy(&complaint))),
         }
@@ -201,7 +202,8 @@ impl Stage {
 
 /// The wished port if nobody has it, else any free one. Somebody else may take it before we do; then starting fails.
 fn free_port(wished: Option<u16>) -> Result<u16, StageError> {
-    let try_port = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).and_then(|socket| socket.local_addr());
+    let try_port =
+        |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).and_then(|socket| socket.local_addr());
     let address = wished.and_then(|port| try_port(port).ok()).map_or_else(|| try_port(0), Ok);
     address.map(|address| address.port()).map_err(scenery)
 }
@@ -211,11 +213,16 @@ fn write_certificates(folder: &Path) -> Result<(), StageError> {
     let mut params = CertificateParams::new(Vec::new()).map_err(scenery)?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.distinguished_name.push(DnType::CommonName, "Chartgate demo CA");
-    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().map_err(scenery)?).map_err(scenery)?;
+    let authority =
+        CertifiedIssuer::self_signed(params, KeyPair::generate().map_err(scenery)?).map_err(scenery)?;
     let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
     let key = KeyPair::generate().map_err(scenery)?;
-    let server = CertificateParams::new(names).and_then(|params| params.signed_by(&key, &authority)).map_err(scenery)?;
-    for (name, text) in [("ca.pem", authority.pem()), ("server.pem", server.pem()), ("server.key", key.serialize_pem())] {
+    let server = CertificateParams::new(names)
+        .and_then(|params| params.signed_by(&key, &authority))
+        .map_err(scenery)?;
+    for (name, text) in
+        [("ca.pem", authority.pem()), ("server.pem", server.pem()), ("server.key", key.serialize_pem())]
+    {
         std::fs::write(folder.join(name), text).map_err(scenery)?;
     }
     Ok(())

@@ -93,14 +93,6 @@ pub enum Expected {
     },
 }
 
-/// What to ask upstream for an interaction that was permitted. `None` for what is answered without upstream,
-/// for a page whose link is still sealed, and for a permit that was given for another type.
-#[must_use]
-pub fn plan(interaction: &Interaction, permit: &Permit) -> Option<Plan> {
-    let fits = interaction.resource_type() == Some(permit.resource_type());
-    Plan::from_interaction(interaction).filter(|_| fits)
-}
-
 impl Plan {
     /// GET, or POST for a search too long for a URL.
     #[must_use]
