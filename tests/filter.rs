@@ -468,6 +468,8 @@ fn t_043_t_131_what_leaves_is_valid_r4_and_filtering_again_changes_nothing() {
             let oracle = random_oracle(&tree, &mut dice);
             let Ok(found) = filtered(&text, &oracle, 0) else { continue };
             assert_eq!(problems(&found), Vec::<String>::new(), "{}: {found}\n{oracle:?}", path.display());
+            let again = filtered(&found, &oracle, 0);
+            assert_eq!(again.as_deref(), Ok(found.as_str()), "{}: {found} {oracle:?}", path.display());
         }
     }
 }

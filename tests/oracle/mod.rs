@@ -360,6 +360,9 @@ impl Oracle {
         if element.name != "contained" {
             return self.resource(tree, None).ok();
         }
+        if scope.contained {
+            return None;
+        }
         let (id, kind) = (tree.says("id"), tree.resource_type()?);
         let listed = scope.released.iter().any(|(known, one)| Some(known) == id.as_ref() && *one == kind);
         if id.is_some() && !listed {
@@ -504,6 +507,9 @@ impl Oracle {
         let places = [("Reference", "reference"), ("Bundle.entry", "fullUrl"), ("Bundle.link", "url")];
         let Some(text) = value.text().filter(|_| places.contains(&place) && !twin) else { return value };
         for base in &self.bases {
+            let host = base.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
+            let same = text.get(..host.len()).is_some_and(|start| start.eq_ignore_ascii_case(&host));
+            let text = if same { format!("{host}{}", &text[host.len()..]) } else { text.clone() };
             if let Some(rest) = text.strip_prefix(base.as_str()).filter(|rest| rest.starts_with('/')) {
                 if *base != self.public {
                     let moved = format!("{}{rest}", self.public);

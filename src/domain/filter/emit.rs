@@ -11,7 +11,7 @@ use super::fault::Withheld;
 use super::marker::{SUBSETTED, SUBSETTED_CODE, SUBSETTED_SYSTEM, write_marker};
 use super::reference::{Bases, References};
 use super::scan::{Node, Shape, children};
-use super::{Emitted, Verdict, text};
+use super::{Emitted, Record, Verdict, text};
 use crate::domain::fhir::mask::{Mask, MaskCursor};
 use crate::domain::fhir::r4::{self, Element, Kind, Structure};
 use crate::limits;
@@ -166,20 +166,19 @@ impl<'w> Writer<'w> {
         Err(Withheld::Contained)
     }
 
-    /// Contained records whose verdict and whose container's mask let them out.
+    /// Contained records whose verdict and whose container's mask let them out. What they contain in turn
+    /// never leaves: R4 does not allow it (dom-2).
     fn candidates(&self, record: usize) -> Vec<usize> {
-        let keeps = |container: usize| {
-            self.mask(container).is_ok_and(|mask| mask.cursor().child("contained").whole() != Some(false))
-        };
-        let mut found: Vec<usize> = Vec::new();
-        for (index, one) in self.bound.records.iter().enumerate().skip(record + 1) {
-            let Some(container) = one.container.filter(|&container| container >= record) else { break };
-            let inside = container == record || found.contains(&container);
-            if one.contained && inside && keeps(container) && self.mask(index).is_ok() {
-                found.push(index);
-            }
+        let keeps = |mask: &Mask| mask.cursor().child("contained").whole() != Some(false);
+        if !self.mask(record).is_ok_and(keeps) {
+            return Vec::new();
         }
-        found
+        let inside = self.bound.records.iter().enumerate().skip(record + 1);
+        let inside = inside.take_while(|(_, one)| one.container.is_some_and(|container| container >= record));
+        let leaves = |index: usize, one: &Record| {
+            one.contained && one.container == Some(record) && self.mask(index).is_ok()
+        };
+        inside.filter(|(index, one)| leaves(*index, one)).map(|(index, _)| index).collect()
     }
 
     /// Writes an object, or nothing if nothing of it is kept. A record is always written.
@@ -254,16 +253,17 @@ impl<'w> Writer<'w> {
             self.lead(node);
             return self.tagged_member(object.role, index, element, structure, cursor, scope);
         }
+        let twin = node.marks & Mark::TWIN != 0;
+        if bars.moves(element.name) && !twin {
+            self.lead(node);
+            self.location(index);
+            return Ok(Outcome::from(cursor.keeps()));
+        }
         if cursor.whole() == Some(true) && self.straight(index) {
             self.copy_member(node);
             return Ok(Outcome::Kept);
         }
         self.lead(node);
-        let twin = node.marks & Mark::TWIN != 0;
-        if bars.moves(element.name) && !twin {
-            self.location(index);
-            return Ok(Outcome::from(cursor.keeps()));
-        }
         let value =
             Value { owner: object.index, element, structure, cursor, twin: node.marks & Mark::TWIN != 0 };
         if element.many {
