@@ -464,7 +464,7 @@ impl Oracle {
             ("Reference", "identifier") => self.may_be(&self.hide_identifier, tree, path, held_by, scope),
             ("Reference", "reference") => {
                 let text = tree.says("reference").unwrap_or_default();
-                let here = |id: &str| scope.released.iter().any(|(known, _)| known == id);
+                let here = |id: &str| self.fragment(scope, id).is_some();
                 text.strip_prefix('#').is_some_and(|id| !here(id) && !(id.is_empty() && scope.contained))
             }
             ("Attachment", "size" | "hash") => {
@@ -489,9 +489,7 @@ impl Oracle {
         let text = tree.says("reference").unwrap_or_default();
         let by_type = tree.says("type").filter(|name| ResourceType::from_name(name).is_some());
         let by_text = match text.strip_prefix('#') {
-            Some(id) => {
-                scope.released.iter().find(|(known, _)| known == id).map(|(_, kind)| kind.name().to_owned())
-            }
+            Some(id) => self.fragment(scope, id),
             None => type_in(&text),
         };
         let seen = |name: &str, found: &Option<String>| found.is_some() && self.keeps(&below(path, name));
@@ -500,6 +498,13 @@ impl Oracle {
         let targets = held_by.map(|element| element.targets).unwrap_or_default();
         let possible = targets.is_empty() || targets.iter().any(|target| hidden.contains(target.name()));
         named || (!known && possible)
+    }
+
+    /// The type of the contained record that a fragment still finds.
+    fn fragment(&self, scope: &Scope, id: &str) -> Option<String> {
+        let keeps_id = |kind: &ResourceType| self.keeps(&[kind.name().to_owned(), "id".to_owned()]);
+        let found = scope.released.iter().find(|(known, kind)| known == id && keeps_id(kind));
+        found.map(|(_, kind)| kind.name().to_owned())
     }
 
     fn publish(&self, owner: Structure, element: &Element, twin: bool, value: Tree) -> Tree {
