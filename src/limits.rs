@@ -14,11 +14,11 @@
 
 // --- fhir: R4 tables and element paths ----------------------------------------------------------
 
-/// Longest element path read, the URL of an extension included. The longest official path has 90
+/// Longest element path read, the URL of an extension included. The longest official path has 105
 /// bytes; extension URLs rarely pass 150.
 pub const ELEMENT_PATH_BYTES_MAX: usize = 512;
 
-/// Most segments of an element path. The deepest official element of a resource has 9; data types
+/// Most segments of an element path. The deepest official element of a resource has 6; data types
 /// recurse (`Reference.identifier.assigner`), so a bound is needed.
 pub const ELEMENT_PATH_SEGMENTS_MAX: usize = 24;
 
