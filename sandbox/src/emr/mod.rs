@@ -136,7 +136,7 @@ impl Emr {
     /// resolved, also to Bundles loaded earlier; POSTed resources keep their id (or their uuid) as id.
     ///
     /// # Errors
-    /// `LoadError`; nothing is stored then.
+    /// `LoadError`; nothing is stored then, except when a resource is nested deeper than 127 levels: those before it stay.
     pub fn load_transaction(&self, bundle: &[u8]) -> Result<usize, LoadError> {
         let now = self.now();
         let stored = transaction::apply(&mut self.write(), bundle, now, transaction::Naming::Keep)?;

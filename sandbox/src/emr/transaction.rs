@@ -1,7 +1,7 @@
 //! Transaction Bundles: entries with temporary addresses become records that refer to each other.
 //!
 //! Owns: assigning ids to `urn:uuid:` addresses, resolving references and conditional references.
-//! Must never: store part of a Bundle whose shape is wrong.
+//! Must never: store part of a Bundle whose shape is wrong (too deep nesting is found only while storing).
 //! Look next: `splice::references`, `store`.
 
 use std::collections::HashMap;
