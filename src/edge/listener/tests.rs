@@ -166,6 +166,7 @@ fn get(path: &str) -> Request<Empty<Bytes>> {
 }
 
 const LONG: Duration = Duration::from_secs(8);
+const SHORT: Duration = Duration::from_millis(400);
 
 #[tokio::test]
 async fn alpn_and_version_decide_the_protocol() {
@@ -413,7 +414,7 @@ async fn silence_ends_a_connection() {
 
 #[tokio::test]
 async fn an_idle_http2_connection_is_closed() {
-    let house = house(Bounds { idle: Duration::from_millis(400), ..short() }).await;
+    let house = house(Bounds { idle: SHORT, shutdown: SHORT, ..short() }).await;
     // HTTP/2 that is never spoken, and HTTP/2 with nothing under way.
     let mut stream = house.connect(&[b"h2"]).await;
     assert!(timeout(LONG, stream.read_to_end(&mut Vec::new())).await.is_ok());
