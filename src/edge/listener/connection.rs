@@ -26,7 +26,7 @@ use hyper_util::server::graceful::GracefulConnection;
 use rustls::ServerConnection;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::activity::{self, Activity, Verdict};
@@ -223,20 +223,22 @@ struct Watch {
 impl Watch {
     async fn drive<C: GracefulConnection>(mut self, connection: C) {
         let mut connection = pin!(connection);
-        tokio::select! {
+        let verdict = tokio::select! {
             // How a connection ended is the peer's affair; what was released is recorded elsewhere.
             _ended = connection.as_mut() => return,
-            () = self.stop.requested() => {}
-            verdict = self.activity.watch(self.bounds.idle, self.bounds.reply_stall) => {
-                if verdict == Verdict::Stalled {
-                    return self.telemetry.connection_stalled();
-                }
-            }
+            () = self.stop.requested() => None,
+            verdict = self.activity.watch(self.bounds.idle, self.bounds.reply_stall) => Some(verdict),
+        };
+        if verdict == Some(Verdict::Stalled) {
+            return self.telemetry.connection_stalled();
         }
         connection.as_mut().graceful_shutdown();
-        tokio::select! {
-            _ended = connection => {}
-            () = sleep(self.bounds.shutdown) => {}
+        if verdict == Some(Verdict::Idle) {
+            // A peer that is gone would never answer the farewell.
+            let _in_time = timeout(self.bounds.shutdown, connection).await;
+        } else {
+            // The listener cuts what has not ended in time, and counts it.
+            let _ended = connection.await;
         }
     }
 }
