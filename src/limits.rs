@@ -385,6 +385,9 @@ const _: () = assert!(UPSTREAM_TIMEOUT_DEFAULT.as_secs() <= UPSTREAM_TIMEOUT_MAX
 /// Sessions remembered at once: ten times the staff of a large hospital on shift; about 200 bytes each.
 pub const SESSIONS_MAX: u64 = 100_000;
 
+/// How often counts kept elsewhere are carried over to the metrics: well below a usual scrape interval.
+pub const METRICS_CARRY_INTERVAL: Duration = Duration::from_secs(5);
+
 /// How long a paging link may be followed. Long enough to read a page, short enough to lose its use.
 pub const PAGE_LINK_LIFETIME: Duration = Duration::from_secs(15 * 60);
 

@@ -31,6 +31,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::activity::{self, Activity, Verdict};
 use super::body::{BodyFault, Reply};
+use super::fragment::Marked;
 use super::paced::Paced;
 use super::{Bounds, Doorway, Peer, Protocol, Security, Stop};
 use crate::edge::telemetry::Telemetry;
@@ -130,7 +131,8 @@ impl<H> Http<H> {
         let watch = Watch { activity, bounds, telemetry, stop };
         match protocol {
             Protocol::Http1 => {
-                watch.drive(http1_settings(&bounds).serve_connection(TokioIo::new(stream), service)).await;
+                let stream = TokioIo::new(Marked::new(stream));
+                watch.drive(http1_settings(&bounds).serve_connection(stream, service)).await;
             }
             Protocol::Http2 => {
                 watch.drive(http2_settings().serve_connection(TokioIo::new(stream), service)).await;
