@@ -57,6 +57,16 @@ impl PolicySet {
         groups: Option<&Source>,
         schema: Option<&Source>,
     ) -> Result<PolicySet, Vec<Problem>> {
+        // Parsing and validating recurse once for each term of a chain, in Cedar as here; the length of a
+        // statement bounds the terms, and this the stack they take.
+        stacker::grow(limits::POLICY_LOAD_STACK_BYTES, || Self::load_here(sources, groups, schema))
+    }
+
+    fn load_here(
+        sources: &[Source],
+        groups: Option<&Source>,
+        schema: Option<&Source>,
+    ) -> Result<PolicySet, Vec<Problem>> {
         let mut problems = checks::sizes(sources, groups);
         if !problems.is_empty() {
             return Err(problems);
