@@ -2,7 +2,11 @@
 //!
 //! Modules in layer order, lowest last: imports point down only (`tests/architecture.rs`).
 
+pub mod app;
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod domain;
 pub mod edge;
+pub mod gateway;
 pub mod limits;

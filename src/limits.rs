@@ -4,9 +4,112 @@
 //! Must never: depend on anything else; hold a bound that nobody enforces.
 //! Units stand last in the names. Look next: the room named in each section's heading.
 
+use std::time::Duration;
+
 // --- listener and TLS -------------------------------------------------------------------------
 
+/// Client connections open at once; the next one is closed unheard. Four times the load the product is
+/// measured at, and each may hold about 100 KiB of buffers.
+pub const CONNECTIONS_MAX: usize = 4_096;
+/// Connections to the operations listener: a scraper, a probe and a person.
+pub const OPERATIONS_CONNECTIONS_MAX: usize = 32;
+/// A TLS handshake takes two round trips; ten seconds is generous even over a satellite.
+pub const HANDSHAKE_SECONDS_MAX: u64 = 10;
+/// From the end of one HTTP/1.1 answer to the last byte of the next head: also the keep-alive wait.
+pub const HEADER_READ_SECONDS_MAX: u64 = 30;
+/// Header lines in a request. Browsers send about 20, gateways in front add a few.
+pub const HEADERS_MAX: usize = 64;
+/// All header bytes of a request: room for the largest token, a paging link and the rest.
+pub const HEADER_BYTES_MAX: usize = 32 * 1024;
+/// Read buffer of an HTTP/1.1 connection. At least twice the header bytes, so that a whole head fits.
+pub const HTTP1_BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// Requests at once on one HTTP/2 connection.
+pub const HTTP2_STREAMS_MAX: u32 = 100;
+/// Streams the peer reset before we took them up (CVE-2023-44487); one more ends the connection.
+pub const HTTP2_PENDING_RESETS_MAX: usize = 20;
+/// Streams we had to reset because of what the peer sent (CVE-2025-8671); one more ends the connection.
+pub const HTTP2_LOCAL_RESETS_MAX: usize = 64;
+/// Request body bytes a peer may send on one stream before we read them.
+pub const HTTP2_STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+/// The same for all streams of a connection together: what one connection may make us hold.
+pub const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
+/// Answer bytes held for a stream whose client does not read yet.
+pub const HTTP2_SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// An HTTP/2 peer that is silent this long is asked for a sign of life.
+pub const HTTP2_PING_SECONDS: u64 = 20;
+/// It has this long to give it.
+pub const HTTP2_PING_ANSWER_SECONDS_MAX: u64 = 20;
+/// A connection without a request under way for this long is closed.
+pub const IDLE_SECONDS_MAX: u64 = 60;
+/// While the peer does not read, it must take `WRITE_STALL_BYTES_MIN` in every window of this length.
+pub const WRITE_STALL_SECONDS_MAX: u64 = 30;
+/// About 550 bytes a second: slower than any network a clinician uses.
+pub const WRITE_STALL_BYTES_MIN: usize = 16 * 1024;
+/// A request that makes no step for this long (no head, no piece of a body taken) ends its connection.
+pub const REPLY_STALL_SECONDS_MAX: u64 = 120;
+/// Pieces in which an answer is handed to the connection, so that a stalled reader is noticed.
+pub const REPLY_FRAME_BYTES_MAX: usize = 64 * 1024;
+/// A request body must have arrived whole after this long.
+pub const REQUEST_BODY_SECONDS_MAX: u64 = 30;
+/// And never pause for longer than this.
+pub const REQUEST_BODY_IDLE_SECONDS_MAX: u64 = 10;
+/// At shutdown, requests under way may take this long to finish.
+pub const SHUTDOWN_SECONDS_MAX: u64 = 30;
+/// After a failed accept (no file handle left) the listener waits, so as not to spin.
+pub const ACCEPT_PAUSE_MILLIS: u64 = 100;
+/// A PEM file: the largest public CA bundle is a quarter of this.
+pub const PEM_BYTES_MAX: u64 = 1024 * 1024;
+/// Watched files are looked at this often; a change is applied after two equal looks, so within 8 s.
+pub const WATCH_SECONDS: u64 = 2;
+/// What could not be applied is tried again after this long, even if it did not change.
+pub const WATCH_RETRY_SECONDS: u64 = 30;
+/// Files under one watched directory.
+pub const WATCHED_FILES_MAX: usize = 4_096;
+/// Bytes read of one watched file to tell whether it changed.
+pub const WATCHED_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Directories below a watched directory.
+pub const WATCHED_DEPTH_MAX: usize = 4;
+/// What may be sealed into one token: an upstream's paging link with a long cursor.
+pub const SEALED_BYTES_MAX: usize = 8 * 1024;
+
+const _: () = assert!(HTTP1_BUFFER_BYTES_MAX >= 2 * HEADER_BYTES_MAX);
+const _: () = assert!(HTTP2_STREAM_WINDOW_BYTES <= HTTP2_CONNECTION_WINDOW_BYTES);
+const _: () = assert!(REQUEST_BODY_IDLE_SECONDS_MAX < REQUEST_BODY_SECONDS_MAX);
+const _: () = assert!(REPLY_STALL_SECONDS_MAX > UPSTREAM_TIMEOUT_SECONDS_MAX);
+const _: () = assert!(3 * WATCH_SECONDS < 8);
+// A sealed link, base64 and the rest of the request line fit into a request's head.
+const _: () = assert!(SEALED_BYTES_MAX / 3 * 4 + 4 * 1024 < HEADER_BYTES_MAX);
+
 // --- upstream -----------------------------------------------------------------------------------
+
+/// The longest `upstream.timeout` an operator may set; shorter than the patience for a stalled request.
+pub const UPSTREAM_TIMEOUT_SECONDS_MAX: u64 = 90;
+/// Connecting to the EMR, inside one network.
+pub const UPSTREAM_CONNECT_SECONDS_MAX: u64 = 5;
+/// Requests under way at the EMR at once; the next ones wait within their own time-out.
+pub const UPSTREAM_REQUESTS_MAX: usize = 256;
+/// Idle connections kept to the EMR.
+pub const UPSTREAM_IDLE_CONNECTIONS_MAX: usize = 128;
+/// Below the keep-alive of the usual servers, so that we are the ones who close.
+pub const UPSTREAM_IDLE_SECONDS_MAX: u64 = 15;
+/// Header lines of an answer.
+pub const UPSTREAM_HEADERS_MAX: usize = 100;
+/// Header bytes of an answer.
+pub const UPSTREAM_HEADER_BYTES_MAX: u32 = 64 * 1024;
+/// A whole answer body, however steadily it drips.
+pub const UPSTREAM_BODY_SECONDS_MAX: u64 = 300;
+/// Flow-control window of one HTTP/2 answer.
+pub const UPSTREAM_STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
+/// And of all answers on one HTTP/2 connection: what the EMR may make us hold unread.
+pub const UPSTREAM_CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+/// A bearer token file.
+pub const BEARER_BYTES_MAX: u64 = 16 * 1024;
+/// The request line we send: base path and query.
+pub const UPSTREAM_TARGET_BYTES_MAX: usize = 16 * 1024;
+
+const _: () = assert!(UPSTREAM_CONNECT_SECONDS_MAX < UPSTREAM_TIMEOUT_SECONDS_MAX);
+const _: () = assert!(UPSTREAM_STREAM_WINDOW_BYTES <= UPSTREAM_CONNECTION_WINDOW_BYTES);
+const _: () = assert!(SEALED_BYTES_MAX < UPSTREAM_TARGET_BYTES_MAX);
 
 // --- identity -----------------------------------------------------------------------------------
 
@@ -101,8 +204,9 @@ pub const CHAIN_LINKS_MAX: usize = 4;
 /// Types one criterion may look into. An untyped chain can fan out over every type with the name.
 pub const HOPS_MAX: usize = 160;
 
-/// Steps taken while following untyped chains, so that fan-out cannot multiply without end.
-pub const CHAIN_STEPS_MAX: usize = 1024;
+/// Steps taken while following all chains of one search: an untyped chain branches at every link, and
+/// each step may look at all 146 types.
+pub const CHAIN_STEPS_MAX: usize = 512;
 
 /// `_sort` keys.
 pub const SORT_KEYS_MAX: usize = 8;
@@ -125,11 +229,11 @@ const _: () = assert!(CHAIN_LINKS_MAX < CHAIN_STEPS_MAX && HOPS_MAX < CHAIN_STEP
 
 // --- fhir: R4 tables and element paths ----------------------------------------------------------
 
-/// Longest element path read, the URL of an extension included. The longest official path has 90
+/// Longest element path read, the URL of an extension included. The longest official path has 105
 /// bytes; extension URLs rarely pass 150.
 pub const ELEMENT_PATH_BYTES_MAX: usize = 512;
 
-/// Most segments of an element path. The deepest official element of a resource has 9; data types
+/// Most segments of an element path. The deepest official element of a resource has 6; data types
 /// recurse (`Reference.identifier.assigner`), so a bound is needed.
 pub const ELEMENT_PATH_SEGMENTS_MAX: usize = 24;
 
@@ -189,4 +293,103 @@ const _: () = assert!(KEY_BYTES_MAX <= u16::MAX as usize);
 
 // --- audit, ledger and journal ------------------------------------------------------------------
 
+/// One stored entry: C2SP tlog-tiles gives an entry a 16-bit length.
+pub const ENTRY_BYTES_MAX: usize = 65_535;
+/// What encryption adds to an entry: version 1, key id 8, nonce 12, random bits 16, tag 16.
+pub const ENTRY_OVERHEAD_BYTES: usize = 53;
+/// One part of an audit record before encryption. A little under what fits, so that the envelope may grow.
+pub const RECORD_PART_BYTES_MAX: usize = 65_000;
+/// Parts of one audit record: 29 MB, more than 100,000 released records. Larger answers are released in units.
+pub const RECORD_PARTS_MAX: usize = 448;
+/// The request line in a record, in bytes as escaped JSON; more is cut and its digest kept.
+pub const RECORD_REQUEST_BYTES_MAX: usize = 8_192;
+/// Any other text in a record, in bytes as escaped JSON: an issuer URL or a session id is far shorter.
+pub const RECORD_TEXT_BYTES_MAX: usize = 512;
+/// A role, purpose or policy id in a record, in bytes as escaped JSON.
+pub const RECORD_ITEM_BYTES_MAX: usize = 128;
+/// Roles or purposes in one record; more are counted, not listed.
+pub const RECORD_ROLES_MAX: usize = 64;
+/// Policies that decided, in one record; more are counted, not listed.
+pub const RECORD_POLICIES_MAX: usize = 192;
+/// Patients of one released item; more continue in a further item with the same reference.
+pub const RECORD_ITEM_PATIENTS_MAX: usize = 256;
+/// Entries in a full bundle and hashes in a full tile: C2SP tlog-tiles, height 8.
+pub const TILE_WIDTH: usize = 256;
+/// A checkpoint: four lines and one signature need about 250 bytes; cosignatures of 16 witnesses still fit.
+pub const CHECKPOINT_BYTES_MAX: usize = 8_192;
+/// Records waiting to be written, in KiB: what memory may hold while the disk is slow.
+pub const JOURNAL_QUEUE_KIB_MAX: u32 = 65_536;
+/// How long an append may wait for room in the queue before it is refused.
+pub const JOURNAL_QUEUE_WAIT_MS_MAX: u64 = 5_000;
+/// Places kept for outcomes: one for each answer in flight, reserved with its release.
+pub const JOURNAL_SLOTS_MAX: usize = 65_536;
+/// One group commit in bytes, unless a single record is larger: bounds the wait of those who come next.
+pub const COMMIT_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// A segment is closed when it is longer than this.
+pub const SEGMENT_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Bytes of entries that wait for their tiles; beyond it commits wait for the publisher.
+pub const PUBLISH_BACKLOG_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Bytes of entries after which tiles are written although the journal is busy.
+pub const PUBLISH_BYTES: u64 = 4 * 1024 * 1024;
+/// Quiet time after which tiles are written for the newest checkpoint.
+pub const PUBLISH_IDLE_MS: u64 = 500;
+/// Files in an audit directory that one verification will list: 16 million tiles hold two thousand million entries.
+pub const AUDIT_FILES_MAX: usize = 16_000_000;
+
+// Half the queue takes the largest record.
+const _: () = assert!(RECORD_PARTS_MAX * RECORD_PART_BYTES_MAX < JOURNAL_QUEUE_KIB_MAX as usize * 512);
+const _: () = assert!(RECORD_PART_BYTES_MAX + ENTRY_OVERHEAD_BYTES <= ENTRY_BYTES_MAX);
+// The head of a record always fits into one part (key names and numbers: under 2,000 bytes), and so does one released item.
+const _: () = assert!(
+    RECORD_REQUEST_BYTES_MAX
+        + 14 * RECORD_TEXT_BYTES_MAX
+        + (2 * RECORD_ROLES_MAX + RECORD_POLICIES_MAX) * (RECORD_ITEM_BYTES_MAX + 3)
+        + 2_000
+        < RECORD_PART_BYTES_MAX
+);
+const _: () = assert!(
+    RECORD_ITEM_PATIENTS_MAX * (RECORD_ITEM_BYTES_MAX + 3) + 2 * RECORD_TEXT_BYTES_MAX + 3_000
+        < RECORD_PART_BYTES_MAX
+);
+
 // --- configuration ------------------------------------------------------------------------------
+
+/// Port of the operations listener when the configuration does not say.
+pub const OPERATIONS_PORT_DEFAULT: u16 = 9443;
+
+/// How long the EMR may take to begin an answer when the configuration does not say.
+pub const UPSTREAM_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+
+/// Longer than this is a hung EMR, not a slow one; a clinician has given up by then.
+pub const UPSTREAM_TIMEOUT_MAX: Duration = Duration::from_secs(600);
+
+/// NIST SP 800-63B-4 section 2.2.3: a session at AAL2 should not outlast 24 hours.
+pub const SESSION_ABSOLUTE_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// A long shift.
+pub const SESSION_ABSOLUTE_DEFAULT: Duration = Duration::from_secs(12 * 3600);
+
+/// NIST SP 800-63B-4 section 2.3.3 asks for at most 15 minutes at AAL3; ward stations are shared.
+pub const SESSION_IDLE_DEFAULT: Duration = Duration::from_secs(15 * 60);
+
+/// As long as a session may last by default, so that a login covers a shift.
+pub const MFA_AGE_DEFAULT: Duration = SESSION_ABSOLUTE_DEFAULT;
+
+/// Asymmetric signatures only (RFC 8725 section 3.1): a shared secret would let the proxy forge tokens.
+pub const SIGNATURE_ALGORITHMS: [&str; 9] =
+    ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
+
+const _: () = assert!(SESSION_IDLE_DEFAULT.as_secs() <= SESSION_ABSOLUTE_DEFAULT.as_secs());
+const _: () = assert!(SESSION_ABSOLUTE_DEFAULT.as_secs() <= SESSION_ABSOLUTE_MAX.as_secs());
+const _: () = assert!(UPSTREAM_TIMEOUT_DEFAULT.as_secs() <= UPSTREAM_TIMEOUT_MAX.as_secs());
+
+// --- gateway ------------------------------------------------------------------------------------
+
+/// Sessions remembered at once: ten times the staff of a large hospital on shift; about 200 bytes each.
+pub const SESSIONS_MAX: u64 = 100_000;
+
+/// How long a paging link may be followed. Long enough to read a page, short enough to lose its use.
+pub const PAGE_LINK_LIFETIME: Duration = Duration::from_secs(15 * 60);
+
+/// The largest answer of the EMR that is judged whole in memory. Synthea's largest patient has 3 MB.
+pub const UPSTREAM_ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;

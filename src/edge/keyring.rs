@@ -16,7 +16,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::identity::{Issuer, KeySet, KeySetError};
+use crate::domain::identity::{IdentityRefusal, Issuer, KeySet, KeySetError};
 use crate::limits;
 use fetch::Fetcher;
 use neighbour::Neighbour;
@@ -80,6 +80,15 @@ impl fmt::Display for KeyringError {
 }
 
 impl std::error::Error for KeyringError {}
+
+impl From<KeyringError> for IdentityRefusal {
+    fn from(error: KeyringError) -> Self {
+        match error {
+            KeyringError::IssuerUnknown => Self::IssuerUnknown,
+            KeyringError::Unavailable => Self::KeysUnavailable,
+        }
+    }
+}
 
 /// Why one fetch failed. For the operator; holds nothing of what was received.
 #[derive(Clone, Debug, PartialEq, Eq)]

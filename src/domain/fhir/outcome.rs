@@ -97,6 +97,6 @@ mod tests {
         let read: fhirkit::r4::OperationOutcome = fhirkit::from_json_strict(&text).unwrap();
         assert_eq!(read.issue.len(), 1);
         assert!(text.contains(r#""code":"modifier-not-supported""#), "{text}");
-        assert!(text.contains(REFUSAL_SYSTEM));
+        assert!(text.contains(REFUSAL_SYSTEM) && text.contains(r#""severity":"error""#), "{text}");
     }
 }

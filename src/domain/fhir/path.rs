@@ -7,7 +7,9 @@
 
 use std::fmt;
 
-use super::classify::FhirRefusal;
+use super::classify::{FhirRefusal, PAGE_PARAMETER};
+use super::interaction::Search;
+use super::r4::ResourceType;
 use crate::limits::{PATH_SEGMENTS_MAX, TARGET_BYTES_MAX};
 
 /// The base URL clients see, in one spelling: lower-case scheme and authority, no trailing slash.
@@ -81,6 +83,20 @@ impl PublicBase {
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
+    }
+
+    /// The `self` link of a search: the client's own question in canonical spelling (T-151).
+    #[must_use]
+    pub fn search_url(&self, search: &Search) -> String {
+        let (name, query) = (search.resource_type().name(), search.canonical_query());
+        if query.is_empty() { format!("{self}/{name}") } else { format!("{self}/{name}?{query}") }
+    }
+
+    /// The `next` link that carries a sealed page token, which must be of the alphabet of
+    /// [`super::interaction::PageToken`] to be understood when it comes back.
+    #[must_use]
+    pub fn page_url(&self, resource: ResourceType, token: &str) -> String {
+        format!("{self}/{}?{PAGE_PARAMETER}={token}", resource.name())
     }
 
     /// True when `authority`, as a client wrote it, means this base. `None` when it is not an
@@ -209,4 +225,53 @@ fn is_plain_or_operation(segment: &str) -> bool {
 fn is_plain_segment(segment: &str) -> bool {
     segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
         && segment.bytes().any(|byte| byte != b'.')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::fhir::classify::asked;
+    use crate::domain::fhir::interaction::Interaction;
+
+    #[test]
+    fn a_base_has_one_spelling() {
+        let base = PublicBase::parse("https://FHIR.Hospital.example:443/R4/").unwrap();
+        assert_eq!(base.as_str(), "https://fhir.hospital.example/R4");
+        assert_eq!((base.authority(), base.path()), ("fhir.hospital.example", "/R4"));
+        assert_eq!(PublicBase::parse("http://127.0.0.1:8080").unwrap().as_str(), "http://127.0.0.1:8080");
+    }
+
+    #[test]
+    fn odd_bases_are_refused() {
+        use PublicBaseError::{Authority, Path, Scheme};
+        for (url, expected) in [
+            ("ftp://x", Scheme),
+            ("x/fhir", Scheme),
+            ("https://", Authority),
+            ("https:///fhir", Authority),
+            ("https://a@b/fhir", Authority),
+            ("https://b:0/fhir", Authority),
+            ("https://b:99999/fhir", Authority),
+            ("https://b/fhir?x", Path),
+            ("https://b/fhir#x", Path),
+            ("https://b//fhir", Path),
+            ("https://b/a/../fhir", Path),
+            ("https://b/fh%69r", Path),
+        ] {
+            assert_eq!(PublicBase::parse(url), Err(expected), "{url}");
+        }
+    }
+
+    #[test]
+    fn links_carry_the_public_base() {
+        let base = PublicBase::parse("https://b/fhir").unwrap();
+        let search = |line| match asked(line) {
+            Ok(Interaction::Search(search)) => search,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(base.search_url(&search("GET /Patient")), "https://b/fhir/Patient");
+        assert_eq!(base.search_url(&search("GET /Patient?name=a+b")), "https://b/fhir/Patient?name=a%20b");
+        let patient = ResourceType::from_name("Patient").unwrap();
+        assert_eq!(base.page_url(patient, "abc"), "https://b/fhir/Patient?~page=abc");
+    }
 }

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 
+use super::Verdict;
 use super::bind::Bound;
 use super::emit::{Scope, Terms};
 use super::reference::named_type;
@@ -39,7 +40,7 @@ impl Bars {
         let types = bound.types;
         let none = Self::default();
         if structure == types.reference {
-            return Reference { bound, object, scope, cursor, element }.bars(terms);
+            return Reference { bound, terms, object, scope, cursor, element }.bars();
         }
         if structure == types.attachment {
             let digest = !(cursor.child("data").keeps() && cursor.child("url").keeps());
@@ -77,6 +78,7 @@ impl Bars {
 
 struct Reference<'b> {
     bound: &'b Bound<'b>,
+    terms: Terms<'b>,
     object: usize,
     scope: Scope<'b>,
     cursor: MaskCursor<'b>,
@@ -84,12 +86,12 @@ struct Reference<'b> {
 }
 
 impl Reference<'_> {
-    fn bars(&self, terms: Terms<'_>) -> Bars {
+    fn bars(&self) -> Bars {
         let text = self.bound.says(self.object, "reference");
         let fragment = text.as_deref().and_then(|text| text.strip_prefix('#'));
         Bars {
-            display: self.may_be(&terms.references.hide_display, text.as_deref()),
-            identifier: self.may_be(&terms.references.hide_identifier, text.as_deref()),
+            display: self.may_be(&self.terms.references.hide_display, text.as_deref()),
+            identifier: self.may_be(&self.terms.references.hide_identifier, text.as_deref()),
             reference: fragment.is_some_and(|id| !self.resolves(id)),
             moves: Some("reference"),
             ..Bars::default()
@@ -115,11 +117,22 @@ impl Reference<'_> {
         targets.is_empty() || targets.iter().any(|target| hidden.contains(target))
     }
 
+    /// The type of the contained record of that id, if both leave.
     fn fragment_type(&self, text: &str) -> Option<ResourceType> {
         let id = text.strip_prefix('#')?;
-        let records = self.scope.released.iter().filter_map(|&record| self.bound.records.get(record));
-        let mut found = records.filter(|record| record.facts.id.as_deref() == Some(id));
-        found.next().map(|record| record.facts.resource_type)
+        let named = |&&record: &&usize| {
+            let found = self.bound.records.get(record);
+            found.is_some_and(|found| found.facts.id.as_deref() == Some(id)) && self.keeps_id(record)
+        };
+        let record = self.scope.released.iter().find(named)?;
+        self.bound.records.get(*record).map(|record| record.facts.resource_type)
+    }
+
+    fn keeps_id(&self, record: usize) -> bool {
+        match self.terms.verdicts.get(record) {
+            Some(Verdict::Release(mask)) => mask.cursor().child("id").keeps(),
+            Some(Verdict::Withhold) | None => false,
+        }
     }
 
     /// A fragment points to a contained record that leaves, or from a contained one to its container.

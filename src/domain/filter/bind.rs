@@ -29,9 +29,12 @@ impl Mark {
     pub(super) const TWIN: u8 = 8;
     /// This member is `resourceType`.
     pub(super) const ANCHOR: u8 = 16;
+    /// Holds an element that continues elsewhere: something below may be kept although no path
+    /// through here is.
+    pub(super) const WINDS: u8 = 32;
 
     /// Those that say something of the parents too.
-    const RISING: u8 = Self::LOOSE | Self::NAMED | Self::MOVED;
+    const RISING: u8 = Self::LOOSE | Self::NAMED | Self::MOVED | Self::WINDS;
 }
 
 /// The tape with its meaning.
@@ -104,7 +107,7 @@ impl Binder<'_, '_> {
     fn root(&mut self) -> Result<(), FilterFault> {
         let kind = self.resource_type(0)?;
         let bundle = kind.name() == "Bundle";
-        let carrier = bundle && CARRIERS.contains(&self.bundle_type()?.as_str());
+        let carrier = bundle && self.carries_answer();
         let place = Place { record: None, nesting: 0, compartment: &[], fitting: 0, level: 0 };
         if carrier {
             self.object(0, r4::root(kind), place)?;
@@ -117,9 +120,9 @@ impl Binder<'_, '_> {
         Ok(())
     }
 
-    fn bundle_type(&self) -> Result<String, FilterFault> {
-        let member = self.raw_member(0, "type").and_then(|at| self.bound.text(at));
-        member.map(|kind| kind.into_owned()).ok_or(FilterFault::BundleType(0))
+    fn carries_answer(&self) -> bool {
+        let kind = self.raw_member(0, "type").and_then(|at| self.bound.text(at));
+        kind.is_some_and(|kind| CARRIERS.contains(&kind.as_ref()))
     }
 
     fn node(&self, index: usize) -> Option<&Node> {
@@ -210,9 +213,9 @@ impl Binder<'_, '_> {
             node.structure = Some(property.structure);
         }
         let mut marks = if property.twin { Mark::TWIN } else { 0 };
-        if property.element.rewind.is_some_and(|path| path != r4::type_name(owner)) {
-            // What it continues at may be decided otherwise than what stands around it.
-            marks |= Mark::LOOSE;
+        if let Some(path) = property.element.rewind {
+            // What it continues at may be decided otherwise than what stands around it, unless it is that.
+            marks |= Mark::WINDS | if path == r4::type_name(owner) { 0 } else { Mark::LOOSE };
         }
         let place = place.child(property.element.name);
         marks |= if property.element.many {

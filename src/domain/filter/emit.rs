@@ -11,7 +11,7 @@ use super::fault::Withheld;
 use super::marker::{SUBSETTED, SUBSETTED_CODE, SUBSETTED_SYSTEM, write_marker};
 use super::reference::{Bases, References};
 use super::scan::{Node, Shape, children};
-use super::{Emitted, Verdict, text};
+use super::{Emitted, Record, Verdict, text};
 use crate::domain::fhir::mask::{Mask, MaskCursor};
 use crate::domain::fhir::r4::{self, Element, Kind, Structure};
 use crate::limits;
@@ -166,20 +166,19 @@ impl<'w> Writer<'w> {
         Err(Withheld::Contained)
     }
 
-    /// Contained records whose verdict and whose container's mask let them out.
+    /// Contained records whose verdict and whose container's mask let them out. What they contain in turn
+    /// never leaves: R4 does not allow it (dom-2).
     fn candidates(&self, record: usize) -> Vec<usize> {
-        let keeps = |container: usize| {
-            self.mask(container).is_ok_and(|mask| mask.cursor().child("contained").whole() != Some(false))
-        };
-        let mut found: Vec<usize> = Vec::new();
-        for (index, one) in self.bound.records.iter().enumerate().skip(record + 1) {
-            let Some(container) = one.container.filter(|&container| container >= record) else { break };
-            let inside = container == record || found.contains(&container);
-            if one.contained && inside && keeps(container) && self.mask(index).is_ok() {
-                found.push(index);
-            }
+        let keeps = |mask: &Mask| mask.cursor().child("contained").whole() != Some(false);
+        if !self.mask(record).is_ok_and(keeps) {
+            return Vec::new();
         }
-        found
+        let inside = self.bound.records.iter().enumerate().skip(record + 1);
+        let inside = inside.take_while(|(_, one)| one.container.is_some_and(|container| container >= record));
+        let leaves = |index: usize, one: &Record| {
+            one.contained && one.container == Some(record) && self.mask(index).is_ok()
+        };
+        inside.filter(|(index, one)| leaves(*index, one)).map(|(index, _)| index).collect()
     }
 
     /// Writes an object, or nothing if nothing of it is kept. A record is always written.
@@ -240,28 +239,31 @@ impl<'w> Writer<'w> {
             return Ok(Outcome::Dropped);
         };
         let types = self.bound.types;
-        let cursor = step(object.cursor, element);
+        let cursor = step(object.cursor, object.structure, element);
         let narrative = structure == types.narrative && !scope.complete;
         if structure == types.extension && element.name == "extension" {
             self.lead(node);
             return self.extensions(index, object.cursor, scope).map(Outcome::from);
         }
-        if cursor.whole() == Some(false) || narrative || bars.bar(element.name) {
+        let nothing = cursor.whole() == Some(false) && node.marks & Mark::WINDS == 0;
+        if nothing || narrative || bars.bar(element.name) {
             return Ok(Outcome::Dropped);
         }
         if carries_tag(object.role, element) && !scope.complete {
             self.lead(node);
             return self.tagged_member(object.role, index, element, structure, cursor, scope);
         }
+        let twin = node.marks & Mark::TWIN != 0;
+        if bars.moves(element.name) && !twin {
+            self.lead(node);
+            self.location(index);
+            return Ok(Outcome::from(cursor.keeps()));
+        }
         if cursor.whole() == Some(true) && self.straight(index) {
             self.copy_member(node);
             return Ok(Outcome::Kept);
         }
         self.lead(node);
-        if bars.moves(element.name) {
-            self.location(index, node);
-            return Ok(Outcome::Kept);
-        }
         let value =
             Value { owner: object.index, element, structure, cursor, twin: node.marks & Mark::TWIN != 0 };
         if element.many {
@@ -321,7 +323,7 @@ impl<'w> Writer<'w> {
             r4::elements(object.structure).iter().enumerate().filter(|(_, element)| element.min > 0);
         for (bit, element) in mandatory {
             let (present, emitted) = (tally.present >> bit & 1 == 1, tally.emitted >> bit & 1 == 1);
-            let withheld = present || step(object.cursor, element).whole() != Some(true);
+            let withheld = present || step(object.cursor, object.structure, element).whole() != Some(true);
             if emitted || !withheld {
                 continue;
             }
@@ -440,6 +442,7 @@ impl<'w> Writer<'w> {
                 let (structure, element, cursor) = (value.structure, Some(value.element), value.cursor);
                 self.object(Object { index, structure, element, cursor, role: Role::Inner }, scope)?
             }
+            Kind::Resource | Kind::AnyResource if !value.cursor.keeps() => false,
             Kind::Resource | Kind::AnyResource => return Ok(self.inner_record(index, value.element, scope)),
         };
         Ok(Outcome::from(kept))
@@ -521,11 +524,10 @@ impl<'w> Writer<'w> {
     }
 
     /// A URL of ours, under the public base (T-152).
-    fn location(&mut self, index: usize, node: &Node) {
-        let public = self.bound.text(index).and_then(|text| self.terms.bases.publish(&text));
-        match public {
-            Some(public) if node.marks & Mark::TWIN == 0 => text::write_string(&public, self.out),
-            _ => self.copy(index),
+    fn location(&mut self, index: usize) {
+        match self.bound.text(index).and_then(|text| self.terms.bases.publish(&text)) {
+            Some(public) => text::write_string(&public, self.out),
+            None => self.copy(index),
         }
     }
 
@@ -598,7 +600,8 @@ fn count(tally: &mut Tally, object: Object<'_>, node: &Node, outcome: Outcome) {
     let bit =
         position.and_then(|at| u32::try_from(at).ok()).and_then(|at| 1_u128.checked_shl(at)).unwrap_or(0);
     tally.present |= bit;
-    tally.modifier |= element.modifier && (!kept || step(object.cursor, element).whole() != Some(true));
+    tally.modifier |=
+        element.modifier && (!kept || step(object.cursor, object.structure, element).whole() != Some(true));
     if kept {
         tally.written += 1;
         tally.kept += 1;
@@ -615,9 +618,14 @@ fn carries_tag(role: Role, element: &Element) -> bool {
     }
 }
 
-/// The cursor on a child element; a content reference continues where its content is defined.
-fn step<'m>(cursor: MaskCursor<'m>, element: &Element) -> MaskCursor<'m> {
-    element.rewind.map_or_else(|| cursor.child(element.name), |path| cursor.rewind(path))
+/// The cursor on a child element. A content reference continues where its content is defined; where
+/// that is not around it (`Observation.component.referenceRange`), it must be kept here as well.
+fn step<'m>(cursor: MaskCursor<'m>, owner: Structure, element: &Element) -> MaskCursor<'m> {
+    let here = cursor.child(element.name);
+    let Some(path) = element.rewind else { return here };
+    let around = r4::type_name(owner).strip_prefix(path);
+    let recursive = around.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    if recursive || here.keeps() { cursor.rewind(path) } else { here }
 }
 
 /// Where the white space before this offset begins.

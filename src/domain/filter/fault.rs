@@ -33,8 +33,6 @@ pub enum FilterFault {
     Type(usize),
     /// A resource has no `resourceType`, or one that R4 does not know.
     ResourceType(usize),
-    /// A Bundle without a type.
-    BundleType(usize),
     /// The R4 tables lack something the filter is built on.
     Tables,
 }
@@ -53,7 +51,6 @@ impl fmt::Display for FilterFault {
             Self::Size(at) => write!(f, "longer than its limit at byte {at}"),
             Self::Type(at) => write!(f, "wrong kind of json value for its element at byte {at}"),
             Self::ResourceType(at) => write!(f, "no known resource type at byte {at}"),
-            Self::BundleType(at) => write!(f, "bundle without a type at byte {at}"),
             Self::Tables => write!(f, "the r4 tables lack a data type"),
         }
     }

@@ -81,7 +81,7 @@ pub struct Record {
 /// A Bundle at the root, without its resources.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Envelope {
-    /// `Bundle.type`.
+    /// `Bundle.type`; empty if upstream did not say.
     pub kind: String,
     /// `Bundle.link`: relation and URL.
     pub links: Vec<(String, String)>,

@@ -95,6 +95,9 @@ pub(super) fn choose_key<'k>(
     Ok(key)
 }
 
+/// Those of the required claims the crate knows; `iat` is left to us.
+const REQUIRED: [&str; 4] = ["exp", "sub", "iss", "aud"];
+
 /// Signature by jsonwebtoken, with issuer and audience as a second opinion on our own checks.
 ///
 /// The claims are listed as required because the crate skips the issuer and audience checks when the claim
@@ -104,27 +107,32 @@ fn verify_signature(unverified: &Unverified<'_>, issuer: &Issuer, key: &Key) -> 
     // it is installed already.
     let _ = aws_lc::DEFAULT_PROVIDER.install_default();
     let mut rules = jsonwebtoken::Validation::new(key.algorithm().of_jsonwebtoken());
-    rules.set_required_spec_claims(&["exp", "sub", "iss", "aud"]);
+    rules.set_required_spec_claims(&REQUIRED);
     rules.set_issuer(&[issuer.url()]);
     rules.set_audience(&[issuer.audience()]);
     rules.validate_exp = false;
     rules.validate_nbf = false;
     match jsonwebtoken::decode::<IgnoredAny>(unverified.token(), key.verifier(), &rules) {
         Ok(_) => Ok(()),
-        Err(error) => Err(refusal_of(error.kind())),
+        Err(error) => Err(refusal_of(error.kind(), unverified)),
     }
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "the enum is foreign and open; the rest is refused too")]
-fn refusal_of(kind: &jsonwebtoken::errors::ErrorKind) -> IdentityRefusal {
+fn refusal_of(kind: &jsonwebtoken::errors::ErrorKind, unverified: &Unverified<'_>) -> IdentityRefusal {
     use jsonwebtoken::errors::ErrorKind;
     match kind {
         ErrorKind::InvalidAudience => IdentityRefusal::AudienceRefused,
         ErrorKind::InvalidIssuer => IdentityRefusal::IssuerUnknown,
-        ErrorKind::MissingRequiredClaim(claim) => IdentityRefusal::ClaimMissing {
-            // Also said of a malformed one; our own reading tells them apart when it gets that far.
-            claim: ["exp", "sub", "iss", "aud"].into_iter().find(|name| name == claim).unwrap_or("exp"),
-        },
+        ErrorKind::MissingRequiredClaim(name) => {
+            // The crate says this of a malformed claim too; the operator should read which it was (KF-08).
+            let claim = REQUIRED.into_iter().find(|claim| claim == name).unwrap_or("exp");
+            if unverified.payload().contains_key(claim) {
+                IdentityRefusal::ClaimMalformed { claim }
+            } else {
+                IdentityRefusal::ClaimMissing { claim }
+            }
+        }
         ErrorKind::Json(_) | ErrorKind::Utf8(_) => IdentityRefusal::PayloadMalformed,
         _ => IdentityRefusal::SignatureInvalid,
     }

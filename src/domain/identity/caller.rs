@@ -134,7 +134,8 @@ impl Caller {
         &self.mfa
     }
 
-    /// What ties requests together: `sid`, else `jti`, else the token's hash.
+    /// What ties requests together: `sid`, else `jti`, else the token's hash. Unique only together with the
+    /// issuer; without `sid`, every refreshed token is a session of its own.
     #[must_use]
     pub fn session(&self) -> &str {
         &self.session

@@ -7,7 +7,7 @@
 //! `edge::keyring` (where keys come from).
 //!
 //! ```text
-//! token text -> Unverified::inspect -> (issuer, kid) -> keyring -> KeySet
+//! header -> bearer -> token text -> Unverified::inspect -> (issuer, kid) -> keyring -> KeySet
 //!            -> authenticate(unverified, issuer, keys, now) -> Caller | IdentityRefusal
 //! ```
 
@@ -31,5 +31,5 @@ pub use caller::{Caller, Mfa};
 pub use issuer::{Algorithm, Issuer, IssuerSpec, MfaSpec};
 pub use keys::{KeySet, KeySetError};
 pub use refusal::{IdentityRefusal, StepUp};
-pub use token::{Unverified, fuzz_token};
+pub use token::{Unverified, bearer, fuzz_token};
 pub use verified::VerifiedTokens;

@@ -13,6 +13,8 @@ use std::fmt;
 pub enum IdentityRefusal {
     /// No bearer token came with the request.
     TokenMissing,
+    /// Not exactly one `Authorization` header with the scheme `Bearer` and a token.
+    AuthorizationMalformed,
     /// The token, or its header, is longer than `limits` allow.
     TokenTooLarge,
     /// Not three strict base64url parts in JWS compact serialisation; a JWE has five.
@@ -87,6 +89,7 @@ impl IdentityRefusal {
     pub fn code(&self) -> &'static str {
         match self {
             Self::TokenMissing => "token-missing",
+            Self::AuthorizationMalformed => "authorization-malformed",
             Self::TokenTooLarge => "token-too-large",
             Self::NotCompact => "token-not-compact",
             Self::HeaderMalformed => "token-header-malformed",
@@ -135,6 +138,7 @@ impl fmt::Display for IdentityRefusal {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match self {
             Self::TokenMissing => "the request carries no access token",
+            Self::AuthorizationMalformed => "the request must carry one `Authorization: Bearer` header",
             Self::TokenTooLarge => "the access token is too large",
             Self::NotCompact => "the access token is not a signed JWT in compact form",
             Self::HeaderMalformed => "the token header is malformed",

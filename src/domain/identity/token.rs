@@ -101,6 +101,27 @@ impl fmt::Debug for Unverified<'_> {
     }
 }
 
+/// The token in a request's `Authorization` header values (RFC 6750 section 2.1; no other way to send one is
+/// accepted, and the scheme `DPoP` is none we can check).
+///
+/// # Errors
+/// `TokenMissing` when there is no header; `AuthorizationMalformed` when there are several, or the one is
+/// not `Bearer`, a space, and a token.
+pub fn bearer<'h>(values: impl IntoIterator<Item = &'h [u8]>) -> Result<&'h str, IdentityRefusal> {
+    let mut values = values.into_iter();
+    let value = values.next().ok_or(IdentityRefusal::TokenMissing)?;
+    if values.next().is_some() {
+        return Err(IdentityRefusal::AuthorizationMalformed);
+    }
+    let text = std::str::from_utf8(value).map_err(|_| IdentityRefusal::AuthorizationMalformed)?;
+    let (scheme, token) = text.split_once(' ').ok_or(IdentityRefusal::AuthorizationMalformed)?;
+    // RFC 9110 section 11.1: the scheme's case does not matter.
+    if !scheme.eq_ignore_ascii_case("Bearer") || token.is_empty() || token.contains(' ') {
+        return Err(IdentityRefusal::AuthorizationMalformed);
+    }
+    Ok(token)
+}
+
 /// Inspects arbitrary bytes: must return for every input. The entry point of the fuzz target `token`.
 pub fn fuzz_token(bytes: &[u8]) {
     if let Ok(text) = std::str::from_utf8(bytes)

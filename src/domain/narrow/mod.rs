@@ -13,9 +13,56 @@ use http::Method;
 
 pub use self::page::PageError;
 
+use crate::domain::access::Permit;
 use crate::domain::fhir::interaction::Interaction;
 use crate::domain::fhir::r4::ResourceType;
 use crate::limits::UPSTREAM_QUERY_BYTES_MAX;
+
+/// Builds the upstream request of a permitted interaction.
+///
+/// The permit's narrowing is applied to each record of the answer and is not asked for here: a parameter
+/// that upstream ignores would protect nothing (T-019).
+///
+/// # Errors
+/// [`PlanError::NoUpstream`] for what is answered without upstream, and for a page, whose search is planned by
+/// [`plan_page`]; [`PlanError::OtherPermit`] for a permit of another type.
+pub fn plan(interaction: &Interaction, permit: &Permit) -> Result<Plan, PlanError> {
+    let plan = Plan::from_interaction(interaction).ok_or(PlanError::NoUpstream)?;
+    if interaction.resource_type() == Some(permit.resource_type()) {
+        Ok(plan)
+    } else {
+        Err(PlanError::OtherPermit)
+    }
+}
+
+/// Builds the upstream request for the `next` link of a permitted search. `link` is what upstream gave,
+/// whole or below its base; `upstream_base` has no trailing slash.
+///
+/// # Errors
+/// [`PageError`]: the link would ask something else than a page of this search.
+pub fn plan_page(permit: &Permit, link: &str, upstream_base: &str) -> Result<Plan, PageError> {
+    Plan::next_page(permit.resource_type(), link, upstream_base)
+}
+
+/// Why there is no plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlanError {
+    /// This interaction asks nothing upstream.
+    NoUpstream,
+    /// The permit was given for another resource type.
+    OtherPermit,
+}
+
+impl fmt::Display for PlanError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::NoUpstream => "the interaction asks nothing upstream",
+            Self::OtherPermit => "the permit is for another resource type",
+        })
+    }
+}
+
+impl std::error::Error for PlanError {}
 
 /// One upstream request.
 #[must_use]
@@ -81,7 +128,7 @@ impl Plan {
 
     /// The request that asks an interaction, whole. `None` for what is answered without upstream
     /// (capabilities, SMART configuration) and for a page, whose link is still sealed.
-    pub(in crate::domain) fn from_interaction(interaction: &Interaction) -> Option<Self> {
+    fn from_interaction(interaction: &Interaction) -> Option<Self> {
         match interaction {
             Interaction::Read { resource, id } => Some(Self::record(*resource, id.as_str(), None)),
             Interaction::Vread { resource, id, version } => {

@@ -44,7 +44,11 @@ impl Plan {
     ///
     /// # Errors
     /// [`PageError`]: the link would ask something else than a page of this search.
-    pub fn next_page(resource: ResourceType, link: &str, upstream_base: &str) -> Result<Self, PageError> {
+    pub(super) fn next_page(
+        resource: ResourceType,
+        link: &str,
+        upstream_base: &str,
+    ) -> Result<Self, PageError> {
         let sound = link.len() <= TARGET_BYTES_MAX && link.bytes().all(|b| b.is_ascii_graphic() && b != b'#');
         if !sound {
             return Err(PageError::Malformed);

@@ -1,1 +1,322 @@
-//! To be written.
+//! The journal: durable, tamper-evident storage of audit records.
+//!
+//! Owns: the audit directory, its writer and publisher threads, and the receipts that let bytes leave.
+//! Must never: acknowledge a record that is not on disk; go on after a failed write; create a trail by opening one.
+//! Look next: `writer` for the commit, `publisher` for the tiles, `inspect` for verification, `docs/audit.md`
+//! for the layout and for what a crash leaves behind at each step.
+
+mod entry;
+mod frame;
+mod inspect;
+mod keys;
+mod layout;
+mod open;
+mod publisher;
+mod segments;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, mpsc};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use crate::clock;
+use crate::domain::audit::{self, EncodeError, Ending, Outcome, Record};
+use crate::limits::{JOURNAL_QUEUE_KIB_MAX, JOURNAL_QUEUE_WAIT_MS_MAX, JOURNAL_SLOTS_MAX};
+
+pub use inspect::{Finding, Inspection, Request, inspect};
+pub use keys::{KeyError, Keys, KeysMade, generate_missing};
+pub use open::{OpenError, create};
+pub use snapshot::{Entry, read_entries};
+
+/// Where the trail is and which keys it uses.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The audit directory; made by [`create`], never by [`Journal::open`].
+    pub directory: PathBuf,
+    /// Ed25519 key, PKCS#8 PEM.
+    pub signing_key: PathBuf,
+    /// 32 bytes, base64.
+    pub encryption_key: PathBuf,
+}
+
+/// Why a record was not made durable. Whatever the reason, nothing may be released.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JournalError {
+    /// The queue stayed full for `JOURNAL_QUEUE_WAIT_MS_MAX`.
+    Busy,
+    /// One append is larger than a group commit can be: release the answer in units.
+    TooLarge,
+    /// The disk is full. The journal is out of service until it is opened again.
+    DiskFull,
+    /// A write, a sync or a check of the directory failed. Out of service until it is opened again.
+    Failed(Arc<str>),
+    /// The journal was closed.
+    Closed,
+}
+
+impl fmt::Display for JournalError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Busy => out.write_str("audit journal is busy"),
+            Self::TooLarge => out.write_str("audit record is too large for one commit"),
+            Self::DiskFull => out.write_str("audit disk is full; the journal is out of service"),
+            Self::Failed(why) => write!(out, "audit journal is out of service: {why}"),
+            Self::Closed => out.write_str("audit journal is closed"),
+        }
+    }
+}
+
+impl std::error::Error for JournalError {}
+
+/// Proof that records are on disk. Only the writer makes one, after the sync.
+#[derive(Debug)]
+#[must_use = "a receipt is what lets an answer leave"]
+pub struct Receipt {
+    sequence: u64,
+}
+
+impl Receipt {
+    /// The sequence number (entry index) of the first record it is for.
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+}
+
+/// A place in the journal, reserved with a release, in which the answer's outcome will be written. It never
+/// waits and never fails for want of room. Dropped without [`Slot::finish`] it records `cut-off`: the
+/// request's task was cancelled because the client left.
+#[must_use = "the outcome of a release must be recorded"]
+pub struct Slot {
+    request_id: String,
+    place: Option<(mpsc::Sender<Message>, OwnedSemaphorePermit)>,
+}
+
+impl fmt::Debug for Slot {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Slot").field("request_id", &self.request_id).finish_non_exhaustive()
+    }
+}
+
+impl Slot {
+    /// Records how it ended. `sent_bytes`: body bytes handed to the client's connection.
+    pub fn finish(mut self, time: Timestamp, ending: Ending, sent_bytes: Option<u64>) {
+        self.speak(time, ending, sent_bytes);
+    }
+
+    fn speak(&mut self, time: Timestamp, ending: Ending, sent_bytes: Option<u64>) {
+        let Some((queue, permit)) = self.place.take() else { return };
+        let request_id = std::mem::take(&mut self.request_id);
+        let outcome = Record::Outcome(Outcome { time, request_id, ending, sent_bytes });
+        // An outcome is one short part: its texts are bounded. If the journal has failed or closed there is
+        // nobody to tell; the release then stands without an outcome, which reads as `unknown`.
+        if let Ok(parts) = audit::encode(&outcome) {
+            let _gone = queue.send(Message::Append(Append { parts, done: None, room: Some(permit) }));
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.speak(clock::now(), Ending::CutOff, None);
+    }
+}
+
+/// Numbers for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Entries in the trail.
+    pub size: u64,
+    /// Entries written since the journal was opened.
+    pub entries: u64,
+    /// Group commits since then.
+    pub commits: u64,
+    /// Appends that failed since then.
+    pub failures: u64,
+    /// How long the last commit took, in microseconds.
+    pub last_commit_micros: u64,
+    /// Bytes of entries that wait for their tiles.
+    pub backlog_bytes: u64,
+}
+
+/// The open journal. Cheap to clone.
+#[derive(Clone)]
+pub struct Journal {
+    queue: mpsc::Sender<Message>,
+    room: Arc<Semaphore>,
+    slots: Arc<Semaphore>,
+    state: Arc<State>,
+}
+
+impl fmt::Debug for Journal {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Journal").field("counters", &self.counters()).finish_non_exhaustive()
+    }
+}
+
+impl Journal {
+    /// Opens the trail: takes its lock, verifies every stored byte, drops a torn tail that no answer
+    /// depended on, and starts the writer. Blocks for as long as reading the directory takes.
+    ///
+    /// # Errors
+    /// [`OpenError`] when the directory is missing, in use, not by these keys, or does not verify.
+    pub fn open(settings: &Settings) -> Result<Self, OpenError> {
+        let (sender, receiver) = mpsc::channel();
+        let state = Arc::new(State::default());
+        open::start(settings, receiver, Arc::clone(&state))?;
+        Ok(Self {
+            queue: sender,
+            room: Arc::new(Semaphore::new(usize::try_from(JOURNAL_QUEUE_KIB_MAX).unwrap_or(1))),
+            slots: Arc::new(Semaphore::new(JOURNAL_SLOTS_MAX)),
+            state,
+        })
+    }
+
+    /// Writes `records` in one group commit. Returns when they are on disk.
+    ///
+    /// # Errors
+    /// [`JournalError`]; none of the records may be relied on then.
+    pub async fn append(&self, records: &[Record]) -> Result<Receipt, JournalError> {
+        let answer = self.try_append(records).await;
+        if answer.is_err() {
+            self.state.failures.fetch_add(1, Ordering::Relaxed);
+        }
+        answer
+    }
+
+    /// Writes a release (and what else belongs to it) and reserves the place for its outcome, which will
+    /// carry `request_id`.
+    ///
+    /// # Errors
+    /// As [`Journal::append`].
+    pub async fn release(
+        &self,
+        request_id: &str,
+        records: &[Record],
+    ) -> Result<(Receipt, Slot), JournalError> {
+        let slot = wait(Arc::clone(&self.slots).acquire_owned()).await;
+        let slot = slot.inspect_err(|_| {
+            self.state.failures.fetch_add(1, Ordering::Relaxed);
+        })?;
+        let receipt = self.append(records).await?;
+        let place = Some((self.queue.clone(), slot));
+        Ok((receipt, Slot { request_id: request_id.to_owned(), place }))
+    }
+
+    /// Whether appends are being taken.
+    #[must_use]
+    pub fn ready(&self) -> bool {
+        self.state.failure.get().is_none() && !self.room.is_closed()
+    }
+
+    /// Numbers for metrics.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.state.counters()
+    }
+
+    /// Refuses further appends, writes what is queued, brings the tiles up to date and releases the lock.
+    /// Outcomes of slots that finish later are lost: close after the last answer ended.
+    ///
+    /// # Errors
+    /// The failure that put the journal out of service, if one did.
+    pub async fn close(&self) -> Result<(), JournalError> {
+        self.room.close();
+        let (done, ended) = oneshot::channel();
+        if self.queue.send(Message::Close(done)).is_ok() {
+            // The sender is dropped without a word when another close came first.
+            let _closed = ended.await;
+        }
+        self.state.failure.get().cloned().map_or(Ok(()), Err)
+    }
+
+    async fn try_append(&self, records: &[Record]) -> Result<Receipt, JournalError> {
+        let mut parts = Vec::with_capacity(records.len());
+        for record in records {
+            parts.extend(audit::encode(record).map_err(|error| match error {
+                EncodeError::TooLarge => JournalError::TooLarge,
+                EncodeError::Unwritable => JournalError::Failed(error.to_string().into()),
+            })?);
+        }
+        let kib = parts.iter().map(Vec::len).sum::<usize>() / 1024 + 1;
+        let kib = u32::try_from(kib).map_err(|_| JournalError::TooLarge)?;
+        if kib > JOURNAL_QUEUE_KIB_MAX / 2 {
+            return Err(JournalError::TooLarge);
+        }
+        self.check()?;
+        let room = wait(Arc::clone(&self.room).acquire_many_owned(kib)).await?;
+        let (done, receipt) = oneshot::channel();
+        let message = Message::Append(Append { parts, done: Some(done), room: Some(room) });
+        self.queue.send(message).map_err(|_| JournalError::Closed)?;
+        receipt.await.map_err(|_| JournalError::Closed)?
+    }
+
+    fn check(&self) -> Result<(), JournalError> {
+        self.state.failure.get().cloned().map_or(Ok(()), Err)
+    }
+}
+
+/// Waits for room, but not for ever.
+async fn wait(
+    room: impl Future<Output = Result<OwnedSemaphorePermit, tokio::sync::AcquireError>>,
+) -> Result<OwnedSemaphorePermit, JournalError> {
+    match tokio::time::timeout(Duration::from_millis(JOURNAL_QUEUE_WAIT_MS_MAX), room).await {
+        Ok(Ok(permit)) => Ok(permit),
+        Ok(Err(_)) => Err(JournalError::Closed),
+        Err(_) => Err(JournalError::Busy),
+    }
+}
+
+/// What the writer is asked to do.
+enum Message {
+    Append(Append),
+    Close(oneshot::Sender<()>),
+}
+
+/// Encoded records that wait for a commit.
+struct Append {
+    parts: Vec<Vec<u8>>,
+    /// Who waits; nobody for outcomes.
+    done: Option<oneshot::Sender<Result<Receipt, JournalError>>>,
+    /// Held until the commit, so that the queue stays bounded.
+    room: Option<OwnedSemaphorePermit>,
+}
+
+/// What the threads and the handles share.
+#[derive(Debug, Default)]
+struct State {
+    failure: OnceLock<JournalError>,
+    size: AtomicU64,
+    entries: AtomicU64,
+    commits: AtomicU64,
+    failures: AtomicU64,
+    last_commit_micros: AtomicU64,
+    backlog_bytes: AtomicU64,
+}
+
+impl State {
+    /// Puts the journal out of service for good; the first reason stays.
+    fn fail(&self, failure: JournalError) {
+        let _first_stays = self.failure.set(failure);
+    }
+
+    fn counters(&self) -> Counters {
+        let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
+        Counters {
+            size: read(&self.size),
+            entries: read(&self.entries),
+            commits: read(&self.commits),
+            failures: read(&self.failures),
+            last_commit_micros: read(&self.last_commit_micros),
+            backlog_bytes: read(&self.backlog_bytes),
+        }
+    }
+}

@@ -31,6 +31,7 @@ pub(super) struct Neighbour {
 #[derive(Clone, Default)]
 struct Known {
     keys: Option<(Arc<KeySet>, Instant)>,
+    /// When the last attempt ended, well or not.
     attempted: Option<Instant>,
 }
 
@@ -120,13 +121,18 @@ impl Neighbour {
     }
 
     /// INVARIANT: the caller holds `flight`.
+    ///
+    /// The attempt is noted when it is over: those who waited for a fetch that timed out must find it fresh,
+    /// or each would start another and the last would wait for all of them.
     async fn refresh(&self) {
-        self.write(|known| known.attempted = Some(Instant::now()));
         let fetched = tokio::time::timeout(self.pace.timeout, self.fetcher.fetch(&self.issuer)).await;
-        match fetched.unwrap_or(Err(FetchError::TimedOut)) {
+        let fetched = fetched.unwrap_or(Err(FetchError::TimedOut));
+        let now = Instant::now();
+        self.write(|known| known.attempted = Some(now));
+        match fetched {
             Ok(keys) => {
                 let keys = Arc::new(keys);
-                self.write(|known| known.keys = Some((keys, Instant::now())));
+                self.write(|known| known.keys = Some((keys, now)));
                 self.refreshed.fetch_add(1, Ordering::Relaxed);
             }
             Err(error) => {

@@ -38,6 +38,22 @@ pub struct Head<'r> {
     pub headers: &'r http::HeaderMap,
 }
 
+impl<'r> Head<'r> {
+    /// The head as the HTTP library hands it over. Over HTTP/2 an authority in the URI is the
+    /// `:authority` pseudo-header; over HTTP/1.1 it is an absolute-form target, which is refused (T-145).
+    #[must_use]
+    pub fn received(parts: &'r http::request::Parts) -> Self {
+        let path = parts.uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str);
+        let authority = parts.uri.authority().map(http::uri::Authority::as_str);
+        let (target, authority) = match (parts.version >= http::Version::HTTP_2, authority) {
+            (true, authority) => (path, authority),
+            (false, None) => (path, None),
+            (false, Some(absolute)) => (absolute, None),
+        };
+        Self { method: parts.method.as_str(), target, authority, headers: &parts.headers }
+    }
+}
+
 /// Targets and headers hold ids, search values and tokens.
 impl fmt::Debug for Head<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -79,6 +95,21 @@ pub fn classify(head: &Head<'_>, form: Option<&[u8]>, base: &PublicBase) -> Resu
 pub fn expects_form(head: &Head<'_>, base: &PublicBase) -> Result<bool, FhirRefusal> {
     let (route, _) = open(head, base)?;
     Ok(matches!(route, Route::SearchForm(_)))
+}
+
+/// The search that a page link continues, from the canonical query that was sealed into it with the type.
+/// Each page is judged as its search would be now (T-150).
+///
+/// # Errors
+/// As [`classify`]: what is understood may have changed since the link was made.
+pub fn continued(
+    resource: ResourceType,
+    canonical_query: &str,
+    base: &PublicBase,
+) -> Result<Interaction, FhirRefusal> {
+    let mut pairs = Vec::new();
+    decode_into(&mut pairs, canonical_query)?;
+    read_search(resource, &pairs, base).map(Interaction::Search)
 }
 
 /// Everything but the parameters: method, host, path, headers.

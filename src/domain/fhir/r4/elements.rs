@@ -32,8 +32,7 @@ pub(super) struct Entry {
     pub(super) name: &'static str,
     pub(super) kind: Kind,
     pub(super) elements: &'static [Element],
-    /// JSON keys ordered by [`key_order`].
-    pub(super) properties: &'static [(&'static str, Property)],
+    pub(super) properties: Properties,
 }
 
 /// The number of the line that could not be read; 0 when it is the whole that does not fit.
@@ -52,9 +51,64 @@ pub(super) fn structure(name: &str) -> Option<Structure> {
     TABLES.by_name.get(name).copied()
 }
 
-/// Shorter keys first: most comparisons in a search then end at the length.
-pub(super) fn key_order(key: &str) -> (usize, &[u8]) {
-    (key.len(), key.as_bytes())
+/// The JSON keys of one structure: an open hash table, at most half full, built once.
+///
+/// The filter asks for every key of every record, so this is a few nanoseconds and no allocation.
+pub(super) struct Properties {
+    slots: &'static [Option<(&'static str, Property)>],
+    /// One less than the number of slots, which is a power of two.
+    mask: usize,
+}
+
+impl Properties {
+    const EMPTY: Self = Self { slots: &[], mask: 0 };
+
+    /// `None` when two elements answer to one key.
+    fn new(keys: &[(&'static str, Property)]) -> Option<Self> {
+        let mask = (keys.len() * 2).next_power_of_two() - 1;
+        let mut slots = vec![None; mask + 1];
+        for (key, property) in keys {
+            let mut at = key_hash(key) & mask;
+            while let Some(Some((taken, _))) = slots.get(at) {
+                if taken == key {
+                    return None;
+                }
+                at = (at + 1) & mask;
+            }
+            *slots.get_mut(at)? = Some((*key, *property));
+        }
+        Some(Self { slots: Vec::leak(slots), mask })
+    }
+
+    /// What this key stands for. Ends at a free slot: there always is one.
+    pub(super) fn find(&self, wanted: &str) -> Option<Property> {
+        let mut at = key_hash(wanted) & self.mask;
+        while let Some(Some((key, property))) = self.slots.get(at) {
+            if *key == wanted {
+                return Some(*property);
+            }
+            at = (at + 1) & self.mask;
+        }
+        None
+    }
+
+    /// All keys, in no order.
+    #[cfg(test)]
+    pub(super) fn keys(&self) -> impl Iterator<Item = &'static str> {
+        self.slots.iter().flatten().map(|(key, _)| *key)
+    }
+}
+
+/// From the first and the last eight bytes: enough to tell R4's names apart nearly always.
+/// A collision only costs another comparison.
+fn key_hash(key: &str) -> usize {
+    let bytes = key.as_bytes();
+    let (head, tail) = match (bytes.first_chunk(), bytes.last_chunk()) {
+        (Some(head), Some(tail)) => (u64::from_le_bytes(*head), u64::from_le_bytes(*tail)),
+        _ => (bytes.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte)), 0),
+    };
+    let mixed = (head ^ tail.rotate_left(23)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    usize::from(u16::try_from(mixed >> 48).unwrap_or_default())
 }
 
 /// A heading with the element lines under it.
@@ -127,7 +181,12 @@ impl Tables {
             }
             self.resources.push(section.name);
         }
-        self.structures.push(Entry { name: section.name, kind, elements: &[], properties: &[] });
+        self.structures.push(Entry {
+            name: section.name,
+            kind,
+            elements: &[],
+            properties: Properties::EMPTY,
+        });
         self.by_name.insert(section.name, structure).map_or(Ok(()), |_| Err(malformed()))
     }
 
@@ -145,7 +204,7 @@ impl Tables {
         let at = self.by_name.get(section.name).ok_or(Malformed(section.line))?;
         let entry = self.structures.get_mut(usize::from(at.0)).ok_or(Malformed(section.line))?;
         entry.elements = elements;
-        entry.properties = Vec::leak(properties);
+        entry.properties = properties;
         Ok(())
     }
 
@@ -190,7 +249,7 @@ impl Tables {
     }
 
     /// `None` when two elements answer to one key.
-    fn properties(&self, elements: &'static [Element]) -> Option<Vec<(&'static str, Property)>> {
+    fn properties(&self, elements: &'static [Element]) -> Option<Properties> {
         let mut found = Vec::new();
         for element in elements {
             for structure in element.types.iter().copied() {
@@ -203,8 +262,7 @@ impl Tables {
                 }
             }
         }
-        found.sort_by(|(one, _), (other, _)| key_order(one).cmp(&key_order(other)));
-        found.is_sorted_by(|(one, _), (other, _)| one != other).then_some(found)
+        Properties::new(&found)
     }
 }
 

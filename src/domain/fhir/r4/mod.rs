@@ -140,8 +140,5 @@ pub fn elements(structure: Structure) -> &'static [Element] {
 /// underscore twins of primitives (`_birthDate`). `None`: R4 has no such key here. Does not allocate.
 #[must_use]
 pub fn property(structure: Structure, json_key: &str) -> Option<Property> {
-    let properties = elements::entry(structure)?.properties;
-    let wanted = elements::key_order(json_key);
-    let index = properties.binary_search_by(|(key, _)| elements::key_order(key).cmp(&wanted)).ok()?;
-    properties.get(index).map(|(_, property)| *property)
+    elements::entry(structure)?.properties.find(json_key)
 }

@@ -31,6 +31,8 @@ pub struct ElementPath {
 pub enum PathError {
     /// Longer, or deeper, than any path may be.
     TooLong,
+    /// It holds a control character.
+    ControlCharacter,
     /// The first segment is no R4 resource type.
     UnknownType {
         /// What was written.
@@ -59,7 +61,7 @@ pub enum PathError {
         /// The path of that extension or record.
         parent: String,
     },
-    /// `extension('…')` without a URL, or with one that holds spaces, quotes or control characters.
+    /// `extension('…')` without a URL, or with one that holds spaces or quotes.
     ExtensionUrl,
 }
 
@@ -71,6 +73,9 @@ impl ElementPath {
     pub fn parse(text: &str) -> Result<Self, PathError> {
         if text.len() > ELEMENT_PATH_BYTES_MAX {
             return Err(PathError::TooLong);
+        }
+        if text.contains(char::is_control) {
+            return Err(PathError::ControlCharacter);
         }
         let (plain, url) = split_extension(text)?;
         if plain.split('.').count() > ELEMENT_PATH_SEGMENTS_MAX {
@@ -140,7 +145,7 @@ impl ElementPath {
 fn split_extension(text: &str) -> Result<(&str, Option<&str>), PathError> {
     let Some((plain, call)) = text.split_once(EXTENSION_CALL) else { return Ok((text, None)) };
     let url = call.strip_suffix(EXTENSION_END).ok_or(PathError::ExtensionUrl)?;
-    let odd = |c: char| c.is_control() || c.is_whitespace() || c == '\'';
+    let odd = |c: char| c.is_whitespace() || c == '\'';
     if url.is_empty() || url.contains(odd) { Err(PathError::ExtensionUrl) } else { Ok((plain, Some(url))) }
 }
 
@@ -274,6 +279,7 @@ impl fmt::Display for PathError {
                 f,
                 "element path is longer than {ELEMENT_PATH_BYTES_MAX} bytes or {ELEMENT_PATH_SEGMENTS_MAX} segments"
             ),
+            Self::ControlCharacter => f.write_str("element path holds a control character"),
             Self::UnknownType { given, nearest } => {
                 write!(f, "`{given}` is no R4 resource type{}", Hint(*nearest))
             }

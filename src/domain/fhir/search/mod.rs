@@ -43,8 +43,9 @@ pub(super) fn read_search(
 ) -> Result<Search, FhirRefusal> {
     let mut search =
         Search { resource, criteria: Vec::new(), includes: Vec::new(), sort: Vec::new(), count: None };
+    let mut steps = 0;
     for pair in pairs {
-        read_pair(&mut search, pair, base)?;
+        read_pair(&mut search, pair, base, &mut steps)?;
     }
     search.criteria.sort_by_cached_key(|criterion| (criterion.name.clone(), criterion.value()));
     search.criteria.dedup();
@@ -84,7 +85,12 @@ fn print_sort(keys: &[SortKey]) -> String {
     keys.join(",")
 }
 
-fn read_pair(search: &mut Search, pair: &Pair, base: &PublicBase) -> Result<(), FhirRefusal> {
+fn read_pair(
+    search: &mut Search,
+    pair: &Pair,
+    base: &PublicBase,
+    steps: &mut usize,
+) -> Result<(), FhirRefusal> {
     match pair.name.as_str() {
         "_count" => read_count(search, &pair.value),
         "_sort" => read_sort(search, &pair.value),
@@ -94,15 +100,21 @@ fn read_pair(search: &mut Search, pair: &Pair, base: &PublicBase) -> Result<(), 
             Err(FhirRefusal::IncludeNotSupported)
         }
         _ => {
-            let criterion = read_criterion(search.resource, pair, base)?;
+            let criterion = read_criterion(search.resource, pair, base, steps)?;
             search.criteria.push(criterion);
             Ok(())
         }
     }
 }
 
-fn read_criterion(resource: ResourceType, pair: &Pair, base: &PublicBase) -> Result<Criterion, FhirRefusal> {
-    let trail = Trail::follow(resource, &pair.name)?;
+fn read_criterion(
+    resource: ResourceType,
+    pair: &Pair,
+    base: &PublicBase,
+    steps: &mut usize,
+) -> Result<Criterion, FhirRefusal> {
+    let trail = Trail::follow(resource, &pair.name, *steps)?;
+    *steps = trail.steps();
     let mut value = SearchValue::parse(&pair.value).ok_or(FhirRefusal::MalformedValue(trail.code()))?;
     if trail.ends_in_reference() {
         value.make_local(base);

@@ -109,17 +109,18 @@ fn component(
 }
 
 impl Trail {
-    /// Follows a whole name, starting at the searched type.
-    pub(super) fn follow(resource: ResourceType, name: &str) -> Result<Self, FhirRefusal> {
-        let mut trail = Self {
-            first: resource,
-            own: BTreeSet::new(),
-            later: BTreeMap::new(),
-            leaves: Vec::new(),
-            steps: 0,
-        };
+    /// Follows a whole name, starting at the searched type. `steps` were taken for the names before it:
+    /// the bound holds for a whole search, since every step may look at every type.
+    pub(super) fn follow(resource: ResourceType, name: &str, steps: usize) -> Result<Self, FhirRefusal> {
+        let mut trail =
+            Self { first: resource, own: BTreeSet::new(), later: BTreeMap::new(), leaves: Vec::new(), steps };
         trail.step(resource, name, 0)?;
         Ok(trail)
+    }
+
+    /// Steps taken so far, those before this name included.
+    pub(super) fn steps(&self) -> usize {
+        self.steps
     }
 
     /// True when the value fits every parameter this name may end in.
@@ -373,7 +374,9 @@ fn chain_targets(
 fn can_continue(target: ResourceType, tail: &str) -> bool {
     let Some(reverse) = tail.strip_prefix("_has:") else {
         let code = tail.split([':', '.']).next().unwrap_or(tail);
-        return search_parameter(target, code).is_some();
+        let links = tail.contains('.');
+        return search_parameter(target, code)
+            .is_some_and(|parameter| !links || parameter.kind == SearchType::Reference);
     };
     let mut pieces = reverse.split(':');
     let source = pieces.next().and_then(ResourceType::from_name);

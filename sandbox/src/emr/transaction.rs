@@ -1,0 +1,145 @@
+//! Transaction Bundles: entries with temporary addresses become records that refer to each other.
+//!
+//! Owns: assigning ids to `urn:uuid:` addresses, resolving references and conditional references.
+//! Must never: store part of a Bundle whose shape is wrong (too deep nesting is found only while storing).
+//! Look next: `splice::references`, `store`.
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::store::{Stamping, Store, Stored};
+use super::{LoadError, query, splice};
+use crate::web;
+
+#[derive(Deserialize)]
+struct Bundle<'a> {
+    #[serde(rename = "resourceType")]
+    resource_type: String,
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(borrow, default)]
+    entry: Vec<Entry<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Entry<'a> {
+    #[serde(rename = "fullUrl")]
+    full_url: Option<String>,
+    #[serde(borrow)]
+    resource: Option<&'a RawValue>,
+    request: Option<Request>,
+}
+
+#[derive(Deserialize)]
+struct Request {
+    method: String,
+    url: String,
+    #[serde(rename = "ifNoneExist")]
+    if_none_exist: Option<String>,
+}
+
+/// How ids are given to POSTed entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Naming {
+    /// The resource's own id, else its `urn:uuid:`: for loading data sets whose ids one wants to know.
+    Keep,
+    /// The server's, as R4 asks.
+    Server,
+}
+
+struct Planned<'a> {
+    text: &'a str,
+    id: String,
+    /// Already there (`ifNoneExist` matched): nothing is stored.
+    existing: Option<String>,
+}
+
+/// Applies a transaction and gives what each entry became.
+///
+/// # Errors
+/// `NotABundle` when the shape is wrong; `UnsupportedEntry` for an entry that is not a POST or PUT of a resource;
+/// `NotAResource` for a resource that is none. Nothing is stored then.
+pub(super) fn apply(
+    store: &mut Store,
+    bytes: &[u8],
+    now: jiff::Timestamp,
+    naming: Naming,
+) -> Result<Vec<Stored>, LoadError> {
+    let bundle: Bundle<'_> = serde_json::from_slice(bytes).map_err(|_| LoadError::NotABundle)?;
+    if bundle.resource_type != "Bundle" || !matches!(bundle.kind.as_str(), "transaction" | "batch") {
+        return Err(LoadError::NotABundle);
+    }
+    let mut addresses = HashMap::new();
+    let mut planned = Vec::with_capacity(bundle.entry.len());
+    for entry in &bundle.entry {
+        planned.push(plan(store, entry, naming, &mut addresses)?);
+    }
+    let texts: Vec<String> = planned.iter().map(|one| resolve(store, &addresses, one.text)).collect();
+    store.aliases.extend(addresses);
+    let stamping = if naming == Naming::Keep { Stamping::Keep } else { Stamping::Server };
+    let mut out = Vec::with_capacity(planned.len());
+    for (one, text) in planned.iter().zip(&texts) {
+        out.push(match &one.existing {
+            Some(reference) => {
+                Stored { reference: reference.clone(), version: String::new(), created: false }
+            }
+            None => store.put(text, &one.id, now, stamping)?,
+        });
+    }
+    Ok(out)
+}
+
+fn plan<'a>(
+    store: &mut Store,
+    entry: &Entry<'a>,
+    naming: Naming,
+    addresses: &mut HashMap<String, String>,
+) -> Result<Planned<'a>, LoadError> {
+    let (Some(resource), Some(request)) = (entry.resource, &entry.request) else {
+        return Err(LoadError::UnsupportedEntry);
+    };
+    let stamp = splice::read(resource.get())?;
+    let uuid = entry.full_url.as_deref().and_then(|url| url.strip_prefix("urn:uuid:"));
+    let existing = existing(store, &stamp.resource_type, request)?;
+    let id = match (&existing, request.method.as_str()) {
+        (Some(reference), _) => reference.rsplit('/').next().unwrap_or_default().to_owned(),
+        (None, "PUT") => put_id(&stamp.resource_type, &request.url)?,
+        (None, "POST") if naming == Naming::Keep => {
+            stamp.id.or_else(|| uuid.map(str::to_owned)).unwrap_or_else(|| store.fresh_id())
+        }
+        (None, "POST") => store.fresh_id(),
+        (None, _) => return Err(LoadError::UnsupportedEntry),
+    };
+    if !super::is_type_name(&stamp.resource_type) || !super::is_id(&id) {
+        return Err(LoadError::NotAResource);
+    }
+    if let Some(url) = &entry.full_url {
+        addresses.insert(url.clone(), format!("{}/{id}", stamp.resource_type));
+    }
+    Ok(Planned { text: resource.get(), id, existing })
+}
+
+fn existing(store: &Store, resource_type: &str, request: &Request) -> Result<Option<String>, LoadError> {
+    let Some(condition) = &request.if_none_exist else { return Ok(None) };
+    let hits = query::references(store, resource_type, &web::pairs(condition));
+    hits.map(|hits| hits.into_iter().next()).map_err(|_| LoadError::UnsupportedEntry)
+}
+
+fn put_id(resource_type: &str, url: &str) -> Result<String, LoadError> {
+    let (name, id) = url.split_once('/').ok_or(LoadError::UnsupportedEntry)?;
+    if name == resource_type { Ok(id.to_owned()) } else { Err(LoadError::UnsupportedEntry) }
+}
+
+fn resolve(store: &Store, addresses: &HashMap<String, String>, text: &str) -> String {
+    splice::references(text, |reference| {
+        if let Some(known) = addresses.get(reference).or_else(|| store.aliases.get(reference)) {
+            return Some(known.clone());
+        }
+        let (name, condition) = reference.split_once('?')?;
+        let hits = query::references(store, name, &web::pairs(condition)).ok()?;
+        // A condition that does not mean exactly one record is left as it is.
+        if hits.len() == 1 { hits.into_iter().next() } else { None }
+    })
+}

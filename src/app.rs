@@ -1,0 +1,394 @@
+//! The only place where rooms are introduced to each other: assemble, start, watch, stop.
+//!
+//! Owns: the order in which the program comes up and goes down.
+//! Must never: answer a request, or begin to listen before every part has been had.
+//! Look next: `gateway::Gate`, what is assembled here; `cli`, which calls this.
+
+use crate::clock;
+use crate::config::{Problem, Settings, settings};
+use crate::domain::access::{self, Masks, PolicySet};
+use crate::domain::audit::{Control, Event, Record};
+use crate::domain::fhir::capabilities::IssuerEndpoints;
+use crate::domain::fhir::path::PublicBase;
+use crate::domain::identity::{Issuer, IssuerSpec, MfaSpec, VerifiedTokens};
+use crate::edge::journal::{self, Journal};
+use crate::edge::keyring::{IssuerSource, Keyring, Refreshing};
+use crate::edge::listener::{Bounds, Drained, Listener, Security, Stopper, stop_signal};
+use crate::edge::operations::{self, Readiness};
+use crate::edge::policy_files;
+use crate::edge::reload::{Nudger, Watch, nudge};
+use crate::edge::seal::Seal;
+use crate::edge::sessions::{self, Sessions};
+use crate::edge::telemetry::Telemetry;
+use crate::edge::tls::{CertificateFiles, ClientFiles, ServerFiles, ServerTls};
+use crate::edge::upstream::{self, BaseUrl, Upstream};
+use crate::gateway::{self, Gate};
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use tokio::task::JoinSet;
+
+/// Everything that can be had without opening the trail or a socket.
+struct Parts {
+    policies: PolicySet,
+    server_tls: Arc<ServerTls>,
+    operations_tls: Option<Arc<ServerTls>>,
+    upstream: Upstream,
+    keyring: Keyring,
+    public: PublicBase,
+    seal: Seal,
+}
+
+/// The program while it serves.
+#[derive(Debug)]
+pub struct Running {
+    address: SocketAddr,
+    operations_address: SocketAddr,
+    gate: Arc<Gate>,
+    stopper: Stopper,
+    nudger: Nudger,
+    serving: JoinSet<Drained>,
+    watching: JoinSet<()>,
+    _refreshing: Refreshing,
+}
+
+/// Checks everything that `settings` point at, without starting: policies, certificates, keys, URLs.
+///
+/// # Errors
+/// Every problem found.
+pub fn check(settings: &Settings) -> Result<Vec<Problem>, Vec<Problem>> {
+    let parts = assemble(settings, &Telemetry::new());
+    let keys = journal::Keys::load(&journal_settings(settings)).map(|_| ());
+    let mut problems = parts.as_ref().err().cloned().unwrap_or_default();
+    if let Err(error) = keys {
+        problems.push(Problem::whole_file("[audit]", error.to_string()));
+    }
+    match parts {
+        Ok(parts) if problems.is_empty() => Ok(lints(&settings.policies, &parts.policies)),
+        Ok(_) | Err(_) => Err(problems),
+    }
+}
+
+/// Starts the program. It answers on both listeners when this returns.
+///
+/// # Errors
+/// Every problem found; nothing is left running then.
+pub async fn start(settings: &Settings) -> Result<Running, Vec<Problem>> {
+    let telemetry = Telemetry::new();
+    let (stopper, stop) = stop_signal();
+    let (nudger, nudge) = nudge();
+    let policy_watch = Watch::begin("policies", vec![settings.policies.clone()]);
+    let parts = assemble(settings, &telemetry)?;
+    let one = |problem: String| vec![Problem::whole_file("chartgate", problem)];
+
+    let listener = bind(
+        settings.listen.address,
+        Security::Tls(Arc::clone(&parts.server_tls)),
+        Bounds::CLIENTS,
+        &telemetry,
+    );
+    let listener = listener.await.map_err(one)?;
+    let operations_security = parts.operations_tls.clone().map_or(Security::PlainLoopback, Security::Tls);
+    let operations = bind(settings.operations.address, operations_security, Bounds::OPERATIONS, &telemetry);
+    let operations = operations.await.map_err(one)?;
+
+    // Last, because it takes the lock and reads the whole trail.
+    let journal_settings = journal_settings(settings);
+    let journal = tokio::task::spawn_blocking(move || Journal::open(&journal_settings)).await;
+    let journal = journal.map_err(|error| one(error.to_string()))?.map_err(|error| one(error.to_string()))?;
+
+    let (tls, operations_tls) = (Arc::clone(&parts.server_tls), parts.operations_tls.clone());
+    let gate = Arc::new(gate(settings, parts, journal, telemetry.clone()));
+    let started = control(Event::Started, &[("policySet", gate_hash(&gate))]);
+    let _recorded = gate.journal.append(&[started]).await.map_err(|error| one(error.to_string()))?;
+
+    let epoch = Arc::new(AtomicU64::new(1));
+    telemetry.policy_epoch(1);
+    let (address, operations_address) = (listener.address(), operations.address());
+    let mut serving = JoinSet::new();
+    let handler_gate = Arc::clone(&gate);
+    let handler = move |request, peer| gateway::handle(Arc::clone(&handler_gate), request, peer);
+    serving.spawn(listener.serve(handler, stop.clone()));
+    let (ready_gate, ready_epoch) = (Arc::clone(&gate), Arc::clone(&epoch));
+    let readiness = move || readiness(&ready_gate, ready_epoch.load(Ordering::Acquire));
+    serving.spawn(operations::serve(operations, readiness, telemetry.clone(), stop.clone()));
+
+    let mut watching = JoinSet::new();
+    let apply = policy_reload(Arc::clone(&gate), settings.policies.clone(), epoch);
+    watching.spawn(policy_watch.run(apply, nudge.clone(), stop.clone(), telemetry.clone()));
+    for server in std::iter::once(tls).chain(operations_tls) {
+        let watch = Watch::begin("certificates", server.files());
+        watching.spawn(watch.run(move || server.reload(), nudge.clone(), stop.clone(), telemetry.clone()));
+    }
+    let upstream_gate = Arc::clone(&gate);
+    let watch = Watch::begin("upstream credentials", gate.upstream.files());
+    watching.spawn(watch.run(move || upstream_gate.upstream.reload(), nudge, stop, telemetry));
+    let refreshing = gate.keyring.spawn_refresh();
+    tracing::info!(%address, %operations_address, "serving");
+    Ok(Running {
+        address,
+        operations_address,
+        gate,
+        stopper,
+        nudger,
+        serving,
+        watching,
+        _refreshing: refreshing,
+    })
+}
+
+impl Running {
+    /// Where clients are served.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where health, readiness and metrics are served.
+    #[must_use]
+    pub fn operations_address(&self) -> SocketAddr {
+        self.operations_address
+    }
+
+    /// Whether keys, policies and trail are there.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        readiness(&self.gate, 0).is_ready()
+    }
+
+    /// Reads policies, certificates and credentials again now.
+    pub fn reload(&self) {
+        self.nudger.nudge();
+    }
+
+    /// Finishes requests under way, records the stop, and closes the trail.
+    ///
+    /// # Errors
+    /// What the trail says when it could not be closed in order.
+    pub async fn stop(mut self) -> Result<(), String> {
+        self.stopper.stop();
+        let mut cut_off = 0;
+        while let Some(ended) = self.serving.join_next().await {
+            cut_off += ended.map_or(0, |drained| drained.cut_off);
+        }
+        while self.watching.join_next().await.is_some() {}
+        let stopped = control(Event::Stopped, &[("connectionsCutOff", cut_off.to_string())]);
+        let recorded = self.gate.journal.append(&[stopped]).await.map(|_receipt| ());
+        let closed = self.gate.journal.close().await;
+        recorded.and(closed).map_err(|error| error.to_string())
+    }
+}
+
+/// Where the trail of `settings` is.
+#[must_use]
+pub fn journal_settings(settings: &Settings) -> journal::Settings {
+    journal::Settings {
+        directory: settings.audit.directory.clone(),
+        signing_key: settings.audit.signing_key.clone(),
+        encryption_key: settings.audit.encryption_key.clone(),
+    }
+}
+
+/// Reads a policies directory; problems name the file with its folder.
+///
+/// # Errors
+/// Every problem found.
+pub fn load_policies(directory: &Path) -> Result<PolicySet, Vec<Problem>> {
+    policy_files::load(directory)
+        .map_err(|problems| problems.into_iter().map(|p| policy_problem(directory, p)).collect())
+}
+
+/// What is worth a second look in a policy set that loads.
+#[must_use]
+pub fn lints(directory: &Path, policies: &PolicySet) -> Vec<Problem> {
+    policies.lints().iter().cloned().map(|problem| policy_problem(directory, problem)).collect()
+}
+
+fn policy_problem(directory: &Path, problem: access::Problem) -> Problem {
+    let file = Path::new(&problem.file);
+    let file = if file.starts_with(directory) { file.to_path_buf() } else { directory.join(file) };
+    Problem {
+        file: file.display().to_string(),
+        line: problem.line,
+        column: problem.column,
+        message: problem.message,
+        hint: problem.hint,
+    }
+}
+
+fn assemble(settings: &Settings, telemetry: &Telemetry) -> Result<Parts, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let policies = keep(load_policies(&settings.policies), &mut problems);
+    let server_tls = noted("[listen]", ServerTls::load(server_files(&settings.listen)), &mut problems);
+    let operations_tls = settings.operations.certificate.clone().map(|pair| {
+        noted(
+            "[operations]",
+            ServerTls::load(ServerFiles { own: files(pair), client_ca: None }),
+            &mut problems,
+        )
+    });
+    let upstream = keep(make_upstream(&settings.upstream, telemetry), &mut problems);
+    let keyring = keep(make_keyring(&settings.issuers), &mut problems);
+    let public = noted("[public]", PublicBase::parse(&settings.public_base), &mut problems);
+    let seal = noted("chartgate", Seal::new(), &mut problems);
+    let parts = (policies, server_tls, operations_tls, upstream, keyring, public, seal);
+    match parts {
+        (
+            Some(policies),
+            Some(server_tls),
+            operations_tls,
+            Some(upstream),
+            Some(keyring),
+            Some(public),
+            Some(seal),
+        ) if problems.is_empty() => {
+            let operations_tls = operations_tls.flatten();
+            Ok(Parts { policies, server_tls, operations_tls, upstream, keyring, public, seal })
+        }
+        _ => Err(problems),
+    }
+}
+
+fn keep<T>(result: Result<T, Vec<Problem>>, problems: &mut Vec<Problem>) -> Option<T> {
+    result.map_err(|mut found| problems.append(&mut found)).ok()
+}
+
+fn noted<T, E: Display>(section: &str, result: Result<T, E>, problems: &mut Vec<Problem>) -> Option<T> {
+    result.map_err(|error| problems.push(Problem::whole_file(section, error.to_string()))).ok()
+}
+
+fn files((certificate, private_key): (PathBuf, PathBuf)) -> CertificateFiles {
+    CertificateFiles { certificate, private_key }
+}
+
+fn server_files(listen: &settings::Listen) -> ServerFiles {
+    let own = files((listen.certificate.clone(), listen.private_key.clone()));
+    ServerFiles { own, client_ca: listen.client_ca.clone() }
+}
+
+fn make_upstream(settings: &settings::Upstream, telemetry: &Telemetry) -> Result<Upstream, Vec<Problem>> {
+    let wrong = |error: &dyn Display| vec![Problem::whole_file("[upstream]", error.to_string())];
+    let base = BaseUrl::parse(&settings.base_url).map_err(|error| wrong(&error))?;
+    let tls = ClientFiles { ca: settings.ca.clone(), own: settings.client_certificate.clone().map(files) };
+    let made = upstream::Settings::new(base, tls, settings.bearer_token_file.clone(), settings.timeout)
+        .map_err(|error| wrong(&error))?;
+    Upstream::new(made, telemetry.clone()).map_err(|error| wrong(&error))
+}
+
+fn make_keyring(issuers: &[settings::Issuer]) -> Result<Keyring, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let sources: Vec<IssuerSource> =
+        issuers.iter().filter_map(|settings| keep(issuer_source(settings), &mut problems)).collect();
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    Keyring::new(sources)
+        .map_err(|found| found.into_iter().map(|p| Problem::whole_file("[[issuer]]", p)).collect())
+}
+
+fn issuer_source(settings: &settings::Issuer) -> Result<IssuerSource, Vec<Problem>> {
+    let wrong = |text: String| Problem::whole_file("[[issuer]]", text);
+    let issuer = Issuer::new(IssuerSpec {
+        url: settings.url.clone(),
+        audience: settings.audience.clone(),
+        algorithms: settings.algorithms.clone(),
+        roles_claim: settings.roles_claim.clone(),
+        roles: settings.roles.clone(),
+        purpose_claim: settings.purpose_claim.clone(),
+        mfa: MfaSpec {
+            amr: settings.mfa.amr.iter().cloned().collect(),
+            acr: settings.mfa.acr.iter().cloned().collect(),
+            max_age_seconds: i64::try_from(settings.mfa.max_age.as_secs()).unwrap_or(i64::MAX),
+        },
+    })
+    .map_err(|problems| problems.into_iter().map(wrong).collect::<Vec<_>>())?;
+    let ca = settings.ca.as_ref().map(std::fs::read).transpose();
+    let ca = ca.map_err(|error| vec![wrong(format!("`issuer.ca` cannot be read: {}", error.kind()))])?;
+    Ok(IssuerSource { issuer, jwks_uri: settings.jwks_uri.clone(), ca })
+}
+
+async fn bind(
+    address: SocketAddr,
+    security: Security,
+    bounds: Bounds,
+    telemetry: &Telemetry,
+) -> Result<Listener, String> {
+    Listener::bind(address, security, bounds, telemetry.clone()).await.map_err(|error| error.to_string())
+}
+
+fn gate(settings: &Settings, parts: Parts, journal: Journal, telemetry: Telemetry) -> Gate {
+    let issuers = settings.issuers.iter().map(|issuer| IssuerEndpoints {
+        issuer: issuer.url.clone(),
+        jwks_uri: issuer.jwks_uri.clone(),
+        authorization_endpoint: None,
+        token_endpoint: None,
+    });
+    Gate {
+        public: parts.public,
+        upstream_base: settings.upstream.base_url.clone(),
+        upstream: parts.upstream,
+        keyring: parts.keyring,
+        tokens: VerifiedTokens::new(),
+        sessions: Sessions::new(sessions::Settings {
+            idle_timeout: settings.session.idle_timeout,
+            absolute_timeout: settings.session.absolute_timeout,
+        }),
+        policies: RwLock::new(Arc::new(parts.policies)),
+        masks: Masks::new(),
+        journal,
+        seal: parts.seal,
+        telemetry,
+        issuers: issuers.collect(),
+        started: clock::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+    }
+}
+
+fn gate_hash(gate: &Gate) -> String {
+    gate.policies.read().unwrap_or_else(PoisonError::into_inner).hash().to_owned()
+}
+
+fn readiness(gate: &Gate, policy_epoch: u64) -> Readiness {
+    Readiness {
+        keys: gate.keyring.ready(),
+        policies: true,
+        journal: gate.journal.ready(),
+        policy_hash: gate_hash(gate),
+        policy_epoch,
+    }
+}
+
+/// Reads the policies again, records it, and puts the set in force; what does not load changes nothing.
+fn policy_reload(
+    gate: Arc<Gate>,
+    directory: PathBuf,
+    epoch: Arc<AtomicU64>,
+) -> impl Fn() -> Result<(), String> + Send + Sync + 'static {
+    let runtime = tokio::runtime::Handle::current();
+    move || match load_policies(&directory) {
+        Ok(policies) if policies.hash() == gate_hash(&gate) => Ok(()),
+        Ok(policies) => {
+            let record = control(Event::PoliciesLoaded, &[("policySet", policies.hash().to_owned())]);
+            // Recorded before it is in force: every decision under it can be traced to this entry.
+            let _recorded =
+                runtime.block_on(gate.journal.append(&[record])).map_err(|error| error.to_string())?;
+            *gate.policies.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policies);
+            gate.telemetry.policy_epoch(epoch.fetch_add(1, Ordering::AcqRel) + 1);
+            Ok(())
+        }
+        Err(problems) => {
+            let first = problems.first().map(ToString::to_string).unwrap_or_default();
+            let record = control(Event::PoliciesRejected, &[("problem", first.clone())]);
+            let _unrecorded = runtime.block_on(gate.journal.append(&[record]));
+            Err(first)
+        }
+    }
+}
+
+fn control(event: Event, details: &[(&str, String)]) -> Record {
+    let details: BTreeMap<String, String> =
+        details.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
+    Record::Control(Control { time: clock::now(), event, details })
+}

@@ -1,0 +1,87 @@
+//! The command line: what can be asked of the program, and the exit codes.
+//!
+//! Owns: arguments, what people see, exit codes (0 good, 1 the answer is no or problems were found, 2 wrong use).
+//! Must never: hold logic that the rooms below should have.
+//! Look next: one file for each command.
+
+pub mod audit;
+mod check;
+#[cfg(feature = "demo")]
+pub mod demo;
+mod policy;
+mod serve;
+mod show;
+mod trail;
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// A TLS reverse proxy that puts MFA, minimum-necessary element filtering and a tamper-evident audit trail
+/// in front of a FHIR R4 API.
+#[derive(Debug, Parser)]
+#[command(name = "chartgate", version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Everything on loopback, in memory, with synthetic patients: an EMR, an identity provider and the gate
+    #[cfg(feature = "demo")]
+    Demo(demo::Demo),
+    /// Serve as the configuration says
+    Serve(serve::Serve),
+    /// Check configuration, certificates, keys and policies; every problem with file and line
+    Check(check::Check),
+    /// Check policies, or show what a role sees
+    #[command(subcommand)]
+    Policy(policy::Policy),
+    /// Make, verify and search the audit trail
+    #[command(subcommand)]
+    Audit(trail::Audit),
+}
+
+/// Where the configuration is.
+#[derive(Debug, Args)]
+struct ConfigFile {
+    /// The configuration file (TOML)
+    #[arg(long = "config", value_name = "FILE")]
+    path: PathBuf,
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Good,
+    /// The answer is no, or problems were found.
+    No,
+    /// The command was not used as it is meant.
+    WrongUse,
+}
+
+impl From<Ending> for ExitCode {
+    fn from(ending: Ending) -> Self {
+        match ending {
+            Ending::Good => Self::SUCCESS,
+            Ending::No => Self::from(1),
+            Ending::WrongUse => Self::from(2),
+        }
+    }
+}
+
+/// Reads the process's arguments and does what they ask.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let ending = match arguments.command {
+        #[cfg(feature = "demo")]
+        Command::Demo(demo) => demo::run(&demo),
+        Command::Serve(serve) => serve::run(&serve),
+        Command::Check(check) => check::run(&check),
+        Command::Policy(policy) => policy::run(&policy),
+        Command::Audit(audit) => trail::run(&audit),
+    };
+    ending.into()
+}

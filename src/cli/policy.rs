@@ -1,0 +1,166 @@
+//! `chartgate policy`: what the policies say, asked without an EMR.
+//!
+//! Owns: the commands' arguments and output. Must never: decide; `domain::access` rehearses the same decision
+//! that a request meets.
+//! Look next: `domain::access::rehearse_type`.
+
+use super::{Ending, show};
+use crate::domain::access::{PolicySet, Situation, rehearse_type};
+use crate::domain::fhir::r4::{self, ElementPath, ResourceType};
+use crate::{app, config};
+use clap::{Args, Subcommand};
+use serde_json::json;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// `policy check|mask`
+#[derive(Debug, Subcommand)]
+pub(super) enum Policy {
+    /// Parse and validate a policies directory; every problem with file and line
+    Check(Check),
+    /// Show which elements of a type a role may see
+    Mask(Mask),
+}
+
+/// Which policies are meant.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Which {
+    /// The policies directory
+    directory: Option<PathBuf>,
+    /// The configuration file that names it
+    #[arg(long = "config", value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// `policy check DIRECTORY|--config F [--json]`
+#[derive(Debug, Args)]
+pub(super) struct Check {
+    #[command(flatten)]
+    which: Which,
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// `policy mask DIRECTORY|--config F --role R --type T [--purpose P] [--json]`
+#[derive(Debug, Args)]
+pub(super) struct Mask {
+    #[command(flatten)]
+    which: Which,
+    /// Role names; may be given more than once
+    #[arg(long = "role", required = true)]
+    roles: Vec<String>,
+    /// R4 resource type
+    #[arg(long = "type")]
+    resource: String,
+    /// Purpose of use (HL7 PurposeOfUse code)
+    #[arg(long, default_value = "TREAT")]
+    purpose: String,
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(policy: &Policy) -> Ending {
+    match policy {
+        Policy::Check(check) => run_check(check),
+        Policy::Mask(mask) => run_mask(mask),
+    }
+}
+
+fn directory(which: &Which) -> Result<PathBuf, Vec<config::Problem>> {
+    match (&which.directory, &which.config) {
+        (Some(directory), _) => Ok(directory.clone()),
+        (None, Some(file)) => config::load(file).map(|settings| settings.policies),
+        (None, None) => Ok(PathBuf::from("policies")),
+    }
+}
+
+fn load(which: &Which) -> Result<(PathBuf, PolicySet), Vec<config::Problem>> {
+    let directory = directory(which)?;
+    let policies = app::load_policies(&directory)?;
+    Ok((directory, policies))
+}
+
+fn run_check(check: &Check) -> Ending {
+    match load(&check.which) {
+        Ok((directory, policies)) => {
+            let lints = app::lints(&directory, &policies);
+            for lint in &lints {
+                show::error(&format!("note: {lint}"));
+            }
+            if check.json {
+                show::line(
+                    &json!({ "ok": true, "policies": policies.len(), "hash": policies.hash() }).to_string(),
+                );
+            } else {
+                show::line(&format!("{} policies, no problems found", policies.len()));
+            }
+            Ending::Good
+        }
+        Err(problems) => show::problems(&problems, check.json),
+    }
+}
+
+fn run_mask(mask: &Mask) -> Ending {
+    let Some(resource) = ResourceType::from_name(&mask.resource) else {
+        show::error("`--type` must be an R4 resource type, such as `Patient`");
+        return Ending::WrongUse;
+    };
+    let (_, policies) = match load(&mask.which) {
+        Ok(loaded) => loaded,
+        Err(problems) => return show::problems(&problems, mask.json),
+    };
+    let roles: Vec<&str> = mask.roles.iter().map(String::as_str).collect();
+    let situation = Situation::rehearsal(&roles, &mask.purpose);
+    match rehearse_type(&Arc::new(policies), &situation, resource) {
+        Ok(rehearsal) if mask.json => {
+            let line = json!({
+                "type": resource.name(), "roles": mask.roles, "purpose": mask.purpose, "open": rehearsal.open,
+                "possible": rehearsal.possible.kept(), "definite": rehearsal.definite.kept(),
+                "policies": rehearsal.policies,
+            });
+            show::line(&line.to_string());
+            Ending::Good
+        }
+        Ok(rehearsal) => {
+            if !rehearsal.open {
+                show::line(&format!("{} is not open to these roles for {}", resource.name(), mask.purpose));
+                return Ending::Good;
+            }
+            tree(resource, &rehearsal);
+            Ending::Good
+        }
+        Err(denial) => {
+            show::error(&denial.to_string());
+            Ending::No
+        }
+    }
+}
+
+/// The type's own elements, each with what happens to it.
+fn tree(resource: ResourceType, rehearsal: &crate::domain::access::TypeRehearsal) {
+    show::line(resource.name());
+    let partly = rehearsal.possible.kept();
+    for element in r4::elements(r4::root(resource)) {
+        let name = format!("{}.{}", resource.name(), element.name);
+        let Ok(path) = ElementPath::parse(&name) else { continue };
+        let below: Vec<&String> = partly
+            .iter()
+            .filter(|kept| kept.starts_with(&format!("{name}.")) || kept.starts_with(&format!("{name}(")))
+            .collect();
+        let verdict = if rehearsal.definite.covers(&path) {
+            "shown".to_owned()
+        } else if rehearsal.possible.covers(&path) {
+            "shown in some records".to_owned()
+        } else if below.is_empty() {
+            "withheld".to_owned()
+        } else {
+            let inner: Vec<&str> =
+                below.iter().filter_map(|kept| kept.strip_prefix(&format!("{name}."))).collect();
+            format!("only {}", inner.join(", "))
+        };
+        show::line(&format!("  {:<24} {verdict}", element.name));
+    }
+}

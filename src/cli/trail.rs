@@ -1,0 +1,127 @@
+//! `chartgate audit`: the arguments of the trail's commands.
+//!
+//! Owns: what can be asked of the trail on the command line. Must never: read or write the trail itself.
+//! Look next: `audit`, which does.
+
+use super::{ConfigFile, Ending, audit, show};
+use crate::{app, config};
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+use std::path::PathBuf;
+
+/// `audit init|verify|search`
+#[derive(Debug, Subcommand)]
+pub(super) enum Audit {
+    /// Make the trail's directory, and its keys where there are none
+    Init(Plain),
+    /// Check every byte of the trail; exits 1 and names the place when anything was changed
+    Verify(Verify),
+    /// Find records: who saw what, when and why
+    Search(Search),
+}
+
+/// `--config F [--json]`
+#[derive(Debug, Args)]
+pub(super) struct Plain {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// `audit search --config F [filters] [--json]`; without a filter every record is printed.
+#[derive(Debug, Args)]
+pub(super) struct Search {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
+    /// A patient's logical id
+    #[arg(long)]
+    patient: Option<String>,
+    /// A person's subject
+    #[arg(long, visible_alias = "person")]
+    subject: Option<String>,
+    /// The issuer that vouched for the person
+    #[arg(long)]
+    issuer: Option<String>,
+    /// `Type` or `Type/id`
+    #[arg(long)]
+    resource: Option<String>,
+    /// FHIR interaction code: read, vread, search-type, ...
+    #[arg(long)]
+    interaction: Option<String>,
+    /// permit or refuse
+    #[arg(long)]
+    decision: Option<String>,
+    /// Refusal code
+    #[arg(long)]
+    reason: Option<String>,
+    /// X-Request-Id of an answer
+    #[arg(long)]
+    request_id: Option<String>,
+    /// From this time or date on
+    #[arg(long, value_parser = audit::parse_time)]
+    since: Option<Timestamp>,
+    /// Before this time or date
+    #[arg(long, value_parser = audit::parse_time)]
+    until: Option<Timestamp>,
+}
+
+/// `audit verify --config F [--against CHECKPOINT] [--json]`
+#[derive(Debug, Args)]
+pub(super) struct Verify {
+    #[command(flatten)]
+    plain: Plain,
+    /// A checkpoint of this trail that was kept elsewhere; the trail must contain it
+    #[arg(long, value_name = "FILE")]
+    against: Option<PathBuf>,
+}
+
+pub(super) fn run(command: &Audit) -> Ending {
+    let config = match command {
+        Audit::Init(init) => &init.config,
+        Audit::Verify(verify) => &verify.plain.config,
+        Audit::Search(search) => &search.config,
+    };
+    let settings = match config::load(&config.path) {
+        Ok(settings) => app::journal_settings(&settings),
+        Err(problems) => return show::problems(&problems, false),
+    };
+    let (mut out, mut err) = (std::io::stdout().lock(), std::io::stderr().lock());
+    let code = match command {
+        Audit::Init(_) => audit::init(&settings, &mut out, &mut err),
+        Audit::Verify(verify) => {
+            let against = match verify.against.as_ref().map(std::fs::read).transpose() {
+                Ok(against) => against,
+                Err(error) => {
+                    drop(err);
+                    show::error(&format!("the checkpoint cannot be read: {}", error.kind()));
+                    return Ending::WrongUse;
+                }
+            };
+            audit::verify(&settings, against.as_deref(), verify.plain.json, &mut out, &mut err)
+        }
+        Audit::Search(search) => audit::search(&settings, &search.filter(), search.json, &mut out, &mut err),
+    };
+    if code == audit::GOOD { Ending::Good } else { Ending::No }
+}
+
+impl Search {
+    fn filter(&self) -> audit::Filter {
+        audit::Filter {
+            patient: self.patient.clone(),
+            subject: self.subject.clone(),
+            issuer: self.issuer.clone(),
+            resource: self.resource.clone(),
+            interaction: self.interaction.clone(),
+            decision: self.decision.clone(),
+            reason: self.reason.clone(),
+            request_id: self.request_id.clone(),
+            since: self.since,
+            until: self.until,
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! The configuration file's shape, key by key (design: configuration in two types).
+//!
+//! Owns: which keys exist and which must be there. Must never: interpret a value; `settings` does.
+//! Look next: `settings`.
+
+use super::Problem;
+use super::section::{Located, Reader, Section};
+use toml::de::DeTable;
+
+pub(super) type Text = Option<Located<String>>;
+pub(super) type Texts = Option<Located<Vec<Located<String>>>>;
+
+/// The whole file. Text that is missing although required was reported when it was read.
+pub(super) struct Raw<'t> {
+    pub(super) listen: Listen,
+    pub(super) operations: Operations,
+    pub(super) base_url: Text,
+    pub(super) upstream: Upstream,
+    pub(super) issuers: Vec<Issuer>,
+    pub(super) session: Session,
+    pub(super) policies: Text,
+    pub(super) audit: Audit,
+    pub(super) reader: Reader<'t>,
+}
+
+pub(super) struct Listen {
+    pub(super) address: Text,
+    pub(super) certificate: Text,
+    pub(super) private_key: Text,
+    pub(super) client_ca: Text,
+}
+
+pub(super) struct Operations {
+    pub(super) address: Text,
+    pub(super) certificate: Text,
+    pub(super) private_key: Text,
+}
+
+pub(super) struct Upstream {
+    pub(super) base_url: Text,
+    pub(super) ca: Text,
+    pub(super) bearer_token_file: Text,
+    pub(super) client_certificate: Text,
+    pub(super) private_key: Text,
+    pub(super) timeout: Text,
+}
+
+pub(super) struct Issuer {
+    pub(super) offset: usize,
+    pub(super) url: Text,
+    pub(super) audience: Text,
+    pub(super) jwks_uri: Text,
+    pub(super) ca: Text,
+    pub(super) algorithms: Texts,
+    pub(super) roles_claim: Text,
+    pub(super) roles: Vec<(String, String)>,
+    pub(super) purpose_claim: Text,
+    pub(super) mfa: Mfa,
+}
+
+pub(super) struct Mfa {
+    pub(super) offset: usize,
+    pub(super) present: bool,
+    pub(super) amr: Texts,
+    pub(super) acr: Texts,
+    pub(super) max_age: Text,
+}
+
+pub(super) struct Session {
+    pub(super) idle_timeout: Text,
+    pub(super) absolute_timeout: Text,
+}
+
+pub(super) struct Audit {
+    pub(super) directory: Text,
+    pub(super) signing_key: Text,
+    pub(super) encryption_key: Text,
+}
+
+/// Reads the file's shape; `None` only when it is not TOML at all.
+pub(super) fn read<'t>(file: &'t str, text: &'t str) -> (Option<Raw<'t>>, Vec<Problem>) {
+    let document = match DeTable::parse(text) {
+        Ok(document) => document,
+        Err(error) => {
+            let offset = error.span().map_or(0, |span| span.start);
+            let message = error.message().lines().next().unwrap_or_default().to_lowercase();
+            return (None, vec![Problem::at(file, text, offset, message)]);
+        }
+    };
+    let mut reader = Reader::new(file, text);
+    let mut root = Section::root(&document);
+    let raw = Raw {
+        listen: listen(&mut reader, &mut root),
+        operations: operations(&mut reader, &mut root),
+        base_url: public(&mut reader, &mut root),
+        upstream: upstream(&mut reader, &mut root),
+        issuers: issuers(&mut reader, &mut root),
+        session: session(&mut reader, &mut root),
+        policies: policies(&mut reader, &mut root),
+        audit: audit(&mut reader, &mut root),
+        reader: Reader::new(file, text),
+    };
+    root.finish(&mut reader);
+    (Some(raw), reader.problems)
+}
+
+fn listen(reader: &mut Reader<'_>, root: &mut Section<'_>) -> Listen {
+    let mut section = root.table(reader, "listen", true);
+    let listen = Listen {
+        address: section.required_text(reader, "address"),
+        certificate: section.required_text(reader, "certificate"),
+        private_key: section.required_text(reader, "private_key"),
+        client_ca: section.text(reader, "client_ca"),
+    };
+    section.finish(reader);
+    listen
+}
+
+fn operations(reader: &mut Reader<'_>, root: &mut Section<'_>) -> Operations {
+    let mut section = root.table(reader, "operations", false);
+    let operations = Operations {
+        address: section.text(reader, "address"),
+        certificate: section.text(reader, "certificate"),
+        private_key: section.text(reader, "private_key"),
+    };
+    section.finish(reader);
+    operations
+}
+
+fn public(reader: &mut Reader<'_>, root: &mut Section<'_>) -> Text {
+    let mut section = root.table(reader, "public", true);
+    let base_url = section.required_text(reader, "base_url");
+    section.finish(reader);
+    base_url
+}
+
+fn upstream(reader: &mut Reader<'_>, root: &mut Section<'_>) -> Upstream {
+    let mut section = root.table(reader, "upstream", true);
+    let upstream = Upstream {
+        base_url: section.required_text(reader, "base_url"),
+        ca: section.text(reader, "ca"),
+        bearer_token_file: section.text(reader, "bearer_token_file"),
+        client_certificate: section.text(reader, "client_certificate"),
+        private_key: section.text(reader, "private_key"),
+        timeout: section.text(reader, "timeout"),
+    };
+    section.finish(reader);
+    upstream
+}
+
+fn issuers(reader: &mut Reader<'_>, root: &mut Section<'_>) -> Vec<Issuer> {
+    let sections = root.tables(reader, "issuer");
+    if sections.is_empty() {
+        reader.report(0, "at least one `[[issuer]]` is needed: nobody could be authenticated".to_owned());
+    }
+    sections.into_iter().map(|section| issuer(reader, section)).collect()
+}
+
+fn issuer(reader: &mut Reader<'_>, mut section: Section<'_>) -> Issuer {
+    let issuer = Issuer {
+        offset: section.offset(),
+        url: section.required_text(reader, "url"),
+        audience: section.required_text(reader, "audience"),
+        jwks_uri: section.text(reader, "jwks_uri"),
+        ca: section.text(reader, "ca"),
+        algorithms: section.texts(reader, "algorithms"),
+        roles_claim: section.text(reader, "roles_claim"),
+        roles: section.renames(reader, "roles"),
+        purpose_claim: section.text(reader, "purpose_claim"),
+        mfa: mfa(reader, &mut section),
+    };
+    section.finish(reader);
+    issuer
+}
+
+fn mfa(reader: &mut Reader<'_>, issuer: &mut Section<'_>) -> Mfa {
+    let mut section = issuer.table(reader, "mfa", true);
+    let mfa = Mfa {
+        offset: section.offset(),
+        present: section.is_present(),
+        amr: section.texts(reader, "amr"),
+        acr: section.texts(reader, "acr"),
+        max_age: section.text(reader, "max_age"),
+    };
+    section.finish(reader);
+    mfa
+}
+
+fn session(reader: &mut Reader<'_>, root: &mut Section<'_>) -> Session {
+    let mut section = root.table(reader, "session", false);
+    let session = Session {
+        idle_timeout: section.text(reader, "idle_timeout"),
+        absolute_timeout: section.text(reader, "absolute_timeout"),
+    };
+    section.finish(reader);
+    session
+}
+
+fn policies(reader: &mut Reader<'_>, root: &mut Section<'_>) -> Text {
+    let mut section = root.table(reader, "policies", true);
+    let directory = section.required_text(reader, "directory");
+    section.finish(reader);
+    directory
+}
+
+fn audit(reader: &mut Reader<'_>, root: &mut Section<'_>) -> Audit {
+    let mut section = root.table(reader, "audit", true);
+    let audit = Audit {
+        directory: section.required_text(reader, "directory"),
+        signing_key: section.required_text(reader, "signing_key"),
+        encryption_key: section.required_text(reader, "encryption_key"),
+    };
+    section.finish(reader);
+    audit
+}

@@ -1,0 +1,253 @@
+//! The kinds of audit record.
+//!
+//! Owns: what a record says. Must never: hold element values, tokens, or anything that is not bounded when
+//! it is encoded. These types are plain data: the evidence is the journal's receipt, not the draft.
+//! Look next: `wire` for the bytes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+/// One audit record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// A release or a refusal; written before the answer leaves.
+    Decision(Box<Decision>),
+    /// How a released answer or a write ended.
+    Outcome(Outcome),
+    /// Something that happened to the gateway or to the trail itself.
+    Control(Control),
+}
+
+impl Record {
+    /// The request this record belongs to; control records have none.
+    #[must_use]
+    pub fn request_id(&self) -> Option<&str> {
+        match self {
+            Self::Decision(decision) => Some(&decision.request_id),
+            Self::Outcome(outcome) => Some(&outcome.request_id),
+            Self::Control(_) => None,
+        }
+    }
+
+    /// When it happened, by the gateway's clock. The order of events is the order of entries, not of times.
+    #[must_use]
+    pub fn time(&self) -> Timestamp {
+        match self {
+            Self::Decision(decision) => decision.time,
+            Self::Outcome(outcome) => outcome.time,
+            Self::Control(control) => control.time,
+        }
+    }
+}
+
+/// Whether something was let out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Released, in full or in part.
+    Permit,
+    /// Refused; nothing left.
+    Refuse,
+}
+
+impl Verdict {
+    /// `permit` or `refuse`.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Permit => "permit",
+            Self::Refuse => "refuse",
+        }
+    }
+}
+
+/// Who asked, as far as it was established.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Caller {
+    /// The token's `iss`.
+    pub issuer: String,
+    /// The token's `sub`.
+    pub subject: String,
+    /// The session (`sid`, else `jti`, else the token's hash).
+    pub session: String,
+    /// A hash of the token, never the token.
+    pub token_hash: String,
+    /// The client that asked on the person's behalf.
+    pub application: Option<String>,
+    /// Roles after renaming.
+    pub roles: Vec<String>,
+}
+
+/// One request's decision: a release, written before it happens, or a refusal.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// When it was decided.
+    pub time: Timestamp,
+    /// The id of the request, as in `X-Request-Id`.
+    pub request_id: String,
+    /// Who asked; `None` when that was not established.
+    pub caller: Option<Caller>,
+    /// Purposes of use that were in force.
+    pub purposes: Vec<String>,
+    /// The address the request came from.
+    pub source: Option<String>,
+    /// FHIR's code of the interaction (`read`, `search-type`, …), or `unknown`.
+    pub interaction: String,
+    /// What was asked, canonically: method, type, id or parameters. May hold PHI: entries are encrypted.
+    pub request: String,
+    /// Permit or refuse.
+    pub verdict: Verdict,
+    /// The refusal code, for refusals.
+    pub reason: Option<String>,
+    /// Ids of the policies that decided.
+    pub policies: Vec<String>,
+    /// The hash of the policy set in force.
+    pub policy_set: Option<String>,
+    /// What is released, one item a FHIR record.
+    pub released: Vec<Released>,
+    /// FHIR records withheld whole from this answer.
+    pub withheld: u64,
+    /// The HTTP status of the answer.
+    pub status: u16,
+}
+
+impl Decision {
+    /// A decision about a request of which nothing more is known yet: fill in the rest.
+    #[must_use]
+    pub fn new(time: Timestamp, request_id: String, verdict: Verdict) -> Self {
+        Self {
+            time,
+            request_id,
+            caller: None,
+            purposes: Vec::new(),
+            source: None,
+            interaction: "unknown".to_owned(),
+            request: String::new(),
+            verdict,
+            reason: None,
+            policies: Vec::new(),
+            policy_set: None,
+            released: Vec::new(),
+            withheld: 0,
+            status: 0,
+        }
+    }
+}
+
+/// Shows no request line and no released record: both are patient data.
+impl fmt::Debug for Decision {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Decision")
+            .field("request_id", &self.request_id)
+            .field("interaction", &self.interaction)
+            .field("verdict", &self.verdict)
+            .field("reason", &self.reason)
+            .field("released", &self.released.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// One FHIR record that is released.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Released {
+    /// `Type/id`.
+    pub reference: String,
+    /// Its version, when it has one.
+    pub version: Option<String>,
+    /// Logical ids of the patients whose record it is.
+    pub patients: BTreeSet<String>,
+    /// The element paths that are kept (minimal list). Shared, since one answer has few different masks.
+    pub mask: Arc<Vec<String>>,
+}
+
+/// Shows nothing that names a patient.
+impl fmt::Debug for Released {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Released").field("mask", &self.mask).finish_non_exhaustive()
+    }
+}
+
+/// How an answer, or a write, ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// All of it was handed to the client's connection.
+    Complete,
+    /// The connection ended first.
+    CutOff,
+    /// It failed on our side or upstream; what was recorded as released may not have left.
+    Failed,
+    /// It is not known how it ended, such as a write whose answer never came.
+    Unknown,
+}
+
+impl Ending {
+    /// `complete`, `cut-off`, `failed` or `unknown`.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::CutOff => "cut-off",
+            Self::Failed => "failed",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// The end of an answer or a write; belongs to the decision with the same request id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// When it ended.
+    pub time: Timestamp,
+    /// The request whose answer this was.
+    pub request_id: String,
+    /// How it ended.
+    pub ending: Ending,
+    /// Body bytes handed to the client's connection, when known.
+    pub sent_bytes: Option<u64>,
+}
+
+/// What happened to the gateway or the trail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The trail was created.
+    Created,
+    /// The gateway started.
+    Started,
+    /// The gateway stopped in order.
+    Stopped,
+    /// A policy set came into force.
+    PoliciesLoaded,
+    /// A policy set was offered and rejected; the one before stays in force.
+    PoliciesRejected,
+}
+
+impl Event {
+    /// Every event.
+    pub const ALL: [Self; 5] =
+        [Self::Created, Self::Started, Self::Stopped, Self::PoliciesLoaded, Self::PoliciesRejected];
+
+    /// The event's code, such as `policies-loaded`.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Started => "started",
+            Self::Stopped => "stopped",
+            Self::PoliciesLoaded => "policies-loaded",
+            Self::PoliciesRejected => "policies-rejected",
+        }
+    }
+}
+
+/// A control record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Control {
+    /// When it happened.
+    pub time: Timestamp,
+    /// What happened.
+    pub event: Event,
+    /// Names and values: key ids, the policy set's hash, the program's version. Never a secret.
+    pub details: BTreeMap<String, String>,
+}

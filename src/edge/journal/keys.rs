@@ -1,0 +1,141 @@
+//! The trail's keys.
+//!
+//! Owns: reading the signing and the encryption key, and making them for `audit init`.
+//! Must never: print or return key material; overwrite a key file.
+//! Look next: `entry` and `domain::ledger`, which use them.
+
+use std::fmt;
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::rand;
+use aws_lc_rs::signature::Ed25519KeyPair;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rustls_pki_types::PrivatePkcs8KeyDer;
+use rustls_pki_types::pem::PemObject as _;
+
+use super::Settings;
+use super::entry::Cipher;
+use crate::domain::ledger::LogSigner;
+
+/// Both keys, ready for use.
+#[derive(Debug)]
+pub struct Keys {
+    pub(super) signer: LogSigner,
+    pub(super) cipher: Cipher,
+}
+
+/// Why a key could not be used. Names the file, never its content.
+#[derive(Debug)]
+pub enum KeyError {
+    /// The file could not be read or written.
+    File(PathBuf, io::Error),
+    /// Not an Ed25519 private key in PKCS#8 PEM.
+    Signing(PathBuf),
+    /// Not 32 bytes in base64.
+    Encryption(PathBuf),
+    /// The random number generator failed.
+    Random,
+}
+
+impl fmt::Display for KeyError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path, error) => write!(out, "key file `{}`: {error}", path.display()),
+            Self::Signing(path) => {
+                write!(out, "`{}` is not an Ed25519 private key in PKCS#8 PEM", path.display())
+            }
+            Self::Encryption(path) => write!(out, "`{}` is not 32 bytes in base64", path.display()),
+            Self::Random => out.write_str("random number generator failed"),
+        }
+    }
+}
+
+impl std::error::Error for KeyError {}
+
+impl Keys {
+    /// Reads both key files.
+    ///
+    /// # Errors
+    /// [`KeyError`] names the file that cannot be used.
+    pub fn load(settings: &Settings) -> Result<Self, KeyError> {
+        let signer = signing_key(&settings.signing_key)?;
+        let cipher = encryption_key(&settings.encryption_key)?;
+        Ok(Self { signer, cipher })
+    }
+
+    /// The encryption key's id as hexadecimal: safe to print.
+    #[must_use]
+    pub fn encryption_key_id(&self) -> String {
+        self.cipher.id().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, KeyError> {
+    fs::read(path).map_err(|error| KeyError::File(path.to_owned(), error))
+}
+
+fn signing_key(path: &Path) -> Result<LogSigner, KeyError> {
+    let wrong = || KeyError::Signing(path.to_owned());
+    let der = PrivatePkcs8KeyDer::from_pem_slice(&read(path)?).map_err(|_| wrong())?;
+    // OpenSSL writes version 1, without the public key; it is derived then.
+    let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(der.secret_pkcs8_der()).map_err(|_| wrong())?;
+    LogSigner::new(pair).ok_or_else(wrong)
+}
+
+fn encryption_key(path: &Path) -> Result<Cipher, KeyError> {
+    let wrong = || KeyError::Encryption(path.to_owned());
+    let text = String::from_utf8(read(path)?).map_err(|_| wrong())?;
+    let bytes = STANDARD.decode(text.trim()).map_err(|_| wrong())?;
+    let key: [u8; 32] = bytes.try_into().map_err(|_| wrong())?;
+    Cipher::new(&key).ok_or_else(wrong)
+}
+
+/// Which key files [`generate_missing`] made.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct KeysMade {
+    /// The signing key file was made.
+    pub signing: bool,
+    /// The encryption key file was made.
+    pub encryption: bool,
+}
+
+/// Makes the key files that do not exist, readable by their owner only; leaves the others as they are.
+///
+/// # Errors
+/// When a file cannot be written or no random numbers can be had.
+pub fn generate_missing(settings: &Settings) -> Result<KeysMade, KeyError> {
+    let mut made = KeysMade::default();
+    if !settings.signing_key.exists() {
+        let pair = Ed25519KeyPair::generate().map_err(|_| KeyError::Random)?;
+        let der = pair.to_pkcs8v1().map_err(|_| KeyError::Random)?;
+        let pem = format!(
+            "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
+            STANDARD.encode(der.as_ref())
+        );
+        write_secret(&settings.signing_key, &pem)?;
+        made.signing = true;
+    }
+    if !settings.encryption_key.exists() {
+        let mut key = [0; 32];
+        rand::fill(&mut key).map_err(|_| KeyError::Random)?;
+        write_secret(&settings.encryption_key, &format!("{}\n", STANDARD.encode(key)))?;
+        made.encryption = true;
+    }
+    Ok(made)
+}
+
+fn write_secret(path: &Path, text: &str) -> Result<(), KeyError> {
+    let write = || {
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()
+    };
+    write().map_err(|error| KeyError::File(path.to_owned(), error))
+}

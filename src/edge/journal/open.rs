@@ -1,0 +1,281 @@
+//! Creating a trail, and opening one after whatever happened to it.
+//!
+//! Owns: the lock, recovery of the right edge, and starting the threads.
+//! Must never: create anything when opening; drop bytes that an answer depended on.
+//! Look next: `writer`, whose header says what a crash leaves.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
+use std::thread;
+
+use aws_lc_rs::rand;
+use jiff::Timestamp;
+
+use super::inspect::{Finding, Inspection, Request, Resume, inspect};
+use super::keys::{KeyError, Keys};
+use super::layout::{
+    CHECKPOINT, LOCK, PUBLISHED, SEGMENTS, make_directory, replace, segment_path, sync_directory,
+};
+use super::publisher::Publisher;
+use super::writer::{Held, Writer, new_segment};
+use super::{JournalError, Message, Settings, State};
+use crate::domain::audit::{self, Control, Event, Record};
+use crate::domain::ledger::{Checkpoint, Frontier, Hash, leaf_hash, sign};
+
+/// Why a trail was not opened or created.
+#[derive(Debug)]
+pub enum OpenError {
+    /// The directory does not exist.
+    Missing(PathBuf),
+    /// The directory exists and is not empty.
+    NotEmpty(PathBuf),
+    /// Another process holds the lock.
+    InUse(PathBuf),
+    /// A key cannot be used.
+    Key(KeyError),
+    /// The trail does not verify: what was found first, and how much more.
+    Damaged(Finding, usize),
+    /// Reading or writing failed.
+    File(PathBuf, io::Error),
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing(path) => write!(
+                out,
+                "there is no audit trail in `{}`; `chartgate audit init` makes one",
+                path.display()
+            ),
+            Self::NotEmpty(path) => write!(out, "`{}` exists and is not empty", path.display()),
+            Self::InUse(path) => write!(out, "the audit trail `{}` is in use", path.display()),
+            Self::Key(error) => fmt::Display::fmt(error, out),
+            Self::Damaged(finding, 0) => write!(out, "the audit trail does not verify: {finding}"),
+            Self::Damaged(finding, more) => {
+                write!(out, "the audit trail does not verify: {finding} (and {more} more)")
+            }
+            Self::File(path, error) => write!(out, "audit directory `{}`: {error}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+impl From<KeyError> for OpenError {
+    fn from(error: KeyError) -> Self {
+        Self::Key(error)
+    }
+}
+
+/// Makes the audit directory with a first control record. The keys must exist.
+///
+/// # Errors
+/// [`OpenError::NotEmpty`] when there is something in the directory already.
+pub fn create(settings: &Settings, time: Timestamp) -> Result<(), OpenError> {
+    let keys = Keys::load(settings)?;
+    let directory = &settings.directory;
+    let fault = |error: io::Error| OpenError::File(directory.clone(), error);
+    match fs::read_dir(directory) {
+        Ok(mut entries) => {
+            if entries.next().is_some() {
+                return Err(OpenError::NotEmpty(directory.clone()));
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            make_directory(directory).map_err(fault)?;
+        }
+        Err(error) => return Err(fault(error)),
+    }
+    fill(directory, &keys, time).map_err(fault)
+}
+
+/// Writes a log of one entry. The checkpoint comes last: without it nothing opens or verifies.
+fn fill(directory: &Path, keys: &Keys, time: Timestamp) -> io::Result<()> {
+    let mut name = [0; 16];
+    rand::fill(&mut name).map_err(io::Error::other)?;
+    let origin = name.iter().fold("chartgate/".to_owned(), |name, byte| format!("{name}{byte:02x}"));
+    make_directory(&directory.join(SEGMENTS))?;
+    let parts = audit::encode(&created(&origin, keys, time)).map_err(io::Error::other)?;
+    let mut frontier = Frontier::default();
+    let mut entries = Vec::new();
+    for part in &parts {
+        let entry = keys.cipher.seal(&origin, frontier.size(), part).map_err(io::Error::other)?;
+        frontier.push(leaf_hash(&entry));
+        entries.push(entry);
+    }
+    let note = |size, root| {
+        let checkpoint = Checkpoint { origin: origin.clone(), size, root };
+        sign(&keys.signer, &checkpoint).map_err(io::Error::other)
+    };
+    let first = note(frontier.size(), frontier.root())?;
+    let frame = super::frame::write(0, &entries, &first).map_err(io::Error::other)?;
+    let segment = new_segment(directory, 0)?;
+    io::Write::write_all(&mut &segment.file, &frame)?;
+    segment.file.sync_all()?;
+    // No tiles yet: what is published is the empty tree. Opening brings the tiles up to date.
+    replace(&directory.join(PUBLISHED), &note(0, Hash::of(&[]))?)?;
+    replace(&directory.join(CHECKPOINT), &first)?;
+    sync_directory(directory)?;
+    directory.parent().filter(|parent| !parent.as_os_str().is_empty()).map_or(Ok(()), sync_directory)
+}
+
+fn created(origin: &str, keys: &Keys, time: Timestamp) -> Record {
+    let details = BTreeMap::from([
+        ("origin".to_owned(), origin.to_owned()),
+        ("signingKey".to_owned(), keys.signer.key().verifier(origin)),
+        ("encryptionKeyId".to_owned(), keys.encryption_key_id()),
+        ("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+    ]);
+    Record::Control(Control { time, event: Event::Created, details })
+}
+
+/// Opens the trail and starts its threads.
+pub(super) fn start(
+    settings: &Settings,
+    queue: mpsc::Receiver<Message>,
+    state: Arc<State>,
+) -> Result<(), OpenError> {
+    let directory = settings.directory.clone();
+    if !directory.is_dir() {
+        return Err(OpenError::Missing(directory));
+    }
+    let keys = Keys::load(settings)?;
+    let fault = |error: io::Error| OpenError::File(settings.directory.clone(), error);
+    // A trail that was never made gets no lock file either: nothing is created by opening.
+    if !directory.join(CHECKPOINT).exists() && !directory.join(SEGMENTS).exists() {
+        return Err(OpenError::Missing(directory));
+    }
+    let lock = take_lock(&directory)?;
+    let found = inspect(&directory, &keys, Request::default()).map_err(fault)?;
+    if let Some((first, more)) = found.findings.split_first() {
+        return Err(OpenError::Damaged(first.clone(), more.len()));
+    }
+    launch(directory, keys, lock, found, queue, state).map_err(fault)
+}
+
+fn take_lock(directory: &Path) -> Result<Held, OpenError> {
+    let path = directory.join(LOCK);
+    let fault = |error: io::Error| OpenError::File(directory.to_owned(), error);
+    let mut options = OpenOptions::new();
+    let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let file = file.map_err(fault)?;
+    match file.try_lock() {
+        Ok(()) => Held::new(path, file).map_err(fault),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(directory.to_owned())),
+        Err(TryLockError::Error(error)) => Err(fault(error)),
+    }
+}
+
+/// Repairs the right edge and starts writer and publisher. Each repair may be repeated: a crash during one
+/// leaves what the next opening repairs again.
+fn launch(
+    directory: PathBuf,
+    keys: Keys,
+    lock: Held,
+    found: Inspection,
+    queue: mpsc::Receiver<Message>,
+    state: Arc<State>,
+) -> io::Result<()> {
+    let Inspection { origin, size, published_size, resume, .. } = found;
+    let (segment_first, segment_bytes) = repair(&directory, &resume)?;
+    let path = directory.join(segment_path(segment_first));
+    let file = OpenOptions::new().append(true).open(&path)?;
+    let segment = Held::new(path, file)?;
+    let path = directory.join(CHECKPOINT);
+    let file = File::open(&path)?;
+    let checkpoint = Held::new(path, file)?;
+    state.size.store(size, Ordering::Relaxed);
+    let publisher = publisher(&directory, &state, &resume, size, published_size);
+    let (news, latest) = mpsc::channel();
+    let publisher =
+        thread::Builder::new().name("audit-publisher".to_owned()).spawn(move || publisher.run(&latest))?;
+    let frontier = resume.frontier;
+    let writer = Writer {
+        directory,
+        origin,
+        keys,
+        state,
+        frontier,
+        lock,
+        checkpoint,
+        segment,
+        segment_first,
+        segment_bytes,
+        news,
+        publisher,
+    };
+    thread::Builder::new().name("audit-writer".to_owned()).spawn(move || writer.run(&queue))?;
+    Ok(())
+}
+
+/// Drops a torn tail and brings `checkpoint` up to the last whole frame. Answers the active segment.
+fn repair(directory: &Path, resume: &Resume) -> io::Result<(u64, u64)> {
+    let missing = || io::Error::other("there is no segment");
+    let &(first, _, bytes) = resume.segments.last().ok_or_else(missing)?;
+    let bytes = u64::try_from(bytes).map_err(io::Error::other)?;
+    if resume.torn_bytes > 0 {
+        let file = OpenOptions::new().write(true).open(directory.join(segment_path(first)))?;
+        file.set_len(bytes)?;
+        file.sync_all()?;
+    }
+    if !resume.is_current {
+        rewrite(&directory.join(segment_path(first)), bytes)?;
+        replace(&directory.join(CHECKPOINT), &resume.note)?;
+        sync_directory(directory)?;
+    }
+    Ok((first, bytes))
+}
+
+/// Writes a segment's bytes again over themselves, and syncs. A whole frame behind the checkpoint may be in the
+/// page cache only, even after an fsync that failed, so syncing what is there could lie; and truncating first
+/// could lose what an earlier process acknowledged.
+fn rewrite(path: &Path, bytes: u64) -> io::Result<()> {
+    let content = fs::read(path)?;
+    let whole = usize::try_from(bytes).ok().and_then(|bytes| content.get(..bytes));
+    let whole = whole.ok_or_else(|| io::Error::other("the segment shrank while it was opened"))?;
+    let mut file = OpenOptions::new().write(true).open(path)?;
+    io::Write::write_all(&mut file, whole)?;
+    file.sync_all()
+}
+
+/// The publisher as it would be had it run all along.
+fn publisher(
+    directory: &Path,
+    state: &Arc<State>,
+    resume: &Resume,
+    size: u64,
+    published_size: u64,
+) -> Publisher {
+    let closed = resume.segments.split_last().map_or(&[][..], |(_, closed)| closed);
+    let mut publisher = Publisher {
+        directory: directory.to_owned(),
+        state: Arc::clone(state),
+        size: published_size / 256 * 256,
+        tiles: resume.tiles.clone(),
+        bundle: Vec::new(),
+        ready: Vec::new(),
+        note: None,
+        waiting_bytes: 0,
+        partial: resume.partial.clone(),
+        closed: closed.iter().map(|(first, end, _)| (*first, *end)).collect::<VecDeque<_>>(),
+    };
+    publisher.take(&resume.entries, resume.note.clone());
+    state.backlog_bytes.store(publisher.waiting_bytes, Ordering::Relaxed);
+    if published_size == size {
+        publisher.note = None;
+    }
+    publisher
+}
+
+/// Failures of opening that a running journal would call out of service.
+impl From<OpenError> for JournalError {
+    fn from(error: OpenError) -> Self {
+        Self::Failed(error.to_string().into())
+    }
+}

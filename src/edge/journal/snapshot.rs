@@ -1,0 +1,206 @@
+//! A consistent view of an audit directory that another process may be writing.
+//!
+//! Owns: the order in which files are read, and reading entries in sequence.
+//! Must never: take the lock; write anything; judge what it reads (`inspect` does).
+//! Look next: `publisher`, whose order of writing this order of reading answers.
+//!
+//! Full tiles never change. All the rest, the right edge, is read at once and read again if `published` was
+//! replaced meanwhile. Inside one reading the order matters: the checkpoint before the segments, so that the
+//! segments hold at least what it covers; the names of tiles before the names of segments, so that no tile
+//! is seen whose entries are not. Segments and partial tiles are removed only after `published` was
+//! replaced, and a file that vanishes between listing and reading means: once more.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::inspect::Finding;
+use super::keys::Keys;
+use super::layout::{CHECKPOINT, PUBLISHED, Place, SEGMENTS, classify, segment_path};
+use super::segments::{Edge, Segment};
+use crate::domain::audit::{Part, decode};
+use crate::domain::ledger::{Tile, TileKind, read_bundle, verify};
+use crate::limits::AUDIT_FILES_MAX;
+
+/// What the directory held at one moment.
+#[derive(Debug, Default)]
+pub(super) struct Snapshot {
+    pub(super) directory: PathBuf,
+    pub(super) checkpoint: Option<Vec<u8>>,
+    pub(super) published: Option<Vec<u8>>,
+    pub(super) segments: Vec<Segment>,
+    /// Every tile by name, full and partial.
+    pub(super) tiles: BTreeSet<Tile>,
+    /// The content of the partial ones.
+    pub(super) partial: Vec<(Tile, Vec<u8>)>,
+    /// Files that have no business here.
+    pub(super) unknown: Vec<String>,
+}
+
+/// How often the right edge is read before giving up, and the pause between.
+const READINGS_MAX: u32 = 400;
+const PAUSE: Duration = Duration::from_millis(10);
+
+impl Snapshot {
+    pub(super) fn take(directory: &Path) -> io::Result<Self> {
+        for _ in 0..READINGS_MAX {
+            match Self::read(directory) {
+                Ok(snapshot) if read_if_there(&directory.join(PUBLISHED))? == snapshot.published => {
+                    return Ok(snapshot);
+                }
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound && directory.is_dir() => {}
+                Err(error) => return Err(error),
+            }
+            std::thread::sleep(PAUSE);
+        }
+        Err(io::Error::other("the directory changed too fast to be read"))
+    }
+
+    fn read(directory: &Path) -> io::Result<Self> {
+        let mut snapshot = Self { directory: directory.to_owned(), ..Self::default() };
+        snapshot.published = read_if_there(&directory.join(PUBLISHED))?;
+        snapshot.checkpoint = read_if_there(&directory.join(CHECKPOINT))?;
+        let mut segments = BTreeSet::new();
+        let mut names = Vec::new();
+        // Tiles first, segments last: see the header.
+        let mut rest: Vec<PathBuf> = Vec::new();
+        for entry in fs::read_dir(directory)? {
+            rest.push(entry?.path());
+        }
+        rest.sort_by_key(|path| path.ends_with(SEGMENTS));
+        for path in rest {
+            list(directory, &path, &mut names)?;
+        }
+        for name in names {
+            match classify(&name) {
+                Place::Checkpoint | Place::Published | Place::NotEvidence => {}
+                Place::Segment(first) => {
+                    segments.insert(first);
+                }
+                Place::Tile(tile) => {
+                    snapshot.tiles.insert(tile);
+                }
+                Place::Unknown => snapshot.unknown.push(name),
+            }
+        }
+        for first in segments {
+            let bytes = fs::read(directory.join(segment_path(first)))?;
+            snapshot.segments.push(Segment { first, bytes });
+        }
+        for tile in snapshot.tiles.iter().filter(|tile| !tile.is_full()) {
+            snapshot.partial.push((*tile, fs::read(directory.join(tile.path()))?));
+        }
+        Ok(snapshot)
+    }
+
+    /// How many full bundles there are without a gap, from the first on.
+    pub(super) fn bundles(&self) -> u64 {
+        let is_there = |index: &u64| self.tiles.contains(&Tile::full(TileKind::Entries, *index));
+        (0..).take_while(is_there).fold(0, |count, _| count + 1)
+    }
+
+    /// The content of a tile.
+    pub(super) fn read_tile(&self, tile: Tile) -> io::Result<Vec<u8>> {
+        fs::read(self.directory.join(tile.path()))
+    }
+}
+
+fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Adds every file below `path` to `names`. What is neither file nor directory gets a name no place has.
+fn list(root: &Path, path: &Path, names: &mut Vec<String>) -> io::Result<()> {
+    let mut open = vec![path.to_owned()];
+    while let Some(path) = open.pop() {
+        let kind = fs::symlink_metadata(&path)?.file_type();
+        if kind.is_dir() {
+            for entry in fs::read_dir(&path)? {
+                open.push(entry?.path());
+            }
+            continue;
+        }
+        let name = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
+        names.push(if kind.is_file() { name } else { format!("{name} (not a regular file)") });
+        if names.len() > AUDIT_FILES_MAX {
+            return Err(io::Error::other("too many files"));
+        }
+    }
+    Ok(())
+}
+
+/// One decrypted entry of a trail.
+#[derive(Debug)]
+pub struct Entry {
+    /// Its index in the log.
+    pub sequence: u64,
+    /// Its content, or what is wrong with it.
+    pub part: Result<Part, Finding>,
+}
+
+/// Reads every entry in sequence, those behind the last checkpoint included. Decrypts, which proves each
+/// entry for itself; does not verify the tree.
+///
+/// # Errors
+/// When the directory cannot be read, or names no log of this key.
+pub fn read_entries(
+    directory: &Path,
+    keys: &Keys,
+    each: &mut dyn FnMut(Entry) -> io::Result<()>,
+) -> Result<(), Finding> {
+    let fault = |place: &str| {
+        let place = place.to_owned();
+        move |error: io::Error| Finding { place, what: error.to_string() }
+    };
+    let snapshot = Snapshot::take(directory).map_err(fault("audit directory"))?;
+    let origin = origin(&snapshot, keys)?;
+    let mut open = |place: &str, sequence: u64, entry: &[u8]| {
+        let part = keys.cipher.open(&origin, sequence, entry).map_err(|error| error.to_string());
+        let part = part.and_then(|part| decode(&part).map_err(|error| error.to_string()));
+        let part = part.map_err(|what| Finding { place: format!("{place}, entry {sequence}"), what });
+        each(Entry { sequence, part }).map_err(fault("output"))
+    };
+    let mut next = 0;
+    for index in 0..snapshot.bundles() {
+        let tile = Tile::full(TileKind::Entries, index);
+        let bytes = snapshot.read_tile(tile).map_err(fault(&tile.path()))?;
+        let entries =
+            read_bundle(&bytes).map_err(|error| Finding { place: tile.path(), what: error.to_string() })?;
+        for entry in entries {
+            open(&tile.path(), next, entry)?;
+            next += 1;
+        }
+    }
+    let edge = Edge::read(&snapshot.segments, keys.signer.key());
+    if edge.start > next {
+        let what = format!("entries from {next} to {} are missing", edge.start);
+        return Err(Finding { place: "tile/entries".to_owned(), what });
+    }
+    for sequence in next..edge.end() {
+        let entry = edge.entry(sequence).unwrap_or_default();
+        open(SEGMENTS, sequence, entry)?;
+    }
+    edge.findings.into_iter().next().map_or(Ok(()), Err)
+}
+
+/// The log's name, from whichever signed note can be read.
+fn origin(snapshot: &Snapshot, keys: &Keys) -> Result<String, Finding> {
+    let notes = [&snapshot.checkpoint, &snapshot.published];
+    let mut read = notes.into_iter().flatten().map(|note| verify(keys.signer.key(), note));
+    let first = read.next();
+    match first {
+        Some(Ok(checkpoint)) => Ok(checkpoint.origin),
+        Some(Err(error)) => match read.next() {
+            Some(Ok(checkpoint)) => Ok(checkpoint.origin),
+            _ => Err(Finding { place: CHECKPOINT.to_owned(), what: error.to_string() }),
+        },
+        None => Err(Finding { place: CHECKPOINT.to_owned(), what: "is missing".to_owned() }),
+    }
+}

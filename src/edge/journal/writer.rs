@@ -1,0 +1,253 @@
+//! The writer: one thread, one group commit after the other.
+//!
+//! Owns: the active segment, the file `checkpoint`, and the only place where receipts are made.
+//! Must never: acknowledge before the sync; try a failed write again (a failed fsync may have dropped pages: a
+//! second one would lie); go on when the files under it were touched.
+//! Look next: `publisher` for the tiles, `open` for recovery.
+//!
+//! One commit, and what a crash leaves after each step:
+//!
+//! 1. The frame (entries, and the signed checkpoint over the log with them) is appended to the segment. Crash:
+//!    a torn frame, or a whole one. Nobody was answered. Recovery drops a torn one and keeps a whole one, which
+//!    then is the record of a release that did not happen: too much evidence is no harm.
+//! 2. The segment is synced. From here on the records survive everything.
+//! 3. The checkpoint is written beside its name and synced, so that no crash can leave an empty checkpoint.
+//! 4. Lock, segment and checkpoint are looked up by name: they must still be the files we hold.
+//! 5. The checkpoint is renamed into place. The directory is not synced: after a kill the new name is there
+//!    (so a cut tail is found by its size), after a power cut it may be the one before, and recovery takes the
+//!    newer checkpoint from the frame, which is synced and signed. So acknowledging depends on step 2 alone.
+//! 6. Everyone in the batch is answered.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::keys::Keys;
+use super::layout::{CHECKPOINT, SEGMENTS, create_file, segment_path, stage, staged, sync_directory};
+use super::publisher::{News, bytes_of};
+use super::{Append, JournalError, Message, Receipt, State, frame};
+use crate::domain::ledger::{Checkpoint, Frontier, leaf_hash, sign};
+use crate::limits::{COMMIT_BYTES_MAX, PUBLISH_BACKLOG_BYTES_MAX, SEGMENT_BYTES_MAX};
+
+/// A file we hold and the name it must have.
+pub(super) struct Held {
+    path: PathBuf,
+    pub(super) file: File,
+    mode: u32,
+}
+
+impl Held {
+    pub(super) fn new(path: PathBuf, file: File) -> io::Result<Self> {
+        let mode = file.metadata()?.mode();
+        Ok(Self { path, file, mode })
+    }
+
+    /// Whether the name still leads to this file, with this length and unchanged permissions.
+    fn check(&self, length: Option<u64>) -> io::Result<()> {
+        let (held, named) = (self.file.metadata()?, fs::symlink_metadata(&self.path)?);
+        let is_same = (held.dev(), held.ino()) == (named.dev(), named.ino());
+        let is_whole = length.is_none_or(|length| named.len() == length);
+        if is_same && is_whole && named.mode() == self.mode {
+            return Ok(());
+        }
+        Err(io::Error::other(format!("`{}` was changed by someone else", self.path.display())))
+    }
+}
+
+/// The writer's state.
+pub(super) struct Writer {
+    pub(super) directory: PathBuf,
+    pub(super) origin: String,
+    pub(super) keys: Keys,
+    pub(super) state: Arc<State>,
+    pub(super) frontier: Frontier,
+    pub(super) lock: Held,
+    pub(super) checkpoint: Held,
+    pub(super) segment: Held,
+    pub(super) segment_first: u64,
+    pub(super) segment_bytes: u64,
+    pub(super) news: Sender<News>,
+    pub(super) publisher: JoinHandle<()>,
+}
+
+/// How often the files are looked at when nothing is written.
+const LOOK: Duration = Duration::from_secs(1);
+
+impl Writer {
+    /// Runs until it is told to close or every handle is gone.
+    pub(super) fn run(mut self, queue: &Receiver<Message>) {
+        let mut closing = None;
+        while closing.is_none() {
+            match queue.recv_timeout(LOOK) {
+                Ok(Message::Append(first)) => {
+                    let (batch, close) = gather(first, queue);
+                    closing = close;
+                    self.commit_or_fail(batch);
+                }
+                Ok(Message::Close(done)) => closing = Some(done),
+                Err(RecvTimeoutError::Timeout) => self.look(),
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        let Self { news, publisher, lock, .. } = self;
+        drop(news);
+        let _panicked = publisher.join();
+        drop(lock);
+        if let Some(done) = closing {
+            let _nobody_waits = done.send(());
+        }
+    }
+
+    /// Notices what was done to the files while nothing was written, so that readiness tells.
+    fn look(&self) {
+        if let Err(error) = self.check_files() {
+            self.state.fail(failure("audit directory", &error));
+        }
+    }
+
+    fn commit_or_fail(&mut self, batch: Vec<Append>) {
+        if self.state.failure.get().is_none()
+            && let Err(error) = self.commit(&batch)
+        {
+            self.state.fail(failure("commit", &error));
+        }
+        let failure = self.state.failure.get();
+        let mut sequence = self.frontier.size();
+        for append in batch.iter().rev() {
+            sequence = sequence.saturating_sub(append.parts.len() as u64);
+        }
+        for append in batch {
+            let receipt = failure.map_or(Ok(Receipt { sequence }), |failure| Err(failure.clone()));
+            sequence = sequence.saturating_add(append.parts.len() as u64);
+            if let Some(done) = append.done {
+                // The one who asked may have left: the record stands all the same.
+                let _left = done.send(receipt);
+            }
+            drop(append.room);
+        }
+    }
+
+    fn commit(&mut self, batch: &[Append]) -> io::Result<()> {
+        let begin = Instant::now();
+        let first = self.frontier.size();
+        let entries = self.seal(batch)?;
+        let checkpoint = Checkpoint {
+            origin: self.origin.clone(),
+            size: self.frontier.size(),
+            root: self.frontier.root(),
+        };
+        let note = sign(&self.keys.signer, &checkpoint).map_err(io::Error::other)?;
+        let frame = frame::write(first, &entries, &note).map_err(io::Error::other)?;
+        self.segment.file.write_all(&frame)?;
+        self.segment.file.sync_data()?;
+        self.segment_bytes += bytes_of(&frame);
+        self.publish_checkpoint(&note)?;
+        self.count(&entries, begin);
+        self.tell(News::Committed { entries, note })?;
+        if self.segment_bytes > SEGMENT_BYTES_MAX { self.rotate() } else { Ok(()) }
+    }
+
+    /// Encrypts every part for its place, and adds it to the tree.
+    fn seal(&mut self, batch: &[Append]) -> io::Result<Vec<Vec<u8>>> {
+        let mut entries = Vec::new();
+        for part in batch.iter().flat_map(|append| &append.parts) {
+            let index = self.frontier.size();
+            let entry = self.keys.cipher.seal(&self.origin, index, part).map_err(io::Error::other)?;
+            self.frontier.push(leaf_hash(&entry));
+            entries.push(entry);
+        }
+        Ok(entries)
+    }
+
+    fn publish_checkpoint(&mut self, note: &[u8]) -> io::Result<()> {
+        let path = self.directory.join(CHECKPOINT);
+        let file = stage(&path, note)?;
+        self.check_files()?;
+        fs::rename(staged(&path), &path)?;
+        self.checkpoint = Held::new(path, file)?;
+        Ok(())
+    }
+
+    fn check_files(&self) -> io::Result<()> {
+        self.lock.check(None)?;
+        self.segment.check(Some(self.segment_bytes))?;
+        let length = self.checkpoint.file.metadata()?.len();
+        self.checkpoint.check(Some(length))
+    }
+
+    fn count(&self, entries: &[Vec<u8>], begin: Instant) {
+        let state = &self.state;
+        state.size.store(self.frontier.size(), Ordering::Relaxed);
+        state.entries.fetch_add(entries.len() as u64, Ordering::Relaxed);
+        state.commits.fetch_add(1, Ordering::Relaxed);
+        let micros = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
+        state.last_commit_micros.store(micros, Ordering::Relaxed);
+        let bytes: u64 = entries.iter().map(|entry| bytes_of(entry)).sum();
+        state.backlog_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Hands news to the publisher; waits while it is too far behind, so that memory stays bounded.
+    fn tell(&self, news: News) -> io::Result<()> {
+        while self.state.backlog_bytes.load(Ordering::Relaxed) > PUBLISH_BACKLOG_BYTES_MAX {
+            if self.state.failure.get().is_some() {
+                return Err(io::Error::other("the publisher failed"));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.news.send(news).map_err(|_| io::Error::other("the publisher is gone"))
+    }
+
+    /// Closes the segment and begins the next one.
+    fn rotate(&mut self) -> io::Result<()> {
+        let end = self.frontier.size();
+        let next = new_segment(&self.directory, end)?;
+        let first = std::mem::replace(&mut self.segment_first, end);
+        self.segment = next;
+        self.segment_bytes = 0;
+        self.tell(News::Closed { first, end })
+    }
+}
+
+/// A new, empty segment whose name lasts.
+pub(super) fn new_segment(directory: &Path, first: u64) -> io::Result<Held> {
+    let path = directory.join(segment_path(first));
+    let file = create_file(&path)?;
+    sync_directory(&directory.join(SEGMENTS))?;
+    Held::new(path, file)
+}
+
+/// Everything that is waiting, up to the bound of one commit. The close request, if one came.
+fn gather(first: Append, queue: &Receiver<Message>) -> (Vec<Append>, Option<oneshot::Sender<()>>) {
+    let size = |append: &Append| append.parts.iter().map(Vec::len).sum::<usize>();
+    let mut bytes = size(&first);
+    let mut batch = vec![first];
+    while bytes < COMMIT_BYTES_MAX {
+        match queue.try_recv() {
+            Ok(Message::Append(append)) => {
+                bytes += size(&append);
+                batch.push(append);
+            }
+            Ok(Message::Close(done)) => return (batch, Some(done)),
+            Err(_) => break,
+        }
+    }
+    (batch, None)
+}
+
+/// What callers are told after `error`: a full disk is told apart.
+pub(super) fn failure(place: &str, error: &io::Error) -> JournalError {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            JournalError::DiskFull
+        }
+        _ => JournalError::Failed(format!("{place}: {error}").into()),
+    }
+}

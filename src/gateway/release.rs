@@ -1,0 +1,220 @@
+//! What of the EMR's answer may leave: each record decided on its full content, then filtered.
+//!
+//! Owns: the way from an answer's bytes to the bytes and the list that the trail will hold.
+//! Must never: pass a byte on that the filter did not emit, or let the envelope of a Bundle through: it is
+//! built anew from what is visible (T-059).
+//! Look next: `domain::filter`, which reads and emits; `domain::access`, which decides.
+
+use super::refusal::Refusal;
+use crate::domain::access::{Disclosure, Permit};
+use crate::domain::audit;
+use crate::domain::fhir::facts::Facts;
+use crate::domain::fhir::r4::ElementPath;
+use crate::domain::filter::{self, Bases, Document, References, Verdict};
+use crate::domain::narrow::Expected;
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// What leaves, and what the trail says about it.
+#[derive(Default)]
+pub(super) struct Release {
+    pub(super) body: Vec<u8>,
+    pub(super) records: Vec<audit::Released>,
+    pub(super) withheld: u64,
+    pub(super) policies: BTreeSet<String>,
+    /// `meta.versionId` and `meta.lastUpdated` of a single record, where they are disclosed.
+    pub(super) version: Option<String>,
+    pub(super) last_updated: Option<String>,
+    /// A policy could not be evaluated for a record: somebody should look.
+    pub(super) alarm: bool,
+}
+
+/// The EMR's answer, read and decided, before anything of it is emitted.
+struct Judged<'a> {
+    document: Document<'a>,
+    decided: Vec<Option<Disclosure>>,
+    references: References,
+    bases: Bases<'a>,
+}
+
+impl<'a> Judged<'a> {
+    fn judge(
+        body: &'a [u8],
+        bases: Bases<'a>,
+        permit: &Permit,
+        release: &mut Release,
+    ) -> Result<Self, Refusal> {
+        let document = filter::parse(body, &bases).map_err(|fault| {
+            tracing::warn!(%fault, "the upstream answer is unsound");
+            Refusal::AnswerUnsound
+        })?;
+        let records = document.records();
+        let mut decided = Vec::with_capacity(records.len());
+        for record in records {
+            let container = record.container.and_then(|index| records.get(index)).map(|outer| &outer.facts);
+            decided.push(match permit.record(&record.facts, container) {
+                Ok(disclosure) => Some(disclosure),
+                Err(denial) => {
+                    release.alarm |= denial.is_alarm();
+                    None
+                }
+            });
+        }
+        let references = References {
+            hide_display: permit.hidden_names().clone(),
+            hide_identifier: permit.hidden_identifiers().clone(),
+        };
+        Ok(Self { document, decided, references, bases })
+    }
+
+    fn facts(&self, index: usize) -> Option<&Facts> {
+        self.document.records().get(index).map(|record| &record.facts)
+    }
+
+    /// Emits one record into `release`, with what it contains; `false` when it is withheld.
+    fn emit(&self, index: usize, release: &mut Release) -> bool {
+        let verdicts: Vec<Verdict<'_>> = self
+            .decided
+            .iter()
+            .map(|decided| decided.as_ref().map_or(Verdict::Withhold, |d| Verdict::Release(d.mask())))
+            .collect();
+        let emitted = self.document.emit(index, &verdicts, &self.references, &self.bases, &mut release.body);
+        if emitted.is_err() {
+            release.withheld += 1;
+            return false;
+        }
+        self.note(index, release);
+        true
+    }
+
+    /// Lists a released record, and those inside it, for the trail.
+    fn note(&self, index: usize, release: &mut Release) {
+        for (at, record) in self.document.records().iter().enumerate() {
+            let inside = at == index || self.is_inside(at, index);
+            let Some(disclosure) = self.decided.get(at).and_then(Option::as_ref).filter(|_| inside) else {
+                continue;
+            };
+            release.policies.extend(disclosure.policies().iter().cloned());
+            release.records.push(audit::Released {
+                reference: self.reference(at),
+                version: record.facts.version.clone(),
+                patients: record.facts.patients.clone(),
+                mask: Arc::new(disclosure.mask().kept()),
+            });
+        }
+    }
+
+    fn is_inside(&self, at: usize, outer: usize) -> bool {
+        let mut container = self.document.records().get(at).and_then(|record| record.container);
+        while let Some(index) = container {
+            if index == outer {
+                return true;
+            }
+            container = self.document.records().get(index).and_then(|record| record.container);
+        }
+        false
+    }
+
+    /// `Type/id`; for a contained record the containing one's, then `#id`.
+    fn reference(&self, index: usize) -> String {
+        let Some(record) = self.document.records().get(index) else { return String::new() };
+        let id = record.facts.id.as_deref().unwrap_or("");
+        match record.container {
+            Some(outer) => format!("{}#{id}", self.reference(outer)),
+            None => format!("{}/{id}", record.facts.resource_type.name()),
+        }
+    }
+}
+
+/// Releases the one record that was asked for.
+///
+/// # Errors
+/// [`Refusal::NotFound`] when it is withheld; [`Refusal::AnswerUnsound`] when it is not what was asked for.
+pub(super) fn single(
+    body: &[u8],
+    bases: Bases<'_>,
+    expected: &Expected,
+    permit: &Permit,
+    release: &mut Release,
+) -> Result<(), Refusal> {
+    let judged = Judged::judge(body, bases, permit, release)?;
+    let facts = judged.facts(0).ok_or(Refusal::AnswerUnsound)?;
+    if !is_expected(facts, expected) {
+        return Err(Refusal::AnswerUnsound);
+    }
+    if !judged.emit(0, release) {
+        return Err(Refusal::NotFound);
+    }
+    let mask = judged.decided.first().and_then(Option::as_ref).map(Disclosure::mask);
+    let shows = |element: &str| {
+        let path = ElementPath::parse(&format!("{}.meta.{element}", facts.resource_type.name()));
+        path.is_ok_and(|path| mask.is_some_and(|mask| mask.covers(&path)))
+    };
+    release.version = facts.version.clone().filter(|_| shows("versionId"));
+    release.last_updated = facts.last_updated.clone().filter(|_| shows("lastUpdated"));
+    Ok(())
+}
+
+/// Releases the visible records of a searchset in an envelope of our own. `link` turns the EMR's `next`
+/// into the public one; `self_link` is what was asked.
+///
+/// # Errors
+/// [`Refusal::AnswerUnsound`] when it is not a searchset.
+pub(super) fn searchset(
+    body: &[u8],
+    bases: Bases<'_>,
+    permit: &Permit,
+    self_link: &str,
+    next: impl Fn(&str) -> Option<String>,
+    release: &mut Release,
+) -> Result<(), Refusal> {
+    let judged = Judged::judge(body, bases, permit, release)?;
+    let envelope = judged.document.bundle().filter(|envelope| envelope.kind == "searchset");
+    let envelope = envelope.ok_or(Refusal::AnswerUnsound)?;
+    let mut links = vec![json!({ "relation": "self", "url": self_link })];
+    let upstream_next = envelope.links.iter().find(|(relation, _)| relation == "next");
+    if let Some(url) = upstream_next.and_then(|(_, url)| next(url)) {
+        links.push(json!({ "relation": "next", "url": url }));
+    }
+    let links = serde_json::Value::Array(links);
+    release.body.extend_from_slice(br#"{"resourceType":"Bundle","type":"searchset","link":"#);
+    release.body.extend_from_slice(links.to_string().as_bytes());
+    let mut opening: &[u8] = br#","entry":["#;
+    for entry in &envelope.entries {
+        let Some((index, mode)) = entry.record.zip(search_mode(entry.mode.as_deref())) else { continue };
+        let before = release.body.len();
+        release.body.extend_from_slice(opening);
+        open_entry(&judged, index, release);
+        if judged.emit(index, release) {
+            release.body.extend_from_slice(format!(r#","search":{{"mode":"{mode}"}}}}"#).as_bytes());
+            opening = b",";
+        } else {
+            release.body.truncate(before);
+        }
+    }
+    // R4 has no empty arrays: without a visible record there is no `entry`.
+    release.body.extend_from_slice(if opening == b"," { b"]}" } else { b"}" });
+    Ok(())
+}
+
+fn open_entry(judged: &Judged<'_>, index: usize, release: &mut Release) {
+    let url = json!(format!("{}/{}", judged.bases.public, judged.reference(index)));
+    release.body.extend_from_slice(format!(r#"{{"fullUrl":{url},"resource":"#).as_bytes());
+}
+
+/// Matches and includes; an `outcome` holds the EMR's own words and goes no further (T-162).
+fn search_mode(mode: Option<&str>) -> Option<&'static str> {
+    match mode {
+        None | Some("match") => Some("match"),
+        Some("include") => Some("include"),
+        Some(_) => None,
+    }
+}
+
+/// The record is the one asked for: type, id and version (T-128, T-129).
+fn is_expected(facts: &Facts, expected: &Expected) -> bool {
+    let Expected::Record { resource, id, version } = expected else { return false };
+    let version_fits = version.as_deref().is_none_or(|asked| facts.version.as_deref() == Some(asked));
+    facts.resource_type == *resource && facts.id.as_deref() == Some(id) && version_fits
+}
