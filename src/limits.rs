@@ -249,6 +249,9 @@ pub const POLICY_SET_BYTES_MAX: usize = 32 * 1024 * 1024;
 pub const POLICIES_MAX: usize = 20_000;
 /// Longest single policy, comments included: reading it recurses, and this bounds the stack it takes.
 pub const POLICY_STATEMENT_BYTES_MAX: usize = 8 * 1024;
+/// Stack for loading policies: a statement of the longest kind holds some 1,400 terms, and an unoptimised
+/// build takes up to 40 KiB for each.
+pub const POLICY_LOAD_STACK_BYTES: usize = 128 * 1024 * 1024;
 /// Deepest nesting of a policy's conditions, chains of `&&` and `||` balanced: Cedar evaluates by recursion
 /// and gives up 100 KiB before the end of the stack; an unoptimised build takes about 40 KiB a level of 2 MiB.
 pub const POLICY_DEPTH_MAX: usize = 24;
