@@ -227,7 +227,7 @@ fn golden_note() {
     let note = String::from_utf8(sign(&signer(1), &checkpoint()).unwrap()).unwrap();
     assert_eq!(
         note.lines().take(4).collect::<Vec<_>>(),
-        ["chartgate/test", "1042", "SBNJTRN+FjG3oYh3KoWrFC7DBLpN7/RfCdQ5KB1vKr4=", ""]
+        ["chartgate/test", "1042", "SBNJTRN+FjG7owHVrKtue7eqdM4RhdRWVl71HXN2d7I=", ""]
     );
     assert!(note.starts_with(&checkpoint().text()) && note.ends_with("\n"));
 }
