@@ -277,7 +277,7 @@ fn verification_does_not_disturb_and_is_not_disturbed() {
     let journal = ward.open();
     let writing = std::thread::scope(|scope| {
         let writer = scope.spawn(|| {
-            for n in 0..400 {
+            for n in 0..150 {
                 let items = if n % 10 == 0 { 6000 } else { 3 };
                 let _receipt = block(journal.append(&[release(&format!("r{n}"), items)])).unwrap();
             }
