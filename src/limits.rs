@@ -361,7 +361,7 @@ pub const OPERATIONS_PORT_DEFAULT: u16 = 9443;
 pub const UPSTREAM_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 
 /// Longer than this is a hung EMR, not a slow one; a clinician has given up by then.
-pub const UPSTREAM_TIMEOUT_MAX: Duration = Duration::from_secs(600);
+pub const UPSTREAM_TIMEOUT_MAX: Duration = Duration::from_secs(UPSTREAM_TIMEOUT_SECONDS_MAX);
 
 /// NIST SP 800-63B-4 section 2.2.3: a session at AAL2 should not outlast 24 hours.
 pub const SESSION_ABSOLUTE_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -387,6 +387,9 @@ const _: () = assert!(UPSTREAM_TIMEOUT_DEFAULT.as_secs() <= UPSTREAM_TIMEOUT_MAX
 
 /// Sessions remembered at once: ten times the staff of a large hospital on shift; about 200 bytes each.
 pub const SESSIONS_MAX: u64 = 100_000;
+
+/// How often counts kept elsewhere are carried over to the metrics: well below a usual scrape interval.
+pub const METRICS_CARRY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long a paging link may be followed. Long enough to read a page, short enough to lose its use.
 pub const PAGE_LINK_LIFETIME: Duration = Duration::from_secs(15 * 60);
