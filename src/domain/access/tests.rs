@@ -414,7 +414,8 @@ fn each_record_is_judged_on_its_own() {
     assert!(rows.depends_on_records());
     assert!(rows.hidden_identifiers().contains(&resource("Patient")));
     assert!(!rows.hidden_names().contains(&resource("Patient")));
-    assert!(rows.hidden_names().contains(&resource("RelatedPerson")));
+    assert!(rows.hidden_identifiers().contains(&resource("RelatedPerson")));
+    assert!(!rows.hidden_identifiers().contains(&resource("Practitioner")));
 }
 
 #[test]
