@@ -7,7 +7,7 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 use crate::domain::access::Denial;
-use crate::domain::fhir::classify::{FhirRefusal, RefusalClass};
+use crate::domain::fhir::classify::{FhirRefusal, NotServed, RefusalClass};
 use crate::domain::fhir::outcome::IssueType;
 use crate::domain::identity::IdentityRefusal;
 use crate::edge::listener::BodyRefusal;
@@ -75,6 +75,23 @@ impl Refusal {
             Self::AnswerUnsound => "upstream-answer-unsound",
             Self::TrailUnavailable => "audit-unavailable",
             Self::Internal => "internal",
+        }
+    }
+
+    /// FHIR's code for an interaction that was recognised only to be refused.
+    pub(super) fn interaction(&self) -> Option<&'static str> {
+        let Self::Fhir(FhirRefusal::NotServed(what)) = self else { return None };
+        match what {
+            NotServed::Create => Some("create"),
+            NotServed::Update => Some("update"),
+            NotServed::Patch => Some("patch"),
+            NotServed::Delete => Some("delete"),
+            NotServed::Head => Some("read"),
+            NotServed::Batch => Some("batch"),
+            NotServed::Operation => Some("operation"),
+            NotServed::CompartmentSearch => Some("search-type"),
+            NotServed::SystemSearch => Some("search-system"),
+            NotServed::Options | NotServed::History | NotServed::Asynchronous => None,
         }
     }
 
