@@ -18,8 +18,10 @@ if [ ! -x "$into/hfs" ]; then
   if [ -f "$ready/hfs.xz" ]; then
     python3 -c 'import lzma,shutil,sys; shutil.copyfileobj(lzma.open(sys.argv[1]), open(sys.argv[2], "wb"))' \
       "$ready/hfs.xz" "$into/hfs.tmp"
+    mkdir -p "$into/hfs-data"
+    cp "$ready"/data/*.json "$into/hfs-data/"
+    # Last, because its presence says that everything is there.
     chmod +x "$into/hfs.tmp" && mv "$into/hfs.tmp" "$into/hfs"
-    cp -r "$ready/data" "$into/hfs-data"
   else
     echo "no ready helios-hfs beside the clone; cargo install helios-hfs --version 0.2.7 --locked builds one" >&2
     exit 3
