@@ -4,6 +4,14 @@
 //! Must never: be skipped silently; with `CHARTGATE_REQUIRE_CORPUS` it fails instead. Nothing of the corpus is copied.
 //! Look next: `tests/corpus/roles.rs`, who sees what; `tests/oracle`, the second opinion.
 #![cfg(feature = "demo")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::print_stderr,
+    reason = "a failing test panics, and a skipped one says so"
+)]
 
 #[path = "corpus/leaves.rs"]
 mod leaves;
@@ -143,6 +151,7 @@ fn examples_under_every_role() {
     let began = Instant::now();
     let roles: Vec<Role> = roles::shipped();
     let (mut left, mut stayed, mut invalid) = (0, 0, 0);
+    let mut paths = BTreeSet::new();
     for (name, text) in &examples {
         let document =
             filter::parse(text.as_bytes(), &BASES).unwrap_or_else(|fault| panic!("{name}: {fault}"));
@@ -150,6 +159,8 @@ fn examples_under_every_role() {
         let valid = problems(text).is_empty();
         invalid += usize::from(!valid);
         for unit in units(&document, &tree) {
+            let kind = unit.1.resource_type().unwrap();
+            oracle::paths_in(unit.1, r4::root(kind), &[kind.name().to_owned()], &mut paths);
             for role in &roles {
                 let sight = role.sight();
                 let Some(found) = released(name, &document, unit, &sight, true) else {
@@ -166,8 +177,9 @@ fn examples_under_every_role() {
         }
     }
     eprintln!(
-        "{} examples ({invalid} not valid as given): {left} released, {stayed} withheld, {:?}",
+        "{} examples ({invalid} not valid as given) with {} element paths: {left} released, {stayed} withheld, {:?}",
         examples.len(),
+        paths.len(),
         began.elapsed()
     );
     assert!(left > 300 && stayed > 1000, "{left} {stayed}");

@@ -5,6 +5,15 @@
 //! with tokens from a real login. Must never: be skipped silently; with `CHARTGATE_REQUIRE_NEIGHBOURS` it fails instead.
 //! Look next: `tests/neighbours/town.rs` (the servers), `visit.rs` (what is checked of every answer, and the trail).
 #![cfg(feature = "demo")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::print_stderr,
+    reason = "a failing test panics, and a skipped one says so"
+)]
 
 #[path = "neighbours/sign_in.rs"]
 mod sign_in;
