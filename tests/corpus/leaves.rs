@@ -124,7 +124,7 @@ impl Walk<'_> {
         });
         for item in value.items() {
             let inner = match (element.name, item.says("url")) {
-                ("extension", Some(url)) => inner.map(|cursor| cursor.extension(&url)),
+                ("extension", Some(url)) => cursor.map(|cursor| cursor.extension(&url)),
                 _ => inner,
             };
             // The twin of a primitive holds what every element may: id and extensions.

@@ -61,19 +61,20 @@ pub(crate) fn shipped() -> Vec<Role> {
     ROLES.into_iter().map(role).collect()
 }
 
-/// As `access::permit` has it: types of people whose name or identifier the role may not see.
+/// As `access::permit` has it: names and identifiers of patients, and of those who stand for one, where the role may
+/// not see a Patient's.
 fn hidden(policies: &Arc<PolicySet>, situation: &Situation) -> References {
-    let mut hidden = References::default();
-    for name in ["Patient", "Practitioner", "RelatedPerson", "Person"] {
-        let kind = ResourceType::from_name(name).unwrap();
-        let view = rehearse_type(policies, situation, kind).unwrap();
-        let shows = |element: &str| {
-            view.open && view.possible.covers(&ElementPath::parse(&format!("{name}.{element}")).unwrap())
-        };
-        hidden.hide_display.extend((!shows("name")).then_some(kind));
-        hidden.hide_identifier.extend((!shows("identifier")).then_some(kind));
+    let kind = |name: &str| ResourceType::from_name(name).unwrap();
+    let view = rehearse_type(policies, situation, kind("Patient")).unwrap();
+    let unless_shown = |path: &str| {
+        let shows = view.open && view.possible.covers(&ElementPath::parse(path).unwrap());
+        let people = ["Patient", "RelatedPerson", "Person"].into_iter().filter(|_| !shows);
+        people.map(kind).collect()
+    };
+    References {
+        hide_display: unless_shown("Patient.name"),
+        hide_identifier: unless_shown("Patient.identifier"),
     }
-    hidden
 }
 
 impl Role {

@@ -139,7 +139,7 @@ impl Town {
 fn synthea() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/corpus/synthea-r4");
     let Ok(entries) = fs::read_dir(&folder) else {
-        let required = std::env::var_os("CHARTGATE_REQUIRE_CORPUS").is_some();
+        let required = std::env::var_os("CHARTGATE_REQUIRE_CORPUS").is_some_and(|value| value == "1");
         assert!(!required, "{} is not there", folder.display());
         eprintln!("SKIPPED Synthea's charts in hfs: {} is not there", folder.display());
         return Vec::new();
@@ -191,7 +191,7 @@ async fn started(
     path: &str,
     command: impl Fn(u16) -> Command,
 ) -> (String, Server) {
-    let log = folder.join(format!("{name}-{}.log", std::process::id()));
+    let log = folder.join(format!("{name}.log"));
     for _ in 0..STARTS_MAX {
         let port = free_port();
         let output = File::create(&log).unwrap();
