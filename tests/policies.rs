@@ -197,3 +197,14 @@ fn the_shipped_views_keep_to_their_reasons() {
         assert!(!seen(without), "{name} needs a purpose");
     }
 }
+
+/// The examples of the author's guide load.
+#[test]
+fn the_guides_examples_are_valid() {
+    let guide = source(&Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/policies.md"));
+    let blocks = guide.text.split("```cedar\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let text: String = blocks.collect();
+    assert!(text.contains("dietician"));
+    let set = PolicySet::load(&[Source { name: "guide.cedar".into(), text }], None, None);
+    assert_eq!(set.unwrap().lints(), []);
+}
