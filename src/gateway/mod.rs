@@ -228,6 +228,10 @@ async fn read_form(gate: &Gate, head: &Head<'_>, body: Incoming) -> Result<Optio
     if !classify::expects_form(head, &gate.public).map_err(Refusal::Fhir)? {
         return Ok(None);
     }
+    // Of a length and chunks together the HTTP library drops the length unseen (RFC 9112 section 6.1, T-136).
+    if head.headers.contains_key(header::TRANSFER_ENCODING) {
+        return Err(Refusal::LengthRequired);
+    }
     listener::read_body(body, limits::FORM_BYTES_MAX).await.map(Some).map_err(Refusal::Body)
 }
 

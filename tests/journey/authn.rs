@@ -55,7 +55,8 @@ fn ago(draft: &Draft<'_>, claim: &str, seconds: i64) -> Value {
 
 /// Name, what is wrong, and the code; all are 401 with `invalid_token`.
 const FORGERIES: &[(&str, Change, &str)] = &[
-    ("alg none", |d| d.sign_with(Signing::None), "token-algorithm-refused"),
+    ("alg none", |d| d.sign_with(Signing::None), "token-not-compact"),
+    ("alg none, but a signature", |d| set(d, "alg", json!("none")), "token-algorithm-refused"),
     ("HS256 with the public key", |d| d.sign_with(Signing::HmacWithPublicKey), "token-algorithm-refused"),
     ("a key of nobody", |d| d.sign_with(Signing::Unpublished), "token-key-unknown"),
     ("a strange key under a known kid", |d| d.sign_with(Signing::Impostor), "token-signature-invalid"),
@@ -63,30 +64,50 @@ const FORGERIES: &[(&str, Change, &str)] = &[
     ("alg None in capitals", |d| set(d, "alg", json!("NONE")), "token-algorithm-refused"),
     ("no kid", |d| drop(d.header.remove("kid")), "token-key-id-refused"),
     ("a key in the header", |d| set(d, "jwk", json!({"kty": "RSA"})), "token-header-parameter-refused"),
-    ("a key URL in the header", |d| set(d, "jku", json!("http://127.0.0.1:1/jwks")), "token-header-parameter-refused"),
+    (
+        "a key URL in the header",
+        |d| set(d, "jku", json!("http://127.0.0.1:1/jwks")),
+        "token-header-parameter-refused",
+    ),
     ("crit", |d| set(d, "crit", json!(["exp"])), "token-header-parameter-refused"),
     ("an ID token's typ", |d| set(d, "typ", json!("id+jwt")), "token-type-refused"),
     ("no typ", |d| drop(d.header.remove("typ")), "token-type-refused"),
     ("another audience", |d| d.claims["aud"] = json!("https://other.example"), "token-audience-refused"),
-    ("audience with a slash", |d| {
-        d.claims["aud"] = json!(format!("{}/", d.claims["aud"].as_str().unwrap()));
-    }, "token-audience-refused"),
+    (
+        "audience with a slash",
+        |d| {
+            d.claims["aud"] = json!(format!("{}/", d.claims["aud"].as_str().unwrap()));
+        },
+        "token-audience-refused",
+    ),
     ("no audience", |d| remove(d, "aud"), "token-claim-missing"),
     ("another issuer", |d| d.claims["iss"] = json!("https://other.example"), "token-issuer-unknown"),
-    ("issuer with a slash", |d| {
-        d.claims["iss"] = json!(format!("{}/", d.claims["iss"].as_str().unwrap()));
-    }, "token-issuer-unknown"),
+    (
+        "issuer with a slash",
+        |d| {
+            d.claims["iss"] = json!(format!("{}/", d.claims["iss"].as_str().unwrap()));
+        },
+        "token-issuer-unknown",
+    ),
     ("expired", |d| d.claims["exp"] = ago(d, "iat", 60), "token-expired"),
-    ("expired, as it should be", |d| {
-        d.claims["exp"] = ago(d, "iat", 60);
-        d.claims["iat"] = ago(d, "iat", 600);
-    }, "token-expired"),
+    (
+        "expired, as it should be",
+        |d| {
+            d.claims["exp"] = ago(d, "iat", 60);
+            d.claims["iat"] = ago(d, "iat", 600);
+        },
+        "token-expired",
+    ),
     ("no expiry", |d| remove(d, "exp"), "token-claim-missing"),
     ("expiry as text", |d| d.claims["exp"] = json!("4102444800"), "token-claim-malformed"),
     ("not yet valid", |d| d.claims["nbf"] = ago(d, "iat", -600), "token-not-yet-valid"),
-    ("issued in the future", |d| {
-        d.claims["iat"] = ago(d, "iat", -600);
-    }, "token-issued-in-future"),
+    (
+        "issued in the future",
+        |d| {
+            d.claims["iat"] = ago(d, "iat", -600);
+        },
+        "token-issued-in-future",
+    ),
     ("lives for ever", |d| d.claims["exp"] = ago(d, "iat", -900_000), "token-lifetime-refused"),
     ("nobody's", |d| remove(d, "sub"), "token-claim-missing"),
     ("somebody for somebody else", |d| d.claims["act"] = json!({"sub": "other"}), "token-acting-for-another"),
@@ -99,11 +120,22 @@ fn set(draft: &mut Draft<'_>, name: &str, value: Value) {
 
 /// Name, what is wrong, and the code; all are 401 with a challenge to step up.
 const WEAK: &[(&str, Change, &str)] = &[
-    ("password only", |d| {
-        d.claims["amr"] = json!(["pwd"]);
-        d.claims["acr"] = json!("urn:example:aal1");
-    }, "mfa-missing"),
-    ("no word of it", |d| { remove(d, "amr"); remove(d, "acr"); }, "mfa-missing"),
+    (
+        "password only",
+        |d| {
+            d.claims["amr"] = json!(["pwd"]);
+            d.claims["acr"] = json!("urn:example:aal1");
+        },
+        "mfa-missing",
+    ),
+    (
+        "no word of it",
+        |d| {
+            remove(d, "amr");
+            remove(d, "acr");
+        },
+        "mfa-missing",
+    ),
     ("long ago", |d| d.claims["auth_time"] = ago(d, "iat", 13 * 3600), "mfa-too-old"),
     ("nobody knows when", |d| remove(d, "auth_time"), "mfa-too-old"),
 ];
@@ -114,7 +146,8 @@ fn no_token_that_is_not_good_comes_through_the_door() {
         let hospital = Hospital::open(with_acr()).await;
         let (good, mut replies) = (hospital.token("nurse"), Vec::new());
         for (name, authorization, code) in headers(&good) {
-            let given: Vec<(&str, &str)> = authorization.iter().map(|a| ("authorization", a.as_str())).collect();
+            let given: Vec<(&str, &str)> =
+                authorization.iter().map(|a| ("authorization", a.as_str())).collect();
             let mut reply = hospital.ask("GET", "Patient/p1", &given, "").await;
             reply.what = name.to_owned();
             assert_eq!(reply.header("www-authenticate"), Some(INVALID), "{name}");
@@ -126,7 +159,10 @@ fn no_token_that_is_not_good_comes_through_the_door() {
                 let mut reply = hospital.get_with(&token, "Patient/p1").await;
                 reply.what = (*name).to_owned();
                 assert_eq!(reply.header("www-authenticate"), Some(challenge), "{name}");
-                assert!(!reply.text().contains(token.split('.').nth(1).unwrap()), "{name}: token in the answer");
+                assert!(
+                    !reply.text().contains(token.split('.').nth(1).unwrap()),
+                    "{name}: token in the answer"
+                );
                 replies.push((reply, 401, code));
             }
         }
@@ -143,7 +179,9 @@ fn no_token_that_is_not_good_comes_through_the_door() {
 fn headers(good: &str) -> Vec<(&'static str, Vec<String>, &'static str)> {
     let (head, rest) = good.split_once('.').unwrap();
     let signature = rest.rsplit('.').next().unwrap();
-    let forged = format!("{head}.{}x.{signature}", &rest[..rest.len() - signature.len() - 2]);
+    let payload = &rest[..rest.len() - signature.len() - 1];
+    let other = if signature.starts_with('A') { 'B' } else { 'A' };
+    let forged = format!("{head}.{payload}.{other}{}", &signature[1..]);
     vec![
         ("none", vec![], "token-missing"),
         ("empty", vec![String::new()], "authorization-malformed"),
@@ -171,16 +209,22 @@ fn keys_rotate_and_issuers_fail_without_harm() {
         let before = issuer.hits("/jwks");
         let unknown = issuer.forge("nurse", |d| d.sign_with(Signing::Unpublished)).unwrap();
         let flood = all((0..50).map(|_| {
-            let (client, base, token) = (hospital.client.clone(), hospital.stage.base_url().to_owned(), unknown.clone());
+            let (client, base, token) =
+                (hospital.client.clone(), hospital.stage.base_url().to_owned(), unknown.clone());
             async move {
                 let bearer = format!("Bearer {token}");
-                crate::harness::ask(&client, &base, "GET", "Patient/p1", &[("authorization", &bearer)], "").await
+                crate::harness::ask(&client, &base, "GET", "Patient/p1", &[("authorization", &bearer)], "")
+                    .await
             }
         }));
         let flood: Vec<(Reply, u16, &str)> =
             flood.await.into_iter().map(|reply| (reply, 401, "token-key-unknown")).collect();
         hospital.check_refusals(&flood);
-        assert!(issuer.hits("/jwks") <= before + 2, "unknown kids made {} fetches", issuer.hits("/jwks") - before);
+        assert!(
+            issuer.hits("/jwks") <= before + 2,
+            "unknown kids made {} fetches",
+            issuer.hits("/jwks") - before
+        );
 
         for outage in [Outage::Unavailable, Outage::Disconnect, Outage::Hang] {
             issuer.set_outage(Some(outage));
@@ -251,7 +295,13 @@ fn scopes_and_purposes_only_narrow() {
             ("nurse", "user/Observation.rs", "Patient/p1", 403, "scope-insufficient"),
             ("nurse", "user/Patient.s", "Patient/p1", 403, "scope-insufficient"),
             ("nurse", "user/Patient.r", "Patient?gender=female", 403, "scope-insufficient"),
-            ("nurse", "user/Patient.rs", "Patient?_revinclude=Observation:subject", 403, "scope-insufficient"),
+            (
+                "nurse",
+                "user/Patient.rs",
+                "Patient?_revinclude=Observation:subject",
+                403,
+                "scope-insufficient",
+            ),
             ("nurse", "user/patient.rs", "Patient/p1", 403, "scope-insufficient"),
             ("nurse", "user/Patient.sr", "Patient/p1", 403, "scope-insufficient"),
             ("nurse", "user/*.rs patient/*.rs", "Patient/p1", 403, "scopes-mixed"),
@@ -262,7 +312,8 @@ fn scopes_and_purposes_only_narrow() {
         ];
         let (mut refused, mut released) = (Vec::new(), Vec::new());
         for (who, scope, path, status, code) in cases {
-            let token = hospital.stage.issuer().token_with(who, |claims| claims["scope"] = json!(scope)).unwrap();
+            let token =
+                hospital.stage.issuer().token_with(who, |claims| claims["scope"] = json!(scope)).unwrap();
             let mut reply = hospital.get_with(&token, path).await;
             reply.what = format!("{who} with `{scope}`: {path}");
             assert_eq!(reply.status, *status, "{}: {:?}", reply.what, reply.body);
@@ -319,14 +370,23 @@ async fn purposes_choose(hospital: &Hospital) {
 fn the_operations_listener_tells_and_leaks_nothing() {
     run(async {
         let hospital = Hospital::shared().await;
-        let ready = until(Duration::from_secs(15), || operations_of(&hospital.stage, "/readyz").starts_with("HTTP/1.1 200"));
+        let ready = until(Duration::from_secs(15), || {
+            operations_of(&hospital.stage, "/readyz").starts_with("HTTP/1.1 200")
+        });
         assert!(ready.await, "{}", operations_of(&hospital.stage, "/readyz"));
         let token = hospital.token("nurse");
         hospital.get_with(&token, "Patient/p1").await.check_ok();
-        hospital.get_with(&token, "Patient?identifier=0000-1111").await.check_refusal(403, "criterion-withheld");
+        hospital
+            .get_with(&token, "Patient?identifier=0000-1111")
+            .await
+            .check_refusal(403, "criterion-withheld");
         let metrics = operations_of(&hospital.stage, "/metrics");
         assert!(metrics.contains("chartgate_refusals_total{code=\"criterion-withheld\"}"), "{metrics}");
-        assert!(metrics.contains("chartgate_requests_total{interaction=\"read\",decision=\"permit\",status=\"2xx\"}"));
+        assert!(
+            metrics.contains(
+                "chartgate_requests_total{interaction=\"read\",decision=\"permit\",status=\"2xx\"}"
+            )
+        );
         for secret in ["0000-1111", "Beispiel", "p1", "nurse", &token] {
             assert!(!metrics.contains(secret), "metrics say {secret}");
         }

@@ -119,7 +119,12 @@ pub(crate) async fn ask(
     for (name, value) in headers {
         map.append(HeaderName::try_from(*name).unwrap(), HeaderValue::try_from(*value).unwrap());
     }
-    let url = if path.starts_with("https:") { path.to_owned() } else { format!("{base}/{path}") };
+    let url = match path {
+        url if url.starts_with("https:") => url.to_owned(),
+        "" => base.to_owned(),
+        query if query.starts_with('?') => format!("{base}{query}"),
+        path => format!("{base}/{path}"),
+    };
     let answer = client.ask(method, &url, map, Bytes::copy_from_slice(body.as_bytes())).await;
     let answer = answer.unwrap_or_else(|error| panic!("{method} {path}: {error}"));
     let (parts, body) = answer.into_parts();
@@ -189,7 +194,8 @@ impl Reply {
         let header = |(name, value): (&HeaderName, &HeaderValue)| {
             (name.as_str().to_owned(), value.to_str().unwrap().replace(id, "ID"))
         };
-        let mut headers: Vec<_> = self.headers.iter().map(header).filter(|(name, _)| name != "date").collect();
+        let mut headers: Vec<_> =
+            self.headers.iter().map(header).filter(|(name, _)| name != "date").collect();
         headers.sort();
         (self.status, headers, self.text().replace(id, "ID"))
     }
@@ -215,6 +221,12 @@ impl Reply {
         assert_eq!(self.header("www-authenticate").is_some(), status == 401, "{}", self.what);
         assert_eq!(self.header("allow").is_some(), status == 405, "{}", self.what);
     }
+}
+
+/// A file of cases, read when the test runs.
+pub(crate) fn cases<T: serde::de::DeserializeOwned>(name: &str) -> T {
+    let path = format!("{}/tests/data/journey/{name}", env!("CARGO_MANIFEST_DIR"));
+    toml::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
 /// Percent-encodes what a query value may not hold.

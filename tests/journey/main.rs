@@ -8,16 +8,15 @@
 
 mod authn;
 mod child;
-//mod commands;
-//mod edits;
+mod commands;
 mod harness;
-//mod masks;
-//mod paging;
-//mod policy;
+mod masks;
+mod paging;
+mod policy;
 mod requests;
-//mod search;
-//mod shutdown;
-//mod trail;
-//mod twins;
-//mod upstream;
+mod search;
+mod shutdown;
+mod trail;
+mod twins;
+mod upstream;
 mod wire;
