@@ -238,6 +238,10 @@ async fn understand(
     draft: &mut Draft,
 ) -> Result<Interaction, Refusal> {
     let form = if classify::expects_form(head, &gate.public).map_err(Refusal::Fhir)? {
+        // Of a length and chunks together the HTTP library drops the length unseen (RFC 9112 section 6.1, T-136).
+        if head.headers.contains_key(header::TRANSFER_ENCODING) {
+            return Err(Refusal::LengthRequired);
+        }
         Some(listener::read_body(body, limits::FORM_BYTES_MAX).await.map_err(Refusal::Body)?)
     } else {
         None

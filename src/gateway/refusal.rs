@@ -20,6 +20,8 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 pub(super) enum Refusal {
     /// Neither HTTP/1.1 nor HTTP/2, or a wish to become something else.
     Protocol,
+    /// A form that comes in chunks.
+    LengthRequired,
     /// Nobody could be established behind the request.
     Identity(IdentityRefusal),
     /// The session is over.
@@ -60,6 +62,7 @@ impl Refusal {
     pub(super) fn code(&self) -> &'static str {
         match self {
             Self::Protocol => "protocol-not-served",
+            Self::LengthRequired => "length-required",
             Self::Identity(refusal) => refusal.code(),
             Self::Session(SessionEnded::Idle) => "session-idle",
             Self::Session(SessionEnded::Absolute) => "session-over",
@@ -101,6 +104,7 @@ impl Refusal {
             Self::Access(denial) => denial.is_alarm(),
             Self::AnswerUnsound | Self::TrailUnavailable | Self::Internal => true,
             Self::Protocol
+            | Self::LengthRequired
             | Self::Identity(_)
             | Self::Session(_)
             | Self::Fhir(_)
@@ -125,6 +129,11 @@ impl Refusal {
                 StatusCode::BAD_REQUEST,
                 IssueType::NotSupported,
                 "only HTTP/1.1 and HTTP/2 are served, without upgrade",
+            ),
+            Self::LengthRequired => say(
+                StatusCode::LENGTH_REQUIRED,
+                IssueType::NotSupported,
+                "a form must come with its length, not in chunks",
             ),
             Self::Identity(IdentityRefusal::KeysUnavailable) => say(
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -183,6 +192,7 @@ impl Refusal {
                 return Some((header::ALLOW, HeaderValue::from_static(allow)));
             }
             Self::Protocol
+            | Self::LengthRequired
             | Self::Body(_)
             | Self::Access(_)
             | Self::PageLink
