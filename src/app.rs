@@ -56,19 +56,28 @@ pub struct Running {
     _refreshing: Refreshing,
 }
 
-/// Checks everything that `settings` point at, without starting: policies, certificates, keys, URLs.
+/// Checks everything that `settings` point at, without starting: policies, certificates, keys, URLs. Gives what
+/// is worth a second look.
 ///
 /// # Errors
 /// Every problem found.
 pub fn check(settings: &Settings) -> Result<Vec<Problem>, Vec<Problem>> {
     let parts = assemble(settings, &Telemetry::new());
-    let keys = journal::Keys::load(&journal_settings(settings)).map(|_| ());
     let mut problems = parts.as_ref().err().cloned().unwrap_or_default();
-    if let Err(error) = keys {
-        problems.push(Problem::whole_file("[audit]", error.to_string()));
+    let mut notes = Vec::new();
+    let trail = journal_settings(settings);
+    if trail.directory.exists() {
+        let keys = journal::Keys::load(&trail);
+        problems.extend(keys.err().map(|error| Problem::whole_file("[audit]", error.to_string())));
+    } else {
+        let note = "there is no trail yet: `chartgate audit init` makes it, and keys that are not there";
+        notes.push(Problem::whole_file("[audit]", note));
     }
     match parts {
-        Ok(parts) if problems.is_empty() => Ok(lints(&settings.policies, &parts.policies)),
+        Ok(parts) if problems.is_empty() => {
+            notes.extend(lints(&settings.policies, &parts.policies));
+            Ok(notes)
+        }
         Ok(_) | Err(_) => Err(problems),
     }
 }

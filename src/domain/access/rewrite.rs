@@ -1,10 +1,11 @@
 //! From policies as people write them to Cedar's own grammar.
 //!
-//! Owns: two differences, and the way back from a place in Cedar's text to the place that was written.
+//! Owns: three differences, and the way back from a place in Cedar's text to the place that was written.
 //! `Patient::"p2"` names a data subject: Cedar allows no top-level `Patient` beside `FHIR::Patient` (its RFC
 //! 70), so the schema calls the type `Subject`. And `resource in [A, B]` in a scope means what it means in a
-//! condition: Cedar's scope takes one entity, so the list becomes a condition of its own.
-//! Must never: change what a policy says beyond these two, or move a place that a problem points at.
+//! condition: Cedar's scope takes one entity, so the list becomes a condition of its own. And the client in
+//! `context.application` is its id: comparing it with `Application::"id"` is comparing it with `"id"`.
+//! Must never: change what a policy says beyond these, or move a place that a problem points at.
 //! Look next: `source`, which finds both; `load`, which parses the result.
 
 use super::source::{ListInScope, Statement};
@@ -18,7 +19,7 @@ const CONDITION_CLOSES: &str = " }";
 
 /// Cedar's text for `text`, whose statements are `found`.
 pub(super) fn to_cedar(text: &str, found: &[Statement]) -> String {
-    let renamed = rename(text, found);
+    let renamed = blank_clients(rename(text, found), found);
     let mut out = String::with_capacity(renamed.len());
     let mut copied = 0;
     for list in found.iter().filter_map(|statement| statement.list.as_ref()) {
@@ -75,6 +76,36 @@ fn rename(text: &str, found: &[Statement]) -> String {
     out
 }
 
+/// Spaces for the type name in `context.application == Application::"id"`, so that nothing moves.
+fn blank_clients(text: String, found: &[Statement]) -> String {
+    let mut out = text;
+    let clients =
+        found.iter().flat_map(|statement| &statement.names).filter(|name| name.kind == "Application");
+    for quote in clients.map(|name| name.offset) {
+        let Some((before, after)) = out.split_at_checked(quote) else { continue };
+        let Some(start) = before.rfind("Application") else { continue };
+        let compared = is_compared(before.get(..start).unwrap_or(""), after);
+        if compared {
+            out.replace_range(start..quote, &" ".repeat(quote - start));
+        }
+    }
+    out
+}
+
+/// Whether what stands before or after an entity compares it with the client's id.
+fn is_compared(before: &str, after: &str) -> bool {
+    const CLIENT: &str = "context.application";
+    let before = before.trim_end();
+    let operand = before.strip_suffix("==").or_else(|| before.strip_suffix("!="));
+    if operand.is_some_and(|operand| operand.trim_end().ends_with(CLIENT)) {
+        return true;
+    }
+    let rest =
+        after.get(1..).and_then(|inside| inside.split_once('"')).map_or("", |(_, rest)| rest.trim_start());
+    let operand = rest.strip_prefix("==").or_else(|| rest.strip_prefix("!="));
+    operand.is_some_and(|operand| operand.trim_start().starts_with(CLIENT))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::source::statements;
@@ -101,6 +132,19 @@ mod tests {
             assert_eq!(written_offset(&found, at), WRITTEN_TEXT.rfind(word).unwrap(), "{word}");
         }
         assert!((0..=cedar.len()).all(|at| written_offset(&found, at) <= WRITTEN_TEXT.len()));
+    }
+
+    #[test]
+    fn a_client_is_compared_by_its_id() {
+        for (written, cedar) in [
+            ("context.application == Application::\"a\"", "context.application ==              \"a\""),
+            ("Application::\"a\" != context.application", "             \"a\" != context.application"),
+            ("principal == Application::\"a\"", "principal == Application::\"a\""),
+        ] {
+            let policy =
+                |condition: &str| format!("permit(principal, action, resource) when {{ {condition} }};");
+            assert_eq!(to_cedar(&policy(written), &statements(&policy(written))), policy(cedar));
+        }
     }
 
     #[test]
