@@ -238,6 +238,10 @@ fn parse_file(source: &Source, problems: &mut Vec<Problem>) -> Vec<(Policy, Stat
         problems.push(problem);
         return Vec::new();
     }
+    if let Some(at) = rewrite::unspaced_equality(&source.text, &found) {
+        problems.push(source.problem(at, "`==` before an element needs a space on either side"));
+        return Vec::new();
+    }
     let text = rewrite::to_cedar(&source.text, &found);
     let set: cedar_policy::PolicySet = match text.parse() {
         Ok(set) => set,

@@ -1,10 +1,12 @@
 //! From policies as people write them to Cedar's own grammar.
 //!
-//! Owns: three differences, and the way back from a place in Cedar's text to the place that was written.
+//! Owns: four differences, and the way back from a place in Cedar's text to the place that was written.
 //! `Patient::"p2"` names a data subject: Cedar allows no top-level `Patient` beside `FHIR::Patient` (its RFC
 //! 70), so the schema calls the type `Subject`. And `resource in [A, B]` in a scope means what it means in a
 //! condition: Cedar's scope takes one entity, so the list becomes a condition of its own. And the client in
 //! `context.application` is its id: comparing it with `Application::"id"` is comparing it with `"id"`.
+//! And `resource == FHIR::Element::"Patient.name"` means the element with everything in it, as `in` does: a name is
+//! its parts, so forbidding it and releasing them would be a leak, and permitting it alone would release nothing.
 //! Must never: change what a policy says beyond these, or move a place that a problem points at.
 //! Look next: `source`, which finds both; `load`, which parses the result.
 
@@ -19,7 +21,7 @@ const CONDITION_CLOSES: &str = " }";
 
 /// Cedar's text for `text`, whose statements are `found`.
 pub(super) fn to_cedar(text: &str, found: &[Statement]) -> String {
-    let renamed = blank_clients(rename(text, found), found);
+    let renamed = cover(blank_clients(rename(text, found), found), found);
     let mut out = String::with_capacity(renamed.len());
     let mut copied = 0;
     for list in found.iter().filter_map(|statement| statement.list.as_ref()) {
@@ -74,6 +76,35 @@ fn rename(text: &str, found: &[Statement]) -> String {
     }
     out.push_str(text.get(copied..).unwrap_or(""));
     out
+}
+
+/// `resource in` for `resource ==` before an element; the two have the same length.
+fn cover(text: String, found: &[Statement]) -> String {
+    let mut out = text;
+    for (equals, _) in equalities(&out.clone(), found) {
+        out.replace_range(equals..equals + 2, "in");
+    }
+    out
+}
+
+/// The place of an `==` between `resource` and an element that stands without a space on either side: it cannot
+/// be read as `in` where it stands.
+pub(super) fn unspaced_equality(text: &str, found: &[Statement]) -> Option<usize> {
+    equalities(text, found).into_iter().find(|(_, spaced)| !spaced).map(|(at, _)| at)
+}
+
+/// Every `==` between `resource` and an element, and whether it has spaces around it.
+fn equalities(text: &str, found: &[Statement]) -> Vec<(usize, bool)> {
+    let elements =
+        found.iter().flat_map(|statement| &statement.names).filter(|name| name.kind == "FHIR::Element");
+    let place = |quote: usize| {
+        let before = text.get(..quote)?;
+        let operand = before.get(..before.rfind("FHIR")?)?;
+        let resource = operand.trim_end().strip_suffix("==")?;
+        let spaced = operand.ends_with(char::is_whitespace) && resource.ends_with(char::is_whitespace);
+        resource.trim_end().ends_with("resource").then_some((resource.len(), spaced))
+    };
+    elements.filter_map(|name| place(name.offset)).collect()
 }
 
 /// Spaces for the type name in `context.application == Application::"id"`, so that nothing moves.
@@ -132,6 +163,17 @@ mod tests {
             assert_eq!(written_offset(&found, at), WRITTEN_TEXT.rfind(word).unwrap(), "{word}");
         }
         assert!((0..=cedar.len()).all(|at| written_offset(&found, at) <= WRITTEN_TEXT.len()));
+    }
+
+    #[test]
+    fn an_element_is_everything_in_it() {
+        let text = "permit(principal, action, resource == FHIR::Element::\"Patient\") when { resource == FHIR :: \
+                    Element::\"a\" || principal == FHIR::Element::\"b\" };";
+        let found = statements(text);
+        assert_eq!(to_cedar(text, &found), text.replace("resource ==", "resource in"));
+        assert_eq!(unspaced_equality(text, &found), None);
+        let tight = text.replace("resource == FHIR ::", "resource==FHIR ::");
+        assert_eq!(unspaced_equality(&tight, &statements(&tight)), tight.find("==FHIR ::"));
     }
 
     #[test]

@@ -157,14 +157,19 @@ fn the_records_own_extensions_pass_only_by_a_grant_of_their_own() {
 }
 
 #[test]
-fn equality_names_an_element_without_its_children() {
-    let set = load(
-        r#"permit (principal, action in Action::"view", resource is FHIR::Patient);
-           permit (principal, action == Action::"disclose", resource == FHIR::Element::"Patient.name");"#,
-    )
-    .unwrap();
-    let outcome = ask(&set, &Situation::rehearsal(&[], "TREAT"), &facts("Patient", "p1", &["p1"], &[]));
-    assert_eq!(shown(&outcome), BTreeSet::new(), "{outcome:?}");
+fn equality_with_an_element_means_everything_in_it() {
+    let ask_for = |policies: &str| {
+        let policies =
+            format!(r#"permit (principal, action in Action::"view", resource is FHIR::Patient); {policies}"#);
+        let set = load(&policies).unwrap();
+        shown(&ask(&set, &Situation::rehearsal(&[], "TREAT"), &facts("Patient", "p1", &["p1"], &[])))
+    };
+    let permit =
+        r#"permit (principal, action == Action::"disclose", resource == FHIR::Element::"Patient.name");"#;
+    assert_eq!(ask_for(permit), BTreeSet::from(["Patient.name", "Patient.name.family"]));
+    let forbid = r#"permit (principal, action == Action::"disclose", resource in FHIR::Element::"Patient.name");
+                    forbid (principal, action == Action::"disclose", resource == FHIR::Element::"Patient.name");"#;
+    assert_eq!(ask_for(forbid), BTreeSet::new());
 }
 
 #[test]
