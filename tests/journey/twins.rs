@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use crate::harness::{Hospital, Reply, ask, encoded, run};
 
 /// What is asked of each type: every so many questions are taken, so that all kinds come up.
-const QUESTIONS: usize = 250;
+const QUESTIONS: usize = 150;
 
 #[test]
 fn p4_answers_never_depend_on_what_is_withheld() {
