@@ -43,7 +43,8 @@ fn p1_an_element_nobody_granted_is_not_released() {
             let seen = reply.json();
             let mut seen: Vec<&str> = seen.as_object().unwrap().keys().map(String::as_str).collect();
             let mut granted: Vec<&str> = members.split_whitespace().collect();
-            (seen.sort_unstable(), granted.sort_unstable());
+            seen.sort_unstable();
+            granted.sort_unstable();
             assert_eq!(seen, granted, "{who}");
             assert!(reply.text().contains(r#""code":"SUBSETTED"}"#), "{who}");
         }
