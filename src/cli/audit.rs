@@ -200,6 +200,7 @@ fn concerns(decision: &Decision, patient: &str) -> bool {
     let reference = format!("Patient/{id}");
     decision.released.iter().any(|released| released.patients.contains(id) || released.reference == reference)
         || names(&decision.request, &reference)
+        || ["patient", "subject"].iter().any(|name| names(&decision.request, &format!("{name}={id}")))
 }
 
 fn touches(decision: &Decision, resource: &str) -> bool {
