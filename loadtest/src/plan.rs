@@ -18,7 +18,7 @@ const OBSERVATIONS: u32 = 130;
 /// Different people who ask; each connection is one of them.
 const CALLERS: usize = 64;
 /// In every record of the crowd's patients, and withheld from nurses.
-const CANARY: &[u8] = b"Placeholder Road";
+const CANARY: &[u8] = b"@beispiel.example";
 
 /// A kind of request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +70,7 @@ impl Workload {
     pub(crate) fn check(self, body: &[u8]) -> Result<(), String> {
         let value: Value = serde_json::from_slice(body).map_err(|error| error.to_string())?;
         if body.windows(CANARY.len()).any(|part| part == CANARY) {
-            return Err("a withheld address crossed".to_owned());
+            return Err("a withheld e-mail address crossed".to_owned());
         }
         let entries = value.get("entry").and_then(Value::as_array).map(Vec::len);
         if entries != self.records() {
@@ -120,12 +120,12 @@ mod tests {
         };
         let cases = [
             (Workload::Read, r#"{"id":"c1"}"#.to_owned(), true),
-            (Workload::Read, r#"{"line":"1 Placeholder Road"}"#.to_owned(), false),
+            (Workload::Read, r#"{"value":"crowd1@beispiel.example"}"#.to_owned(), false),
             (Workload::Read, "{".to_owned(), false),
             (Workload::Chart, bundle(OBSERVATIONS, "x"), true),
             (Workload::Chart, bundle(OBSERVATIONS - 1, "x"), false),
             (Workload::Ward, bundle(PATIENTS, "x"), true),
-            (Workload::Ward, bundle(PATIENTS, "Placeholder Road"), false),
+            (Workload::Ward, bundle(PATIENTS, "crowd1@beispiel.example"), false),
             (Workload::Ward, "{}".to_owned(), false),
         ];
         for (workload, body, good) in cases {

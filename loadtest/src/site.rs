@@ -74,7 +74,7 @@ pub(crate) struct Site {
     /// The gate's operations listener.
     pub(crate) operations: SocketAddr,
     stage: Stage,
-    _upstream: Server,
+    upstream: Server,
 }
 
 fn text(error: impl Display) -> String {
@@ -112,14 +112,8 @@ impl Site {
         stage.stop().await.map_err(text)?;
         let direct =
             Contender { who: Who::Direct, place: Place::plain(upstream.local_addr()), process: None };
-        let mut site = Self {
-            contenders: vec![direct],
-            notes: Vec::new(),
-            gate_program,
-            operations,
-            stage,
-            _upstream: upstream,
-        };
+        let mut site =
+            Self { contenders: vec![direct], notes: Vec::new(), gate_program, operations, stage, upstream };
         site.add_nginx(wishes).await?;
         site.add_pass_through(wishes.protocol).await?;
         site.add_gate(wishes.protocol).await?;
@@ -148,8 +142,8 @@ impl Site {
         lines.into_iter().rev().map(|line| format!("\n  gate: {line}")).collect()
     }
 
-    fn upstream(&self) -> SocketAddr {
-        self._upstream.local_addr()
+    fn upstream_address(&self) -> SocketAddr {
+        self.upstream.local_addr()
     }
 
     fn secure(&self, port: u16, protocol: Protocol) -> Result<Place, String> {
@@ -170,7 +164,8 @@ impl Site {
         let folder = self.folder().join("nginx");
         fs::create_dir(&folder).map_err(text)?;
         let config = folder.join("nginx.conf");
-        fs::write(&config, nginx_config(&folder, self.folder(), port, self.upstream())).map_err(text)?;
+        fs::write(&config, nginx_config(&folder, self.folder(), port, self.upstream_address()))
+            .map_err(text)?;
         let mut command = Command::new(program);
         command.arg("-p").arg(&folder).arg("-c").arg(&config).arg("-e").arg(folder.join("error.log"));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -184,7 +179,10 @@ impl Site {
         command.arg("pass-through").args(["--port", &port.to_string()]);
         command.arg("--certificate").arg(self.folder().join("server.pem"));
         command.arg("--private-key").arg(self.folder().join("server.key"));
-        command.args(["--upstream", &self.upstream().to_string()]).stdin(Stdio::null()).stdout(Stdio::null());
+        command
+            .args(["--upstream", &self.upstream_address().to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
         let process = Process::start("pass-through", &mut command)?;
         self.take_in(Who::PassThrough, self.secure(port, protocol)?, process).await
     }
