@@ -13,7 +13,7 @@ use crate::domain::fhir::path::PublicBase;
 use crate::domain::identity::{Issuer, IssuerSpec, MfaSpec, VerifiedTokens};
 use crate::edge::journal::{self, Journal};
 use crate::edge::keyring::{IssuerSource, Keyring, Refreshing};
-use crate::edge::listener::{Bounds, Drained, Listener, Security, Stopper, stop_signal};
+use crate::edge::listener::{Bounds, Drained, Listener, Security, Stop, Stopper, stop_signal};
 use crate::edge::operations::{self, Readiness};
 use crate::edge::policy_files;
 use crate::edge::reload::{Nudger, Watch, nudge};
@@ -23,6 +23,7 @@ use crate::edge::telemetry::Telemetry;
 use crate::edge::tls::{CertificateFiles, ClientFiles, ServerFiles, ServerTls};
 use crate::edge::upstream::{self, BaseUrl, Upstream};
 use crate::gateway::{self, Gate};
+use crate::limits;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -126,7 +127,8 @@ pub async fn start(settings: &Settings) -> Result<Running, Vec<Problem>> {
     }
     let upstream_gate = Arc::clone(&gate);
     let watch = Watch::begin("upstream credentials", gate.upstream.files());
-    watching.spawn(watch.run(move || upstream_gate.upstream.reload(), nudge, stop, telemetry));
+    watching.spawn(watch.run(move || upstream_gate.upstream.reload(), nudge, stop.clone(), telemetry));
+    watching.spawn(count_refreshes(Arc::clone(&gate), stop.clone()));
     let refreshing = gate.keyring.spawn_refresh();
     tracing::info!(%address, %operations_address, "serving");
     Ok(Running {
@@ -163,6 +165,11 @@ impl Running {
     /// Reads policies, certificates and credentials again now.
     pub fn reload(&self) {
         self.nudger.nudge();
+    }
+
+    /// From now on a panic logs where it happened and nothing else. For a process that is the program alone.
+    pub fn keep_panics_quiet(&self) {
+        self.gate.telemetry.install_panic_hook();
     }
 
     /// Finishes requests under way, records the stop, and closes the trail.
@@ -385,6 +392,24 @@ fn policy_reload(
             let _unrecorded = runtime.block_on(gate.journal.append(&[record]));
             Err(first)
         }
+    }
+}
+
+/// Carries the keyring's counts over to the metrics, until `stop`.
+async fn count_refreshes(gate: Arc<Gate>, mut stop: Stop) {
+    let mut known = (0, 0);
+    loop {
+        tokio::select! {
+            () = stop.requested() => return,
+            () = tokio::time::sleep(limits::METRICS_CARRY_INTERVAL) => {}
+        }
+        let (fresh, failed) = gate
+            .keyring
+            .counts()
+            .fold((0, 0), |(fresh, failed), (_, counts)| (fresh + counts.refreshed, failed + counts.failed));
+        (known.0..fresh).for_each(|_| gate.telemetry.key_refresh("fresh"));
+        (known.1..failed).for_each(|_| gate.telemetry.key_refresh("failed"));
+        known = (fresh, failed);
     }
 }
 

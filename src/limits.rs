@@ -249,6 +249,9 @@ pub const POLICY_SET_BYTES_MAX: usize = 32 * 1024 * 1024;
 pub const POLICIES_MAX: usize = 20_000;
 /// Longest single policy, comments included: reading it recurses, and this bounds the stack it takes.
 pub const POLICY_STATEMENT_BYTES_MAX: usize = 8 * 1024;
+/// Stack for loading policies: a statement of the longest kind holds some 1,400 terms, and an unoptimised
+/// build takes up to 40 KiB for each.
+pub const POLICY_LOAD_STACK_BYTES: usize = 128 * 1024 * 1024;
 /// Deepest nesting of a policy's conditions, chains of `&&` and `||` balanced: Cedar evaluates by recursion
 /// and gives up 100 KiB before the end of the stack; an unoptimised build takes about 40 KiB a level of 2 MiB.
 pub const POLICY_DEPTH_MAX: usize = 24;
@@ -358,7 +361,7 @@ pub const OPERATIONS_PORT_DEFAULT: u16 = 9443;
 pub const UPSTREAM_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 
 /// Longer than this is a hung EMR, not a slow one; a clinician has given up by then.
-pub const UPSTREAM_TIMEOUT_MAX: Duration = Duration::from_secs(600);
+pub const UPSTREAM_TIMEOUT_MAX: Duration = Duration::from_secs(UPSTREAM_TIMEOUT_SECONDS_MAX);
 
 /// NIST SP 800-63B-4 section 2.2.3: a session at AAL2 should not outlast 24 hours.
 pub const SESSION_ABSOLUTE_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -384,6 +387,9 @@ const _: () = assert!(UPSTREAM_TIMEOUT_DEFAULT.as_secs() <= UPSTREAM_TIMEOUT_MAX
 
 /// Sessions remembered at once: ten times the staff of a large hospital on shift; about 200 bytes each.
 pub const SESSIONS_MAX: u64 = 100_000;
+
+/// How often counts kept elsewhere are carried over to the metrics: well below a usual scrape interval.
+pub const METRICS_CARRY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long a paging link may be followed. Long enough to read a page, short enough to lose its use.
 pub const PAGE_LINK_LIFETIME: Duration = Duration::from_secs(15 * 60);

@@ -2,9 +2,9 @@
 //!
 //! `UPDATE_SNAPSHOTS=1 cargo test --test policies` writes the table anew; the difference is the review.
 
-use chartgate::domain::access::{
-    Masks, PolicySet, RecordDenial, Situation, Source, rehearse_record, rehearse_type,
-};
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a failing test panics")]
+
+use chartgate::domain::access::{PolicySet, RecordDenial, Situation, Source, rehearse_record, rehearse_type};
 use chartgate::domain::fhir::facts::Facts;
 use chartgate::domain::fhir::r4::ResourceType;
 use std::collections::BTreeSet;
@@ -74,4 +74,126 @@ fn the_policy_table_is_what_was_reviewed() {
         assert_eq!(now, then, "line {} of {}", number + 1, path.display());
     }
     assert_eq!(table.lines().count(), reviewed.lines().count(), "UPDATE_SNAPSHOTS=1 writes it anew");
+}
+
+/// Every file of `tests/data/policies/broken` says in its first line where and what it must be refused for:
+/// `expect LINE[:COLUMN] TEXT`.
+#[test]
+fn broken_files_are_refused_where_they_are_broken() {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/policies");
+    let groups = source(&data.join("groups.toml"));
+    let mut paths: Vec<_> =
+        std::fs::read_dir(data.join("broken")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    assert!(paths.len() > 20);
+    for path in paths {
+        let file = source(&path);
+        let (_, expected) = file.text.lines().next().unwrap().split_once("expect ").unwrap();
+        let (place, text) = expected.split_once(' ').unwrap_or((expected, ""));
+        let outcome = match path.extension().unwrap().to_str().unwrap() {
+            "cedar" => PolicySet::load(std::slice::from_ref(&file), Some(&groups), None),
+            "toml" => PolicySet::load(&[], Some(&file), None),
+            _ => PolicySet::load(&[], None, Some(&file)),
+        };
+        let problems = outcome.expect_err(&file.name);
+        let found = problems.iter().any(|problem| {
+            let at = format!("{}:{}", problem.line, problem.column);
+            let whole = format!("{} {}", problem.message, problem.hint.as_deref().unwrap_or(""));
+            (at == place || problem.line.to_string() == place)
+                && problem.file == file.name
+                && whole.contains(text)
+        });
+        let listed: String = problems.iter().map(|problem| format!("\n  {problem}")).collect();
+        assert!(found, "{}: expected `{expected}`, found:{listed}", file.name);
+    }
+}
+
+#[test]
+fn broad_policies_are_pointed_at() {
+    let cases = [
+        ("permit (principal, action, resource);", "everything to everyone"),
+        (r#"permit (principal, action in Action::"view", resource is FHIR::Patient);"#, "without asking who"),
+        (r#"permit (principal in Role::"x", action, resource);"#, "every action on everything"),
+        (
+            r#"permit (principal in Role::"x", action == Action::"read", resource is FHIR::Patient) when { false };"#,
+            "impossible",
+        ),
+    ];
+    for (text, expected) in cases {
+        let file = Source { name: "broad.cedar".into(), text: text.into() };
+        let set = PolicySet::load(&[file], None, None).unwrap();
+        assert!(set.lints().iter().any(|lint| lint.message.contains(expected)), "{text}: {:?}", set.lints());
+    }
+}
+
+#[test]
+fn the_hash_names_the_set() {
+    let file = |name: &str, text: &str| Source { name: name.into(), text: text.into() };
+    let permit = r#"permit (principal in Role::"x", action == Action::"read", resource is FHIR::Patient);"#;
+    let hash = |sources: &[Source]| PolicySet::load(sources, None, None).unwrap().hash().to_owned();
+    let one = hash(&[file("a.cedar", permit), file("b.cedar", "")]);
+    assert_eq!(one, hash(&[file("b.cedar", ""), file("a.cedar", permit)]));
+    assert_ne!(one, hash(&[file("a.cedar", ""), file("b.cedar", permit)]));
+    assert_ne!(one, hash(&[file("a.cedar", permit)]));
+    assert_eq!(one.len(), 64);
+}
+
+/// Patients are named `Patient::"…"` in policies, although the schema calls them otherwise.
+#[test]
+fn policies_name_patients_by_their_name() {
+    let text = r#"
+        @id("mine") permit (principal in Role::"x", action in Action::"view", resource in Patient::"p2");
+        permit (principal in Role::"x", action == Action::"disclose", resource in FHIR::Element::"Observation");
+        forbid (principal in Role::"x", action in Action::"view", resource is FHIR::Observation)
+        when { resource.mentions.contains(Patient::"p3") };"#;
+    let set = PolicySet::load(&[Source { name: "p.cedar".into(), text: text.into() }], None, None).unwrap();
+    let mut facts = Facts::of_type(ResourceType::from_name("Observation").unwrap());
+    facts.status = Some("final".to_owned());
+    let mut outcome = |patient: &str, mentioned: &str| {
+        facts.patients = BTreeSet::from([patient.to_owned()]);
+        facts.mentions = BTreeSet::from([mentioned.to_owned()]);
+        rehearse_record(&set, &Situation::rehearsal(&["x"], "TREAT"), &facts).map(|d| d.policies().to_vec())
+    };
+    assert!(outcome("p2", "p2").unwrap().contains(&"mine".to_owned()));
+    assert_eq!(outcome("p1", "p1"), Err(RecordDenial::NotPermitted));
+    assert_eq!(outcome("p2", "p3"), Err(RecordDenial::NotPermitted));
+    // Ids are data: what looks like policy text in them stays an id (T-203).
+    assert_eq!(outcome("p2\" || true", "p2"), Err(RecordDenial::NotPermitted));
+}
+
+#[test]
+fn the_shipped_views_keep_to_their_reasons() {
+    let policies = shipped();
+    let mut own = Facts::of_type(ResourceType::from_name("Patient").unwrap());
+    own.id = Some("p1".to_owned());
+    own.patients = BTreeSet::from(["p1".to_owned()]);
+    let mut note = Facts::of_type(ResourceType::from_name("DocumentReference").unwrap());
+    (note.patients, note.status) = (own.patients.clone(), Some("current".to_owned()));
+    let labelled = |facts: &Facts, label: &str| {
+        let mut facts = facts.clone();
+        facts.labels = BTreeSet::from([label.to_owned()]);
+        facts
+    };
+    let sees = |situation: &Situation, facts: &Facts| rehearse_record(&policies, situation, facts).is_ok();
+    let role = |name| {
+        let (role, purpose) = ROLES.into_iter().find(|(role, _)| *role == name).unwrap();
+        Situation::rehearsal(&[role], purpose).with_fhir_user("Patient/p1")
+    };
+    assert!(sees(&role("patient"), &own) && sees(&role("patient"), &labelled(&own, "R")));
+    assert!(!sees(&role("patient").with_fhir_user("Patient/p2"), &own));
+    assert!(!sees(&role("patient"), &labelled(&note, "PSYTHPN")));
+    assert!(sees(&role("physician"), &labelled(&note, "R")));
+    assert!(!sees(&role("physician"), &labelled(&note, "PSYTHPN")));
+    for name in ["nurse", "front-desk", "billing-clerk", "researcher"] {
+        let other = role(name).with_fhir_user("Practitioner/d1");
+        assert!(sees(&other, &own) && !sees(&other, &labelled(&own, "R")), "{name}");
+        assert!(!sees(&other, &note), "{name}");
+    }
+    for (name, _) in ROLES {
+        let seen = |situation: Situation| sees(&situation, &own);
+        assert!(seen(role(name).with_age_seconds(43_200)), "{name}");
+        assert!(!seen(role(name).with_age_seconds(43_201)), "{name} needs a recent second factor");
+        let without = Situation::rehearsal(&[name], "NONE").with_fhir_user("Patient/p1");
+        assert!(!seen(without), "{name} needs a purpose");
+    }
 }

@@ -5,6 +5,9 @@
 //! record to a terminal unescaped.
 //! Look next: `edge::journal`, which does the work.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::io::{self, Write};

@@ -56,6 +56,7 @@ async fn until_signalled(settings: &config::Settings) -> Ending {
         Ok(running) => running,
         Err(problems) => return show::problems(&problems, false),
     };
+    running.keep_panics_quiet();
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

@@ -39,6 +39,7 @@ use release::Release;
 use reply::Answer;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 /// The header in which a caller chooses among the purposes that the token allows.
 const PURPOSE_OF_USE: HeaderName = HeaderName::from_static("x-purpose-of-use");
@@ -122,6 +123,7 @@ async fn journey(
 ) -> Result<Answer, Refusal> {
     let (parts, body) = request.into_parts();
     let head = Head::received(&parts);
+    check_protocol(&parts)?;
 
     // The two documents that anyone may read.
     if let Ok(interaction @ (Interaction::Capabilities | Interaction::SmartConfiguration)) =
@@ -170,13 +172,16 @@ async fn leave(gate: &Gate, mut draft: Draft, outcome: Result<Answer, Refusal>) 
     draft.decision.status = answer.status.as_u16();
     let request_id = draft.decision.request_id.clone();
     let records = [Record::Decision(Box::new(draft.decision))];
+    let before = clock::now();
     let recorded = if refused {
         gate.journal.append(&records).await.map(|receipt| (receipt, None))
     } else {
         gate.journal.release(&request_id, &records).await.map(|(receipt, slot)| (receipt, Some(slot)))
     };
+    let now = clock::now();
+    gate.telemetry.journal_commit(1, span(before, now));
     let decision = if refused { telemetry::Decision::Refuse } else { telemetry::Decision::Permit };
-    let took = std::time::Duration::try_from(clock::now().duration_since(draft.began)).unwrap_or_default();
+    let took = span(draft.began, now);
     match recorded {
         Ok((receipt, slot)) => {
             gate.telemetry.request(draft.interaction, decision, answer.status, took);
@@ -190,6 +195,17 @@ async fn leave(gate: &Gate, mut draft: Draft, outcome: Result<Answer, Refusal>) 
             answer.send_unrecorded(&request_id)
         }
     }
+}
+
+/// From one time to another; nothing when the clock went back.
+fn span(from: Timestamp, to: Timestamp) -> Duration {
+    Duration::try_from(to.duration_since(from)).unwrap_or_default()
+}
+
+/// HTTP/1.1 or HTTP/2, and no wish to become something else (T-110, T-138).
+fn check_protocol(parts: &request::Parts) -> Result<(), Refusal> {
+    let spoken = matches!(parts.version, http::Version::HTTP_11 | http::Version::HTTP_2);
+    if spoken && !parts.headers.contains_key(header::UPGRADE) { Ok(()) } else { Err(Refusal::Protocol) }
 }
 
 /// The caller behind the bearer token, with a session that is not over.

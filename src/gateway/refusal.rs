@@ -18,6 +18,8 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 /// Why a request is not answered with what it asked for.
 #[derive(Debug)]
 pub(super) enum Refusal {
+    /// Neither HTTP/1.1 nor HTTP/2, or a wish to become something else.
+    Protocol,
     /// Nobody could be established behind the request.
     Identity(IdentityRefusal),
     /// The session is over.
@@ -57,6 +59,7 @@ impl Refusal {
     /// The stable code, as clients and the trail see it.
     pub(super) fn code(&self) -> &'static str {
         match self {
+            Self::Protocol => "protocol-not-served",
             Self::Identity(refusal) => refusal.code(),
             Self::Session(SessionEnded::Idle) => "session-idle",
             Self::Session(SessionEnded::Absolute) => "session-over",
@@ -80,7 +83,8 @@ impl Refusal {
         match self {
             Self::Access(denial) => denial.is_alarm(),
             Self::AnswerUnsound | Self::TrailUnavailable | Self::Internal => true,
-            Self::Identity(_)
+            Self::Protocol
+            | Self::Identity(_)
             | Self::Session(_)
             | Self::Fhir(_)
             | Self::Body(_)
@@ -100,6 +104,11 @@ impl Refusal {
     fn answer(&self) -> (StatusCode, IssueType, String) {
         let say = |status, issue, sentence: &str| (status, issue, sentence.to_owned());
         match self {
+            Self::Protocol => say(
+                StatusCode::BAD_REQUEST,
+                IssueType::NotSupported,
+                "only HTTP/1.1 and HTTP/2 are served, without upgrade",
+            ),
             Self::Identity(IdentityRefusal::KeysUnavailable) => say(
                 StatusCode::SERVICE_UNAVAILABLE,
                 IssueType::Transient,
@@ -156,7 +165,8 @@ impl Refusal {
                 let allow = refusal.allow()?;
                 return Some((header::ALLOW, HeaderValue::from_static(allow)));
             }
-            Self::Body(_)
+            Self::Protocol
+            | Self::Body(_)
             | Self::Access(_)
             | Self::PageLink
             | Self::NotFound

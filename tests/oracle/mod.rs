@@ -465,7 +465,7 @@ impl Oracle {
             ("Reference", "reference") => {
                 let text = tree.says("reference").unwrap_or_default();
                 let here = |id: &str| self.fragment(scope, id).is_some();
-                text.strip_prefix('#').is_some_and(|id| !here(id) && !(id.is_empty() && scope.contained))
+                text.strip_prefix('#').is_some_and(|id| !(here(id) || id.is_empty() && scope.contained))
             }
             ("Attachment", "size" | "hash") => {
                 !(self.keeps(&below(path, "data")) && self.keeps(&below(path, "url")))
@@ -515,11 +515,11 @@ impl Oracle {
             let host = base.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
             let same = text.get(..host.len()).is_some_and(|start| start.eq_ignore_ascii_case(&host));
             let text = if same { format!("{host}{}", &text[host.len()..]) } else { text.clone() };
-            if let Some(rest) = text.strip_prefix(base.as_str()).filter(|rest| rest.starts_with('/')) {
-                if *base != self.public {
-                    let moved = format!("{}{rest}", self.public);
-                    return Tree::Scalar(serde_json::to_string(&moved).unwrap());
-                }
+            if let Some(rest) = text.strip_prefix(base.as_str()).filter(|rest| rest.starts_with('/'))
+                && *base != self.public
+            {
+                let moved = format!("{}{rest}", self.public);
+                return Tree::Scalar(serde_json::to_string(&moved).unwrap());
             }
         }
         value

@@ -130,10 +130,11 @@ impl Walk<'_> {
         }
         show::line(&format!("\nThe same patient, {path}, through six pairs of eyes\n"));
         let mut table = self.table("element");
-        let elements = ResourceType::from_name("Patient").map(|patient| r4::elements(r4::root(patient)));
-        for element in elements.unwrap_or_default().iter().filter(|element| whole.get(element.name).is_some())
-        {
-            let cells = views.iter().map(|view| compare(whole.get(element.name), view.get(element.name)));
+        let Some(patient) = ResourceType::from_name("Patient") else { return Err("no tables".to_owned()) };
+        for element in r4::elements(r4::root(patient)) {
+            let Some(all) = element_of(patient, &whole, element.name) else { continue };
+            let cells =
+                views.iter().map(|view| compare(&all, element_of(patient, view, element.name).as_ref()));
             table.add_row(std::iter::once(element.name).chain(cells));
         }
         show::line(&align(table).to_string());
@@ -267,10 +268,18 @@ fn align(mut table: Table) -> Table {
     table
 }
 
-fn compare(whole: Option<&Value>, seen: Option<&Value>) -> &'static str {
+/// The members of a record that carry one element: a choice under its type's key, a primitive with its twin.
+fn element_of(resource: ResourceType, record: &Value, name: &str) -> Option<Vec<Value>> {
+    let carries = |key: &str| r4::property(r4::root(resource), key).is_some_and(|p| p.element.name == name);
+    let members = record.as_object()?.iter().filter(|(key, _)| carries(key));
+    let values: Vec<Value> = members.map(|(_, value)| value.clone()).collect();
+    (!values.is_empty()).then_some(values)
+}
+
+fn compare(whole: &Vec<Value>, seen: Option<&Vec<Value>>) -> &'static str {
     match seen {
         None => "-",
-        Some(_) if seen == whole => "all",
+        Some(seen) if seen == whole => "all",
         Some(_) => "part",
     }
 }

@@ -24,10 +24,9 @@ pub(super) fn sizes(sources: &[Source], groups: Option<&Source>) -> Vec<Problem>
     }
     let mut names: Vec<&str> = sources.iter().map(|source| source.name.as_str()).collect();
     names.sort_unstable();
-    if let Some([name, _]) = names.array_windows::<2>().find(|[a, b]| a == b) {
-        problems.extend(
-            sources.iter().find(|source| source.name == **name).map(|s| s.problem(0, "file given twice")),
-        );
+    if let Some(name) = names.iter().zip(names.iter().skip(1)).find_map(|(a, b)| (a == b).then_some(*a)) {
+        let file = sources.iter().find(|source| source.name == name);
+        problems.extend(file.map(|source| source.problem(0, "file given twice")));
     }
     problems
 }
@@ -72,9 +71,7 @@ pub(super) fn modifiers(written: &Written<'_>, groups: &Groups, reading: &Readin
         problems.extend(modifier.map(|path| {
             let message =
                 format!("`{path}` is a modifier element: withholding it would change what the rest means");
-            written
-                .problem_at(&uid.eid, message)
-                .with_hint("forbid the whole record, or the element around it")
+            written.problem_at(uid, message).with_hint("forbid the whole record, or the element around it")
         }));
     }
     problems

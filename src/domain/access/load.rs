@@ -8,7 +8,7 @@ use super::elements::Elements;
 use super::expression::{self, Uses};
 use super::groups::{self, Groups};
 use super::set::{PolicySet, Rule, Vocabulary};
-use super::source::{Problem, Source, Statement, statements};
+use super::source::{EntityName, Problem, Source, Statement, statements};
 use crate::domain::fhir::r4::ElementPath;
 use crate::limits;
 use aws_lc_rs::digest;
@@ -18,9 +18,14 @@ use cedar_policy::{ActionConstraint, EntityUid, Policy, PolicyId, ResourceConstr
 use cedar_policy::{ValidationMode, Validator};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::{Arc, LazyLock};
 
 /// The vocabulary this build was made with; a directory may hold a copy of it and nothing else.
 pub(super) const SCHEMA: &str = include_str!("../../../policies/schema.cedarschema");
+
+/// Read once: it is part of the program, and reading it costs more than a small set of policies does.
+static VOCABULARY: LazyLock<Result<Arc<Vocabulary>, String>> =
+    LazyLock::new(|| Vocabulary::new(SCHEMA).map(Arc::new));
 
 /// A policy with the place it came from.
 pub(super) struct Written<'s> {
@@ -39,8 +44,10 @@ impl Written<'_> {
     }
 
     /// A problem where this policy names an entity, or at its start where the name is not found.
-    pub(super) fn problem_at(&self, id: &str, message: impl Into<String>) -> Problem {
-        let name = self.statement.names.iter().find(|name| name.raw_id == id);
+    pub(super) fn problem_at(&self, uid: &EntityUID, message: impl Into<String>) -> Problem {
+        let kind = expression::kind(uid);
+        let same = |name: &&EntityName| name.raw_id == *uid.eid && name.kind == kind;
+        let name = self.statement.names.iter().find(same);
         self.source.problem(name.map_or(self.statement.start, |name| name.offset), message)
     }
 }
@@ -57,6 +64,16 @@ impl PolicySet {
         groups: Option<&Source>,
         schema: Option<&Source>,
     ) -> Result<PolicySet, Vec<Problem>> {
+        // Parsing and validating recurse once for each term of a chain, in Cedar as here; the length of a
+        // statement bounds the terms, and this the stack they take.
+        stacker::grow(limits::POLICY_LOAD_STACK_BYTES, || Self::load_here(sources, groups, schema))
+    }
+
+    fn load_here(
+        sources: &[Source],
+        groups: Option<&Source>,
+        schema: Option<&Source>,
+    ) -> Result<PolicySet, Vec<Problem>> {
         let mut problems = checks::sizes(sources, groups);
         if !problems.is_empty() {
             return Err(problems);
@@ -65,9 +82,9 @@ impl PolicySet {
         let mut sources: Vec<&Source> = sources.iter().collect();
         sources.sort_by(|a, b| a.name.cmp(&b.name));
         let named_groups = groups.map(|source| groups::parse(source, &mut problems)).unwrap_or_default();
-        let vocabulary = Vocabulary::new(SCHEMA).map_err(|message| vec![internal(&message)])?;
+        let vocabulary = VOCABULARY.as_ref().map_err(|message| vec![internal(message)])?;
         let written = parse(&sources, &mut problems);
-        let mut lints = validate(&written, &vocabulary, &mut problems);
+        let mut lints = validate(&written, vocabulary, &mut problems);
         let mut draft = Draft::new(&named_groups);
         let rules: Vec<Rule> = written.iter().filter_map(|policy| draft.rule(policy)).collect();
         problems.append(&mut draft.problems);
@@ -80,7 +97,7 @@ impl PolicySet {
         lints.sort();
         let hash = hash(sources.iter().copied().chain(groups));
         let elements = Elements::new(&named_groups, draft.covering, draft.exact);
-        Ok(PolicySet::assemble(hash, vocabulary, rules, elements, draft.uses, lints))
+        Ok(PolicySet::assemble(hash, Arc::clone(vocabulary), rules, elements, draft.uses, lints))
     }
 }
 
@@ -109,6 +126,9 @@ impl<'g> Draft<'g> {
         let records = speaks_of_records(&written.policy.action_constraint());
         let mut reading = expression::read(body.clauses(), records, &mut self.uses);
         self.scope(&written.policy, records, &mut reading);
+        if reading.unread {
+            self.problems.push(written.problem("this form of condition is not understood"));
+        }
         if reading.bare_context {
             let problem = written.problem("`context` is used without naming one of its attributes");
             self.problems.push(problem.with_hint("write `context.purpose` and so on"));
@@ -154,11 +174,10 @@ impl<'g> Draft<'g> {
             match (expression::kind(uid).as_str(), ElementPath::parse(&uid.eid)) {
                 ("FHIR::Element", Ok(path)) => paths.push(path),
                 ("FHIR::Element", Err(error)) => {
-                    self.problems.push(written.problem_at(&uid.eid, error.to_string()));
+                    self.problems.push(written.problem_at(uid, error.to_string()));
                 }
                 ("ElementGroup", _) if !self.groups.contains_key(uid.eid.as_str()) => {
-                    let problem =
-                        written.problem_at(&uid.eid, format!("unknown element group `{}`", uid.eid));
+                    let problem = written.problem_at(uid, format!("unknown element group `{}`", uid.eid));
                     self.problems.push(problem.with_hint("groups are defined in groups.toml"));
                 }
                 _ => {}

@@ -20,6 +20,8 @@ mod scopes;
 mod set;
 mod situation;
 mod source;
+#[cfg(test)]
+mod tests;
 
 pub use admit::{TypeRehearsal, admit, rehearse_record, rehearse_type};
 pub use denial::{Denial, RecordDenial};

@@ -134,9 +134,7 @@ impl Permit {
             Some(container) => Cow::Owned(contained(facts, container)),
         };
         if let Some(patient) = self.narrowing.patient() {
-            let compartment = container.is_some() || in_patient_compartment(resource);
-            let compartment =
-                compartment && container.is_none_or(|c| in_patient_compartment(c.resource_type));
+            let compartment = in_patient_compartment(container.map_or(resource, |c| c.resource_type));
             if !situation.within_launch(patient, &facts, compartment) {
                 return Err(RecordDenial::OutsideLaunch);
             }

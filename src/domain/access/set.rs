@@ -14,6 +14,7 @@ use cedar_policy::{ActionConstraint, Entities, Entity, EntityId, EntityTypeName,
 use cedar_policy::{Policy, PrincipalConstraint, ResourceConstraint, Schema};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
+use std::sync::Arc;
 
 /// What is asked about. Only what this version serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -207,7 +208,7 @@ pub struct PolicySet {
     hash: String,
     rules: Vec<Rule>,
     index: HashMap<(Action, Option<ResourceType>, Option<String>), Vec<usize>>,
-    pub(super) vocabulary: Vocabulary,
+    pub(super) vocabulary: Arc<Vocabulary>,
     pub(super) elements: Elements,
     pub(super) uses: Uses,
     lints: Vec<Problem>,
@@ -225,7 +226,7 @@ impl fmt::Debug for PolicySet {
 impl PolicySet {
     pub(super) fn assemble(
         hash: String,
-        vocabulary: Vocabulary,
+        vocabulary: Arc<Vocabulary>,
         rules: Vec<Rule>,
         elements: Elements,
         uses: Uses,

@@ -80,7 +80,8 @@ impl Mask {
     }
 
     /// What passes, for people and for the audit trail: the largest wholly kept subtrees in R4's order
-    /// (`Patient` if all). A parent that is kept in part is listed by its kept children.
+    /// (`Patient` if all). A parent that is kept in part is listed by its kept children. Extensions, and
+    /// primitives, that are kept but for single extension URLs are listed without the exceptions.
     #[must_use]
     pub fn kept(&self) -> Vec<String> {
         let mut paths = Vec::new();
@@ -98,9 +99,15 @@ impl Mask {
     }
 
     fn list_parts(&self, cursor: MaskCursor<'_>, path: &str, types: &[Structure], paths: &mut Vec<String>) {
-        if types.iter().all(|&structure| matches!(r4::kind(structure), Kind::Primitive(_))) && cursor.keeps()
-        {
-            paths.push(path.to_owned());
+        let undivided = |&structure: &Structure| {
+            matches!(r4::kind(structure), Kind::Primitive(_)) || r4::type_name(structure) == "Extension"
+        };
+        if types.iter().all(undivided) {
+            // Mixed only by single extension URLs, which an exception has no words for.
+            if cursor.keeps() {
+                paths.push(path.to_owned());
+            }
+            return;
         }
         let mut seen: Vec<&str> = Vec::new();
         for element in types.iter().flat_map(|&structure| r4::elements(structure)) {
@@ -109,7 +116,9 @@ impl Mask {
                 self.list_element(cursor, path, element, paths);
             }
         }
-        self.list_urls(cursor.child(EXTENSION), path, paths);
+        if !cursor.child(EXTENSION).keeps() {
+            self.list_urls(cursor.child(EXTENSION), path, paths);
+        }
     }
 
     fn list_element(&self, cursor: MaskCursor<'_>, path: &str, element: &Element, paths: &mut Vec<String>) {
@@ -272,5 +281,102 @@ impl MaskCursor<'_> {
         let Place::At(index) = self.place else { return self };
         let place = self.mask.find(index, name, url).map_or_else(|| Place::Below(self.keeps()), Place::At);
         Self { place, ..self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mask(kind: &str, decisions: &[(&str, bool)]) -> Mask {
+        let decided = decisions.iter().map(|&(path, keep)| (ElementPath::parse(path).unwrap(), keep));
+        Mask::new(ResourceType::from_name(kind).unwrap(), decided)
+    }
+
+    /// Decisions (`-` before a path withholds it), then what is kept of them.
+    const CASES: [(&str, &[&str], &[&str]); 12] = [
+        ("Patient", &[], &[]),
+        ("Patient", &["Patient.name.family", "Patient.gender"], &["Patient.name.family", "Patient.gender"]),
+        ("Patient", &["Patient", "Patient.extension"], &["Patient"]),
+        (
+            "Patient",
+            &["Patient.name", "-Patient.name.given"],
+            &[
+                "Patient.name.id",
+                "Patient.name.extension",
+                "Patient.name.use",
+                "Patient.name.text",
+                "Patient.name.family",
+                "Patient.name.prefix",
+                "Patient.name.suffix",
+                "Patient.name.period",
+            ],
+        ),
+        ("Patient", &["-Patient.name", "Patient.name.given"], &["Patient.name.given"]),
+        ("Patient", &["Patient.gender", "-Patient.gender"], &[]),
+        ("Patient", &["Patient.extension('http://a.b/c')"], &["Patient.extension('http://a.b/c')"]),
+        ("Patient", &["Patient.extension", "-Patient.extension('http://a')"], &["Patient.extension"]),
+        (
+            "Patient",
+            &["Patient.birthDate", "-Patient.birthDate.extension('http://a')"],
+            &["Patient.birthDate"],
+        ),
+        ("Binary", &["Binary"], &["Binary"]),
+        ("Observation", &["Observation.value.unit"], &["Observation.value.unit"]),
+        ("Questionnaire", &["Questionnaire.item.linkId"], &["Questionnaire.item.linkId"]),
+    ];
+
+    #[test]
+    fn kept_names_the_largest_whole_subtrees() {
+        for (kind, decisions, kept) in CASES {
+            let decided: Vec<_> = decisions
+                .iter()
+                .map(|path| path.strip_prefix('-').map_or((*path, true), |path| (path, false)))
+                .collect();
+            let mask = mask(kind, &decided);
+            assert_eq!(mask.kept(), kept, "{decisions:?}");
+            assert_eq!(mask.is_total(), kept == [kind], "{decisions:?}");
+        }
+    }
+
+    #[test]
+    fn the_records_own_extensions_need_their_own_decision() {
+        let patient = mask("Patient", &[("Patient", true)]);
+        assert!(!patient.is_total() && !patient.is_empty());
+        assert!(!patient.cursor().extension("http://a").keeps());
+        assert!(patient.cursor().child("name").extension("http://a").keeps());
+        assert!(patient.cursor().child("modifierExtension").keeps());
+        let by_url = mask("Patient", &[("Patient", true), ("Patient.extension('http://a')", true)]);
+        assert!(by_url.cursor().extension("http://a").keeps());
+        assert!(!by_url.cursor().extension("http://ab").keeps());
+    }
+
+    #[test]
+    fn covers_means_the_path_and_all_below() {
+        let patient = mask("Patient", &[("Patient.name", true), ("Patient.name.given", false)]);
+        let covers = |path: &str| patient.covers(&ElementPath::parse(path).unwrap());
+        assert!(covers("Patient.name.family") && covers("Patient.name.period.start"));
+        assert!(!covers("Patient.name") && !covers("Patient.name.given") && !covers("Patient"));
+        assert!(!covers("Practitioner.name.family"));
+    }
+
+    #[test]
+    fn empty_and_total_are_about_everything() {
+        assert!(mask("Patient", &[]).is_empty());
+        assert!(!mask("Patient", &[("Patient.id", true)]).is_empty());
+        assert!(mask("Patient", &[("Patient", true), ("Patient.extension", true)]).is_total());
+        assert!(
+            !mask("Patient", &[("Patient", true), ("Patient.extension", true), ("Patient.id", false)])
+                .is_total()
+        );
+        assert!(mask("Practitioner", &[("Patient", true)]).is_empty());
+    }
+
+    #[test]
+    fn a_continuation_goes_back_to_its_path() {
+        let mask = mask("Questionnaire", &[("Questionnaire.item.linkId", true)]);
+        let item = mask.cursor().child("item");
+        assert!(item.rewind("Questionnaire.item").child("linkId").keeps());
+        assert!(!item.child("item").child("linkId").keeps());
     }
 }

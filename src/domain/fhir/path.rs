@@ -176,7 +176,8 @@ pub(super) fn split_target<'t>(target: &'t str, base: &PublicBase) -> Result<Tar
     if target.len() > TARGET_BYTES_MAX {
         return Err(FhirRefusal::TargetTooLong);
     }
-    let graphic = target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
+    // Of what RFC 3986 allows nowhere, `|`, `\`, `{` and `}` are let pass: FHIR clients send them raw in values.
+    let graphic = target.bytes().all(|byte| byte.is_ascii_graphic() && !br##"#^"<>`"##.contains(&byte));
     if !graphic || !target.starts_with('/') {
         return Err(FhirRefusal::MalformedTarget);
     }

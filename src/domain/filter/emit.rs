@@ -3,17 +3,18 @@
 //! Owns: what is kept, dropped, marked and withheld. Every choice is a function of the mask and of kept
 //! data where the rules allow it, so that answers that differ only in what is withheld come out equal (P4).
 //! Must never: write a byte of a withheld element; leave anything in `out` when a record is withheld.
-//! Recursion is bounded by `limits::JSON_DEPTH_MAX`. Look next: `bars`, `marker`, `bind::Mark`.
+//! Recursion is bounded by `limits::JSON_DEPTH_MAX`. Look next: `values`, `bars`, `marker`, `bind::Mark`.
 
 use super::bars::Bars;
 use super::bind::{Bound, Mark};
 use super::fault::Withheld;
 use super::marker::{SUBSETTED, SUBSETTED_CODE, SUBSETTED_SYSTEM, write_marker};
 use super::reference::{Bases, References};
-use super::scan::{Node, Shape, children};
-use super::{Emitted, Record, Verdict, text};
+use super::scan::{Node, children};
+use super::values::Value;
+use super::{Emitted, Record, Verdict};
 use crate::domain::fhir::mask::{Mask, MaskCursor};
-use crate::domain::fhir::r4::{self, Element, Kind, Structure};
+use crate::domain::fhir::r4::{self, Element, Structure};
 use crate::limits;
 
 /// On which terms records leave.
@@ -53,7 +54,7 @@ pub(super) struct Scope<'s> {
 
 /// What an object is to its record.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Role {
+pub(super) enum Role {
     Record,
     /// The record's own `meta`, which must say SUBSETTED.
     Meta,
@@ -62,7 +63,7 @@ enum Role {
 
 /// What became of a member.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Outcome {
+pub(super) enum Outcome {
     Kept,
     Dropped,
     /// A single resource was withheld; its parent goes too.
@@ -94,24 +95,24 @@ struct Tally {
 
 /// One object on its way out.
 #[derive(Clone, Copy)]
-struct Object<'m> {
-    index: usize,
-    structure: Structure,
+pub(super) struct Object<'m> {
+    pub index: usize,
+    pub structure: Structure,
     /// The element that holds it; none for a record.
-    element: Option<&'static Element>,
-    cursor: MaskCursor<'m>,
-    role: Role,
+    pub element: Option<&'static Element>,
+    pub cursor: MaskCursor<'m>,
+    pub role: Role,
 }
 
-struct Writer<'w> {
-    bound: &'w Bound<'w>,
-    terms: Terms<'w>,
-    out: &'w mut Vec<u8>,
+pub(super) struct Writer<'w> {
+    pub bound: &'w Bound<'w>,
+    pub terms: Terms<'w>,
+    pub out: &'w mut Vec<u8>,
 }
 
 impl<'w> Writer<'w> {
     /// Writes a record, or nothing that the caller keeps. `released` is the scope of a contained record.
-    fn record(&mut self, record: usize, released: &[usize]) -> Result<Emitted, Withheld> {
+    pub(super) fn record(&mut self, record: usize, released: &[usize]) -> Result<Emitted, Withheld> {
         let mask = self.mask(record)?;
         let found = self.bound.records.get(record).ok_or(Withheld::Verdict)?;
         let complete = self.complete(record);
@@ -182,7 +183,7 @@ impl<'w> Writer<'w> {
     }
 
     /// Writes an object, or nothing if nothing of it is kept. A record is always written.
-    fn object(&mut self, object: Object<'w>, scope: Scope<'_>) -> Result<bool, Withheld> {
+    pub(super) fn object(&mut self, object: Object<'w>, scope: Scope<'_>) -> Result<bool, Withheld> {
         let start = self.out.len();
         self.out.push(b'{');
         let mut tally = self.members(object, scope)?;
@@ -344,193 +345,6 @@ impl<'w> Writer<'w> {
             && !r4::elements(object.structure).iter().enumerate().any(says)
     }
 
-    fn array(
-        &mut self,
-        index: usize,
-        value: Value<'w>,
-        scope: Scope<'_>,
-        more: &str,
-    ) -> Result<bool, Withheld> {
-        let bound = self.bound;
-        if value.twin {
-            return self.twins(index, value, scope);
-        }
-        self.out.push(b'[');
-        let mut written = 0;
-        for (place, (item, node)) in children(&bound.nodes, index).enumerate() {
-            let before = self.out.len();
-            self.next_item(written, node);
-            let kept = if node.shape == Shape::Null {
-                self.copy(item);
-                self.twin_survives(place, value, scope)?
-            } else {
-                self.value(item, value, scope)? == Outcome::Kept
-            };
-            if kept {
-                written += 1;
-            } else {
-                self.out.truncate(before);
-            }
-        }
-        if written > 0 && !more.is_empty() {
-            self.out.push(b',');
-            self.out.extend_from_slice(more.as_bytes());
-        }
-        self.close(index);
-        Ok(written > 0)
-    }
-
-    /// The twins of a repeated primitive, kept in step with its values by nulls (R4 JSON, section 2.6.2.3).
-    /// A place that has neither value nor twin left goes from both arrays.
-    fn twins(&mut self, index: usize, value: Value<'w>, scope: Scope<'_>) -> Result<bool, Withheld> {
-        let bound = self.bound;
-        let (mut written, mut any) = (0, false);
-        self.out.push(b'[');
-        for (place, (item, node)) in children(&bound.nodes, index).enumerate() {
-            let before = self.out.len();
-            self.next_item(written, node);
-            let start = self.out.len();
-            if self.twin(item, value.cursor, scope)? {
-                any = true;
-                written += 1;
-            } else if self.has_value(place, value) {
-                self.out.truncate(start);
-                self.out.extend_from_slice(b"null");
-                written += 1;
-            } else {
-                self.out.truncate(before);
-            }
-        }
-        self.close(index);
-        Ok(any)
-    }
-
-    /// The other half of a repeated primitive: its value's array, or its twin's.
-    fn half(&self, value: Value<'_>, twin: bool) -> Option<usize> {
-        let wanted = |node: &Node| {
-            (node.marks & Mark::TWIN != 0) == twin
-                && node.structure == Some(value.structure)
-                && node.element.is_some_and(|element| element.name == value.element.name)
-        };
-        children(&self.bound.nodes, value.owner).find(|(_, node)| wanted(node)).map(|(at, _)| at)
-    }
-
-    fn has_value(&self, place: usize, value: Value<'_>) -> bool {
-        let item = self.half(value, false).and_then(|array| children(&self.bound.nodes, array).nth(place));
-        item.is_some_and(|(_, node)| node.shape != Shape::Null)
-    }
-
-    fn twin_survives(&mut self, place: usize, value: Value<'w>, scope: Scope<'_>) -> Result<bool, Withheld> {
-        let bound = self.bound;
-        let item = self.half(value, true).and_then(|array| children(&bound.nodes, array).nth(place));
-        let Some((item, _)) = item else { return Ok(false) };
-        let start = self.out.len();
-        let survives = self.twin(item, value.cursor, scope)?;
-        self.out.truncate(start);
-        Ok(survives)
-    }
-
-    fn value(&mut self, index: usize, value: Value<'w>, scope: Scope<'_>) -> Result<Outcome, Withheld> {
-        let kept = match r4::kind(value.structure) {
-            Kind::Primitive(_) if !value.cursor.keeps() => false,
-            Kind::Primitive(_) if value.twin => self.twin(index, value.cursor, scope)?,
-            Kind::Primitive(_) => {
-                self.copy(index);
-                true
-            }
-            Kind::Complex => {
-                let (structure, element, cursor) = (value.structure, Some(value.element), value.cursor);
-                self.object(Object { index, structure, element, cursor, role: Role::Inner }, scope)?
-            }
-            Kind::Resource | Kind::AnyResource if !value.cursor.keeps() => false,
-            Kind::Resource | Kind::AnyResource => return Ok(self.inner_record(index, value.element, scope)),
-        };
-        Ok(Outcome::from(kept))
-    }
-
-    /// A resource inside the record, by its own verdict. That it stays does not hold the container back.
-    fn inner_record(&mut self, index: usize, element: &Element, scope: Scope<'_>) -> Outcome {
-        let start = self.out.len();
-        let Some(record) = self.bound.record_at(index) else { return Outcome::Orphaned };
-        let contained = self.bound.records.get(record).is_some_and(|record| record.contained);
-        let may = !contained || scope.released.contains(&record);
-        if may && self.record(record, scope.released).is_ok() {
-            return Outcome::Kept;
-        }
-        self.out.truncate(start);
-        if element.many { Outcome::Dropped } else { Outcome::Orphaned }
-    }
-
-    fn twin(&mut self, index: usize, cursor: MaskCursor<'w>, scope: Scope<'_>) -> Result<bool, Withheld> {
-        let bound = self.bound;
-        if !cursor.keeps() || !bound.nodes.get(index).is_some_and(|node| node.shape == Shape::Object) {
-            return Ok(false);
-        }
-        self.out.push(b'{');
-        let mut written = 0;
-        for (member, node) in children(&bound.nodes, index) {
-            let before = self.out.len();
-            if written > 0 {
-                self.out.push(b',');
-            }
-            let kept = match node.element {
-                Some(element) if element.name == "extension" => {
-                    self.lead(node);
-                    self.extensions(member, cursor, scope)?
-                }
-                Some(element) if cursor.child(element.name).keeps() => {
-                    self.copy_member(node);
-                    true
-                }
-                _ => false,
-            };
-            if kept {
-                written += 1;
-            } else {
-                self.out.truncate(before);
-            }
-        }
-        self.close(index);
-        Ok(written > 0)
-    }
-
-    /// Extensions one by one, each by its URL (T-039).
-    fn extensions(
-        &mut self,
-        index: usize,
-        cursor: MaskCursor<'w>,
-        scope: Scope<'_>,
-    ) -> Result<bool, Withheld> {
-        let bound = self.bound;
-        let (structure, element) = (bound.types.extension, Some(bound.types.extensions));
-        self.out.push(b'[');
-        let mut written = 0;
-        for (item, node) in children(&bound.nodes, index) {
-            let Some(url) = bound.says(item, "url") else { continue };
-            let cursor = cursor.extension(&url);
-            let before = self.out.len();
-            self.next_item(written, node);
-            let kept = cursor.keeps()
-                && self
-                    .object(Object { index: item, structure, element, cursor, role: Role::Inner }, scope)?;
-            if kept {
-                written += 1;
-            } else {
-                self.out.truncate(before);
-            }
-        }
-        self.close(index);
-        Ok(written > 0)
-    }
-
-    /// A URL of ours, under the public base (T-152).
-    fn location(&mut self, index: usize) {
-        match self.bound.text(index).and_then(|text| self.terms.bases.publish(&text)) {
-            Some(public) => text::write_string(&public, self.out),
-            None => self.copy(index),
-        }
-    }
-
     /// The subtree may be copied as it stands, if the mask keeps all of it.
     fn straight(&self, index: usize) -> bool {
         let marks = self.bound.nodes.get(index).map_or(Mark::LOOSE, |node| node.marks);
@@ -542,22 +356,22 @@ impl<'w> Writer<'w> {
         self.out.extend_from_slice(self.bound.body.as_bytes().get(from..to).unwrap_or_default());
     }
 
-    fn copy(&mut self, index: usize) {
+    pub(super) fn copy(&mut self, index: usize) {
         if let Some(node) = self.bound.nodes.get(index) {
             self.bytes(node.start as usize, node.end as usize);
         }
     }
 
-    fn copy_member(&mut self, node: &Node) {
+    pub(super) fn copy_member(&mut self, node: &Node) {
         self.bytes(space_before(self.bound.body, node.key as usize - 1), node.end as usize);
     }
 
     /// A member up to its value: white space, name, colon.
-    fn lead(&mut self, node: &Node) {
+    pub(super) fn lead(&mut self, node: &Node) {
         self.bytes(space_before(self.bound.body, node.key as usize - 1), node.start as usize);
     }
 
-    fn next_item(&mut self, written: usize, node: &Node) {
+    pub(super) fn next_item(&mut self, written: usize, node: &Node) {
         if written > 0 {
             self.out.push(b',');
         }
@@ -566,7 +380,7 @@ impl<'w> Writer<'w> {
     }
 
     /// The closing bracket of a container, with the white space before it.
-    fn close(&mut self, index: usize) {
+    pub(super) fn close(&mut self, index: usize) {
         if let Some(node) = self.bound.nodes.get(index) {
             let end = node.end as usize;
             self.bytes(space_before(self.bound.body, end - 1), end);
@@ -579,17 +393,6 @@ impl<'w> Writer<'w> {
         }
         tally.written += 1;
     }
-}
-
-/// A value of an element, wherever it stands in its member.
-#[derive(Clone, Copy)]
-struct Value<'m> {
-    /// The object that holds the member.
-    owner: usize,
-    element: &'static Element,
-    structure: Structure,
-    cursor: MaskCursor<'m>,
-    twin: bool,
 }
 
 fn count(tally: &mut Tally, object: Object<'_>, node: &Node, outcome: Outcome) {

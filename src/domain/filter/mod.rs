@@ -28,6 +28,7 @@ mod marker;
 mod reference;
 mod scan;
 mod text;
+mod values;
 
 use std::fmt;
 

@@ -140,3 +140,33 @@ impl Cipher {
         place
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_opens_at_its_place_only() {
+        let cipher = Cipher::new(&[7; 32]).unwrap();
+        let other = Cipher::new(&[8; 32]).unwrap();
+        let entry = cipher.seal("log", 5, b"record").unwrap();
+        assert_eq!(cipher.open("log", 5, &entry).unwrap(), b"record");
+        assert_eq!(cipher.open("log", 6, &entry), Err(EntryError::Tampered));
+        assert_eq!(cipher.open("gol", 5, &entry), Err(EntryError::Tampered));
+        assert_eq!(other.open("log", 5, &entry), Err(EntryError::OtherKey));
+        for at in 0..entry.len() {
+            let mut changed = entry.clone();
+            changed[at] ^= 1;
+            assert!(cipher.open("log", 5, &changed).is_err(), "byte {at}");
+            assert!(cipher.open("log", 5, &entry[..at]).is_err(), "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn the_longest_part_fits() {
+        let cipher = Cipher::new(&[7; 32]).unwrap();
+        let longest = vec![0; ENTRY_BYTES_MAX - ENTRY_OVERHEAD_BYTES];
+        assert_eq!(cipher.seal("log", 0, &longest).unwrap().len(), ENTRY_BYTES_MAX);
+        assert_eq!(cipher.seal("log", 0, &[&longest[..], b"x"].concat()), Err(EntryError::TooLong));
+    }
+}

@@ -214,20 +214,19 @@ impl<'w> Walk<'w> {
                 self.find(tile.path(), "is missing");
             }
         }
-        let bundles = self.snapshot.bundles();
-        let end = self.edge.end().max(bundles * 256);
-        for tile in tiles {
-            if tile.entries_needed() > end {
-                self.find(tile.path(), "is for more entries than there are");
-            } else if tile.kind == TileKind::Entries && tile.is_full() && tile.index >= bundles {
-                self.find(tile.path(), "a bundle before it is missing");
-            }
+        let end = self.edge.end().max(self.snapshot.bundles() * 256);
+        for tile in tiles.iter().filter(|tile| tile.entries_needed() > end) {
+            self.find(tile.path(), "is for more entries than there are");
         }
     }
 
     /// Everything that was signed for must be there.
     fn check_size(&mut self) {
         let end = self.edge.end();
+        if self.report.checkpoint_size < self.report.published_size {
+            // `published` is replaced after `checkpoint`, and the directory is synced then.
+            self.find(CHECKPOINT, "is older than `published`");
+        }
         if self.edge.start > self.snapshot.bundles() * 256 {
             let missing =
                 format!("entries from {} to {} are missing", self.snapshot.bundles() * 256, self.edge.start);
@@ -253,27 +252,37 @@ impl<'w> Walk<'w> {
             let tile = Tile::full(TileKind::Entries, index);
             let bytes = self.snapshot.read_tile(tile)?;
             let place = tile.path();
-            let entries = match read_bundle(&bytes) {
-                Ok(entries) if entries.len() == 256 => entries,
-                Ok(_) => return Ok(self.stop(place, "does not hold 256 entries")),
-                Err(error) => return Ok(self.stop(place, &error.to_string())),
+            let entries = read_bundle(&bytes).map_err(|error| error.to_string());
+            let whole = entries.and_then(|entries| match entries.len() {
+                256 => Ok(entries),
+                count => Err(format!("holds {count} entries, not 256")),
+            });
+            let entries = match whole {
+                Ok(entries) => entries,
+                Err(what) => {
+                    self.find(place, what);
+                    self.is_broken = true;
+                    return Ok(());
+                }
             };
             for (entry, sequence) in entries.into_iter().zip(index * 256..) {
-                if self.edge.entry(sequence).is_some_and(|other| other != entry) {
-                    self.find(
-                        format!("{place}, entry {sequence}"),
-                        "differs from the same entry in its segment",
-                    );
-                }
+                self.check_twin(&place, sequence, entry);
                 self.push(&place, sequence, entry)?;
             }
         }
         Ok(())
     }
 
-    fn stop(&mut self, place: String, what: &str) {
-        self.find(place, what);
-        self.is_broken = true;
+    /// An entry that is in a bundle and still in a segment must be the same in both.
+    fn check_twin(&mut self, bundle: &str, sequence: u64, entry: &[u8]) {
+        if self.edge.entry(sequence).is_none_or(|twin| twin == entry) {
+            return;
+        }
+        let segment = self.edge.name_of(sequence);
+        let is_true = self.keys.cipher.open(&self.report.origin, sequence, entry).is_ok();
+        let (changed, other) = if is_true { (segment.as_str(), bundle) } else { (bundle, segment.as_str()) };
+        let what = format!("differs from the same entry in `{other}`");
+        self.find(format!("{changed}, entry {sequence}"), what);
     }
 
     fn read_edge(&mut self) {
@@ -284,8 +293,9 @@ impl<'w> Walk<'w> {
         }
         for sequence in next..self.edge.end() {
             let Some(entry) = self.edge.entry(sequence) else { return };
-            if let Err(error) = self.push(SEGMENTS, sequence, entry) {
-                self.find(SEGMENTS, error.to_string());
+            let place = self.edge.name_of(sequence);
+            if let Err(error) = self.push(&place, sequence, entry) {
+                self.find(place, error.to_string());
             }
         }
     }
@@ -306,7 +316,11 @@ impl<'w> Walk<'w> {
         if sequence >= self.floor {
             self.report.resume.entries.push(entry.to_vec());
         }
-        self.check_at(sequence.saturating_add(1));
+        let size = sequence.saturating_add(1);
+        if size.is_multiple_of(256) {
+            self.check_early(Tile::full(TileKind::Entries, size / 256 - 1))?;
+        }
+        self.check_at(size);
         Ok(())
     }
 
@@ -322,6 +336,15 @@ impl<'w> Walk<'w> {
             let first = Tile { index: 0, width: 1, ..tile }.entries_needed();
             let sequence = (tile.index * 256 + cell).saturating_mul(first);
             self.find(tile.path(), format!("does not match the entries, from entry {sequence} on"));
+        }
+        Ok(())
+    }
+
+    /// A bundle that a crashed publication wrote, while one before it is missing, must hold these entries too.
+    fn check_early(&mut self, bundle: Tile) -> io::Result<()> {
+        let is_early = bundle.index >= self.snapshot.bundles() && self.snapshot.tiles.contains(&bundle);
+        if is_early && self.snapshot.read_tile(bundle)? != self.bundle {
+            self.find(bundle.path(), "does not match the entries");
         }
         Ok(())
     }

@@ -6,7 +6,7 @@
 
 use super::frame::{self, Next};
 use super::inspect::Finding;
-use super::layout::segment_path;
+use super::layout::{SEGMENTS, segment_path};
 use crate::domain::ledger::{Checkpoint, LogKey, read_bundle, verify};
 
 /// The bytes of one segment.
@@ -56,6 +56,12 @@ impl<'s> Edge<'s> {
     pub(super) fn entry(&self, index: u64) -> Option<&'s [u8]> {
         let place = usize::try_from(index.checked_sub(self.start)?).ok()?;
         self.entries.get(place).copied()
+    }
+
+    /// The segment that holds this entry.
+    pub(super) fn name_of(&self, index: u64) -> String {
+        let read = self.ends.iter().find(|(_, end, _)| index < *end);
+        read.map_or_else(|| SEGMENTS.to_owned(), |(first, ..)| segment_path(*first))
     }
 
     fn find(&mut self, place: &str, what: &str) {

@@ -185,7 +185,7 @@ pub fn read_entries(
     }
     for sequence in next..edge.end() {
         let entry = edge.entry(sequence).unwrap_or_default();
-        open(SEGMENTS, sequence, entry)?;
+        open(&edge.name_of(sequence), sequence, entry)?;
     }
     edge.findings.into_iter().next().map_or(Ok(()), Err)
 }

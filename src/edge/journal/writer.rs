@@ -248,10 +248,9 @@ fn gather(first: Append, queue: &Receiver<Message>) -> (Vec<Append>, Option<ones
 
 /// What callers are told after `error`: a full disk is told apart.
 pub(super) fn failure(place: &str, error: &io::Error) -> JournalError {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-            JournalError::DiskFull
-        }
-        _ => JournalError::Failed(format!("{place}: {error}").into()),
-    }
+    let is_full = matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    );
+    if is_full { JournalError::DiskFull } else { JournalError::Failed(format!("{place}: {error}").into()) }
 }

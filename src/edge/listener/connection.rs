@@ -26,11 +26,12 @@ use hyper_util::server::graceful::GracefulConnection;
 use rustls::ServerConnection;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::activity::{self, Activity, Verdict};
 use super::body::{BodyFault, Reply};
+use super::fragment::Marked;
 use super::paced::Paced;
 use super::{Bounds, Doorway, Peer, Protocol, Security, Stop};
 use crate::edge::telemetry::Telemetry;
@@ -130,7 +131,8 @@ impl<H> Http<H> {
         let watch = Watch { activity, bounds, telemetry, stop };
         match protocol {
             Protocol::Http1 => {
-                watch.drive(http1_settings(&bounds).serve_connection(TokioIo::new(stream), service)).await;
+                let stream = TokioIo::new(Marked::new(stream));
+                watch.drive(http1_settings(&bounds).serve_connection(stream, service)).await;
             }
             Protocol::Http2 => {
                 watch.drive(http2_settings().serve_connection(TokioIo::new(stream), service)).await;
@@ -223,20 +225,22 @@ struct Watch {
 impl Watch {
     async fn drive<C: GracefulConnection>(mut self, connection: C) {
         let mut connection = pin!(connection);
-        tokio::select! {
+        let verdict = tokio::select! {
             // How a connection ended is the peer's affair; what was released is recorded elsewhere.
             _ended = connection.as_mut() => return,
-            () = self.stop.requested() => {}
-            verdict = self.activity.watch(self.bounds.idle, self.bounds.reply_stall) => {
-                if verdict == Verdict::Stalled {
-                    return self.telemetry.connection_stalled();
-                }
-            }
+            () = self.stop.requested() => None,
+            verdict = self.activity.watch(self.bounds.idle, self.bounds.reply_stall) => Some(verdict),
+        };
+        if verdict == Some(Verdict::Stalled) {
+            return self.telemetry.connection_stalled();
         }
         connection.as_mut().graceful_shutdown();
-        tokio::select! {
-            _ended = connection => {}
-            () = sleep(self.bounds.shutdown) => {}
+        if verdict == Some(Verdict::Idle) {
+            // A peer that is gone would never answer the farewell.
+            let _in_time = timeout(self.bounds.shutdown, connection).await;
+        } else {
+            // The listener cuts what has not ended in time, and counts it.
+            let _ended = connection.await;
         }
     }
 }

@@ -14,6 +14,7 @@
 mod activity;
 mod body;
 mod connection;
+mod fragment;
 mod paced;
 mod stop;
 #[cfg(test)]

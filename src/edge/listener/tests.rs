@@ -16,7 +16,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::{ClientConfig, SupportedProtocolVersion};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -34,7 +33,7 @@ struct House {
     address: SocketAddr,
     telemetry: Telemetry,
     calls: Arc<AtomicUsize>,
-    go_on: Arc<Notify>,
+    go_on: Arc<Semaphore>,
     peers: Arc<Mutex<Vec<Peer>>>,
     stopper: Stopper,
     served: JoinHandle<Drained>,
@@ -63,7 +62,7 @@ async fn house(bounds: Bounds) -> House {
     let address = listener.address();
     let (stopper, stop) = stop_signal();
     let calls = Arc::new(AtomicUsize::new(0));
-    let go_on = Arc::new(Notify::new());
+    let go_on = Arc::new(Semaphore::new(0));
     let peers = Arc::new(Mutex::new(Vec::new()));
     let shared = (Arc::clone(&calls), Arc::clone(&go_on), Arc::clone(&peers));
     let handler = move |request: Request<Incoming>, peer| {
@@ -75,10 +74,10 @@ async fn house(bounds: Bounds) -> House {
     House { authority, tls, address, telemetry, calls, go_on, peers, stopper, served }
 }
 
-async fn handle(request: Request<Incoming>, go_on: Arc<Notify>) -> Response<Answer> {
+async fn handle(request: Request<Incoming>, go_on: Arc<Semaphore>) -> Response<Answer> {
     let body = match request.uri().path() {
         "/wait" => {
-            go_on.notified().await;
+            let _waited = go_on.acquire().await.unwrap();
             whole("waited")
         }
         "/panic" => panic!("a planted secret"),
@@ -167,6 +166,7 @@ fn get(path: &str) -> Request<Empty<Bytes>> {
 }
 
 const LONG: Duration = Duration::from_secs(8);
+const SHORT: Duration = Duration::from_millis(400);
 
 #[tokio::test]
 async fn alpn_and_version_decide_the_protocol() {
@@ -281,7 +281,8 @@ async fn shutdown_finishes_what_is_under_way_and_cuts_what_does_not() {
         while TcpStream::connect(house.address).await.is_ok() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        house.go_on.notify_waiters();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        house.go_on.add_permits(1);
         let body = first.await.unwrap().unwrap().collect().await.unwrap().to_bytes();
         assert_eq!(body, "waited");
         assert_eq!(second.await.unwrap().is_ok(), cut_off == 0, "{path}");
@@ -398,7 +399,7 @@ async fn connections_beyond_the_cap_are_closed_unheard() {
 
 #[tokio::test]
 async fn silence_ends_a_connection() {
-    let house = house(Bounds { idle: Duration::from_millis(400), ..short() }).await;
+    let house = house(short()).await;
     // Before the handshake.
     let mut stream = TcpStream::connect(house.address).await.unwrap();
     assert_eq!(timeout(LONG, stream.read(&mut [0; 1])).await.unwrap().unwrap(), 0);
@@ -409,6 +410,11 @@ async fn silence_ends_a_connection() {
         let mut got = Vec::new();
         assert!(timeout(LONG, stream.read_to_end(&mut got)).await.is_ok(), "`{bytes}`");
     }
+}
+
+#[tokio::test]
+async fn an_idle_http2_connection_is_closed() {
+    let house = house(Bounds { idle: SHORT, shutdown: SHORT, ..short() }).await;
     // HTTP/2 that is never spoken, and HTTP/2 with nothing under way.
     let mut stream = house.connect(&[b"h2"]).await;
     assert!(timeout(LONG, stream.read_to_end(&mut Vec::new())).await.is_ok());
@@ -420,7 +426,7 @@ async fn silence_ends_a_connection() {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("the idle HTTP/2 connection is still open");
+    panic!("the connection is still open");
 }
 
 #[tokio::test]
@@ -436,7 +442,7 @@ async fn a_panic_ends_its_own_request_alone() {
     if let Ok(broken) = sender.send_request(get("/panic-later")).await {
         assert!(broken.collect().await.is_err(), "a body that panicked did not end");
     }
-    house.go_on.notify_waiters();
+    house.go_on.add_permits(1);
     assert_eq!(waiting.await.unwrap().unwrap().status(), StatusCode::OK);
     let got = house.raw(b"GET /panic-later HTTP/1.1\r\nhost: localhost\r\n\r\n", LONG).await;
     assert!(!got.ends_with("0\r\n\r\n"), "{got}");

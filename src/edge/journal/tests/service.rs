@@ -292,7 +292,7 @@ fn verification_does_not_disturb_and_is_not_disturbed() {
     let journal = ward.open();
     let writing = std::thread::scope(|scope| {
         let writer = scope.spawn(|| {
-            for n in 0..400 {
+            for n in 0..150 {
                 let items = if n % 10 == 0 { 6000 } else { 3 };
                 let _receipt = block(journal.append(&[release(&format!("r{n}"), items)])).unwrap();
             }
@@ -313,7 +313,7 @@ fn verification_does_not_disturb_and_is_not_disturbed() {
 fn an_append_too_large_for_the_queue_is_refused() {
     let ward = Ward::new();
     let journal = ward.open();
-    let large = vec![release("r", 60_000); 4];
+    let large = vec![release("r", 60_000); 6];
     assert_eq!(block(journal.append(&large)).unwrap_err(), JournalError::TooLarge);
     assert!(journal.ready());
     close(&journal);
