@@ -1,4 +1,5 @@
 //! Configuration files and what is said about them: cases are data in `tests/data/config`.
+#![expect(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
 use chartgate::config;
 use std::path::Path;

@@ -6,7 +6,8 @@
 
 use chartgate::domain::access::{PolicySet, RecordDenial, Situation, Source, rehearse_record, rehearse_type};
 use chartgate::domain::fhir::facts::Facts;
-use chartgate::domain::fhir::r4::ResourceType;
+use chartgate::domain::fhir::mask::MaskCursor;
+use chartgate::domain::fhir::r4::{self, ResourceType};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -195,5 +196,51 @@ fn the_shipped_views_keep_to_their_reasons() {
         assert!(!seen(role(name).with_age_seconds(43_201)), "{name} needs a recent second factor");
         let without = Situation::rehearsal(&[name], "NONE").with_fhir_user("Patient/p1");
         assert!(!seen(without), "{name} needs a purpose");
+    }
+}
+
+/// The examples of the author's guide load.
+#[test]
+fn the_guides_examples_are_valid() {
+    let guide = source(&Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/policies.md"));
+    let blocks = guide.text.split("```cedar\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let text: String = blocks.collect();
+    assert!(text.contains("dietician"));
+    let set = PolicySet::load(&[Source { name: "guide.cedar".into(), text }], None, None);
+    assert_eq!(set.unwrap().lints(), []);
+}
+
+/// A parent that is released in part must carry its modifier elements, or every record that has one is withheld
+/// whole (P7): an address without its `use` could be an old one. Rare `modifierExtension`s may do that.
+#[test]
+fn what_is_released_in_part_carries_its_modifiers() {
+    let policies = shipped();
+    for (role, purpose) in ROLES {
+        let situation = Situation::rehearsal(&[role], purpose);
+        for resource in ResourceType::all() {
+            let view = rehearse_type(&policies, &situation, resource).unwrap();
+            if view.open {
+                let place = format!("{role}: {}", resource.name());
+                carries_modifiers(&place, r4::root(resource), view.possible.cursor(), 0);
+            }
+        }
+    }
+}
+
+fn carries_modifiers(place: &str, structure: r4::Structure, cursor: MaskCursor<'_>, depth: usize) {
+    // A choice has several structures under one path; only those of which something is released count.
+    let shows_some = r4::elements(structure).iter().any(|e| cursor.child(e.name).whole() != Some(false));
+    if cursor.whole().is_some() || !shows_some || depth > 8 {
+        return;
+    }
+    for element in r4::elements(structure) {
+        let below = cursor.child(element.name);
+        let place = format!("{place}.{}", element.name);
+        if element.modifier && element.name != "modifierExtension" {
+            assert_eq!(below.whole(), Some(true), "{place} is withheld beside released elements");
+        }
+        if element.rewind.is_none() {
+            element.types.iter().for_each(|inner| carries_modifiers(&place, *inner, below, depth + 1));
+        }
     }
 }

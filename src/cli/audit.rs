@@ -332,7 +332,7 @@ impl Page<'_> {
     fn flush(&mut self) -> io::Result<()> {
         if !self.rows.is_empty() {
             let mut table = Table::new();
-            table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+            table.load_style(presets::UTF8_BORDERS_ONLY);
             table.set_header([
                 "seq",
                 "time",

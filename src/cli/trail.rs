@@ -17,7 +17,7 @@ pub(super) enum Audit {
     /// Check every byte of the trail; exits 1 and names the place when anything was changed
     Verify(Verify),
     /// Find records: who saw what, when and why
-    Search(Search),
+    Search(Box<Search>),
 }
 
 /// `--config F [--json]`

@@ -125,21 +125,20 @@ async fn journey(
     let head = Head::received(&parts);
     check_protocol(&parts)?;
 
-    // The two documents that anyone may read.
-    if let Ok(interaction @ (Interaction::Capabilities | Interaction::SmartConfiguration)) =
-        classify::classify(&head, None, &gate.public)
-    {
-        draft.asks(&interaction, gate);
-        return Ok(public_document(gate, &interaction));
+    // What needs no body is read at once, so that even a refusal of its sender says what was asked.
+    let early = understand_early(gate, &head, draft);
+    if let Some(document) = early.as_ref().and_then(|asked| public_document(gate, asked)) {
+        return Ok(document);
     }
 
     // 1 · Who?
     let caller = establish(gate, &parts, draft).await?;
 
     // 2 · What? A form is read only from someone we know.
-    let form = read_form(gate, &head, body).await?;
-    let asked = classify::classify(&head, form.as_deref(), &gate.public).map_err(Refusal::Fhir)?;
-    draft.asks(&asked, gate);
+    let asked = match early {
+        Some(asked) => asked,
+        None => understand(gate, &head, body, draft).await?,
+    };
     let page = open_page(gate, &caller, &asked, draft.began)?;
     let question = page.as_ref().map_or(&asked, |page| &page.search);
 
@@ -224,11 +223,32 @@ async fn establish(gate: &Gate, parts: &request::Parts, draft: &mut Draft) -> Re
     Ok(caller)
 }
 
-async fn read_form(gate: &Gate, head: &Head<'_>, body: Incoming) -> Result<Option<Bytes>, Refusal> {
-    if !classify::expects_form(head, &gate.public).map_err(Refusal::Fhir)? {
-        return Ok(None);
-    }
-    listener::read_body(body, limits::FORM_BYTES_MAX).await.map(Some).map_err(Refusal::Body)
+/// The interaction, where the head alone tells it.
+fn understand_early(gate: &Gate, head: &Head<'_>, draft: &mut Draft) -> Option<Interaction> {
+    let no_form = classify::expects_form(head, &gate.public) == Ok(false);
+    let asked = no_form.then(|| classify::classify(head, None, &gate.public).ok()).flatten()?;
+    draft.asks(&asked, gate);
+    Some(asked)
+}
+
+async fn understand(
+    gate: &Gate,
+    head: &Head<'_>,
+    body: Incoming,
+    draft: &mut Draft,
+) -> Result<Interaction, Refusal> {
+    let form = if classify::expects_form(head, &gate.public).map_err(Refusal::Fhir)? {
+        // Of a length and chunks together the HTTP library drops the length unseen (RFC 9112 section 6.1, T-136).
+        if head.headers.contains_key(header::TRANSFER_ENCODING) {
+            return Err(Refusal::LengthRequired);
+        }
+        Some(listener::read_body(body, limits::FORM_BYTES_MAX).await.map_err(Refusal::Body)?)
+    } else {
+        None
+    };
+    let asked = classify::classify(head, form.as_deref(), &gate.public).map_err(Refusal::Fhir)?;
+    draft.asks(&asked, gate);
+    Ok(asked)
 }
 
 fn open_page(
@@ -350,23 +370,24 @@ fn http_date(instant: &str) -> Option<HeaderValue> {
     HeaderValue::try_from(at.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()).ok()
 }
 
-fn public_document(gate: &Gate, interaction: &Interaction) -> Answer {
-    match interaction {
+/// The two documents that anyone may read.
+fn public_document(gate: &Gate, asked: &Interaction) -> Option<Answer> {
+    match asked {
         Interaction::SmartConfiguration => {
             let mut answer = Answer::fhir(StatusCode::OK, capabilities::smart_configuration(&gate.issuers));
             answer.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            answer
+            Some(answer)
         }
-        Interaction::Capabilities
-        | Interaction::Read { .. }
-        | Interaction::Vread { .. }
-        | Interaction::Search(_)
-        | Interaction::NextPage { .. } => {
+        Interaction::Capabilities => {
             let version = env!("CARGO_PKG_VERSION");
             let body =
                 capabilities::capability_statement(&gate.public, &gate.issuers, &gate.started, version);
-            Answer::fhir(StatusCode::OK, body)
+            Some(Answer::fhir(StatusCode::OK, body))
         }
+        Interaction::Read { .. }
+        | Interaction::Vread { .. }
+        | Interaction::Search(_)
+        | Interaction::NextPage { .. } => None,
     }
 }
 
@@ -446,6 +467,10 @@ impl Draft {
     /// Turns a refusal into its answer, and this draft into its record.
     fn refuse(&mut self, refusal: &Refusal, gate: &Gate) -> Answer {
         self.decision.reason = Some(refusal.code().to_owned());
+        if let Some(code) = refusal.interaction() {
+            self.interaction = code;
+            code.clone_into(&mut self.decision.interaction);
+        }
         self.decision.released.clear();
         gate.telemetry.refusal(refusal.code());
         if refusal.is_alarm() {

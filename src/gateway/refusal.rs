@@ -7,7 +7,7 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 use crate::domain::access::Denial;
-use crate::domain::fhir::classify::{FhirRefusal, RefusalClass};
+use crate::domain::fhir::classify::{FhirRefusal, NotServed, RefusalClass};
 use crate::domain::fhir::outcome::IssueType;
 use crate::domain::identity::IdentityRefusal;
 use crate::edge::listener::BodyRefusal;
@@ -20,6 +20,8 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 pub(super) enum Refusal {
     /// Neither HTTP/1.1 nor HTTP/2, or a wish to become something else.
     Protocol,
+    /// A form that comes in chunks.
+    LengthRequired,
     /// Nobody could be established behind the request.
     Identity(IdentityRefusal),
     /// The session is over.
@@ -60,6 +62,7 @@ impl Refusal {
     pub(super) fn code(&self) -> &'static str {
         match self {
             Self::Protocol => "protocol-not-served",
+            Self::LengthRequired => "length-required",
             Self::Identity(refusal) => refusal.code(),
             Self::Session(SessionEnded::Idle) => "session-idle",
             Self::Session(SessionEnded::Absolute) => "session-over",
@@ -78,12 +81,30 @@ impl Refusal {
         }
     }
 
+    /// FHIR's code for an interaction that was recognised only to be refused.
+    pub(super) fn interaction(&self) -> Option<&'static str> {
+        let Self::Fhir(FhirRefusal::NotServed(what)) = self else { return None };
+        match what {
+            NotServed::Create => Some("create"),
+            NotServed::Update => Some("update"),
+            NotServed::Patch => Some("patch"),
+            NotServed::Delete => Some("delete"),
+            NotServed::Head => Some("read"),
+            NotServed::Batch => Some("batch"),
+            NotServed::Operation => Some("operation"),
+            NotServed::CompartmentSearch => Some("search-type"),
+            NotServed::SystemSearch => Some("search-system"),
+            NotServed::Options | NotServed::History | NotServed::Asynchronous => None,
+        }
+    }
+
     /// Whether the people who run the gate should look at once: policy or upstream is broken.
     pub(super) fn is_alarm(&self) -> bool {
         match self {
             Self::Access(denial) => denial.is_alarm(),
             Self::AnswerUnsound | Self::TrailUnavailable | Self::Internal => true,
             Self::Protocol
+            | Self::LengthRequired
             | Self::Identity(_)
             | Self::Session(_)
             | Self::Fhir(_)
@@ -108,6 +129,11 @@ impl Refusal {
                 StatusCode::BAD_REQUEST,
                 IssueType::NotSupported,
                 "only HTTP/1.1 and HTTP/2 are served, without upgrade",
+            ),
+            Self::LengthRequired => say(
+                StatusCode::LENGTH_REQUIRED,
+                IssueType::NotSupported,
+                "a form must come with its length, not in chunks",
             ),
             Self::Identity(IdentityRefusal::KeysUnavailable) => say(
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -166,6 +192,7 @@ impl Refusal {
                 return Some((header::ALLOW, HeaderValue::from_static(allow)));
             }
             Self::Protocol
+            | Self::LengthRequired
             | Self::Body(_)
             | Self::Access(_)
             | Self::PageLink

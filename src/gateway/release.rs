@@ -12,7 +12,7 @@ use crate::domain::fhir::facts::Facts;
 use crate::domain::fhir::r4::ElementPath;
 use crate::domain::filter::{self, Bases, Document, References, Verdict};
 use crate::domain::narrow::Expected;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -177,38 +177,115 @@ pub(super) fn searchset(
     if let Some(url) = upstream_next.and_then(|(_, url)| next(url)) {
         links.push(json!({ "relation": "next", "url": url }));
     }
-    let links = serde_json::Value::Array(links);
+    let links = Value::Array(links);
     release.body.extend_from_slice(br#"{"resourceType":"Bundle","type":"searchset","link":"#);
     release.body.extend_from_slice(links.to_string().as_bytes());
-    let mut opening: &[u8] = br#","entry":["#;
-    for entry in &envelope.entries {
-        let Some((index, mode)) = entry.record.zip(search_mode(entry.mode.as_deref())) else { continue };
-        let before = release.body.len();
-        release.body.extend_from_slice(opening);
-        open_entry(&judged, index, release);
-        if judged.emit(index, release) {
-            release.body.extend_from_slice(format!(r#","search":{{"mode":"{mode}"}}}}"#).as_bytes());
-            opening = b",";
-        } else {
-            release.body.truncate(before);
-        }
-    }
+    let mut page = Page {
+        judged: &judged,
+        release,
+        visible: BTreeSet::new(),
+        referred: BTreeSet::new(),
+        follows: false,
+        entries: 0,
+    };
+    let rows = |wanted| {
+        let row = |entry: &filter::Entry| entry.record.zip(search_mode(entry.mode.as_deref()));
+        envelope.entries.iter().filter_map(row).filter(move |(_, mode)| *mode == wanted)
+    };
+    page.follows = rows(Mode::Include).next().is_some();
+    rows(Mode::Match).for_each(|(index, _)| page.show_match(index));
+    rows(Mode::Include).for_each(|(index, _)| page.show_include(index));
+    let entries = page.entries;
     // R4 has no empty arrays: without a visible record there is no `entry`.
-    release.body.extend_from_slice(if opening == b"," { b"]}" } else { b"}" });
+    release.body.extend_from_slice(if entries > 0 { b"]}" } else { b"}" });
     Ok(())
 }
 
-fn open_entry(judged: &Judged<'_>, index: usize, release: &mut Release) {
-    let url = json!(format!("{}/{}", judged.bases.public, judged.reference(index)));
-    release.body.extend_from_slice(format!(r#"{{"fullUrl":{url},"resource":"#).as_bytes());
+/// The entries of a searchset while they are written.
+struct Page<'p, 'a> {
+    judged: &'p Judged<'a>,
+    release: &'p mut Release,
+    /// `Type/id` of the matches that are shown, and what they refer to as they are shown.
+    visible: BTreeSet<String>,
+    referred: BTreeSet<String>,
+    entries: usize,
+    /// Whether there are includes, so that references matter.
+    follows: bool,
 }
 
-/// Matches and includes; an `outcome` holds the EMR's own words and goes no further (T-162).
-fn search_mode(mode: Option<&str>) -> Option<&'static str> {
+/// Why a row is in a searchset. An `outcome` holds the EMR's own words and goes no further (T-162).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Match,
+    Include,
+}
+
+impl Page<'_, '_> {
+    fn show_match(&mut self, index: usize) {
+        let Some(record) = self.write(index, "match") else { return };
+        self.visible.insert(self.judged.reference(index));
+        collect_references(&record, self.judged.bases.public, &mut self.referred);
+    }
+
+    /// An included row is shown only beside a match that leads to it: otherwise it would tell of a match that is
+    /// withheld, or of a reference that is (T-033).
+    fn show_include(&mut self, index: usize) {
+        let before = (self.release.body.len(), self.release.records.len(), self.entries);
+        let Some(record) = self.write(index, "include") else { return };
+        let mut refers = BTreeSet::new();
+        collect_references(&record, self.judged.bases.public, &mut refers);
+        let is_led_to = self.referred.contains(&self.judged.reference(index));
+        if !is_led_to && refers.is_disjoint(&self.visible) {
+            self.release.body.truncate(before.0);
+            self.release.records.truncate(before.1);
+            self.entries = before.2;
+            self.release.withheld += 1;
+        }
+    }
+
+    /// Writes one entry, and gives its record as it is shown (null where nobody asks); nothing when it is withheld.
+    fn write(&mut self, index: usize, mode: &str) -> Option<Value> {
+        let before = self.release.body.len();
+        let url = json!(format!("{}/{}", self.judged.bases.public, self.judged.reference(index)));
+        let opening = if self.entries == 0 { r#","entry":["# } else { "," };
+        let head = format!(r#"{opening}{{"fullUrl":{url},"resource":"#);
+        self.release.body.extend_from_slice(head.as_bytes());
+        let start = self.release.body.len();
+        if !self.judged.emit(index, self.release) {
+            self.release.body.truncate(before);
+            return None;
+        }
+        let shown = self.release.body.get(start..).filter(|_| self.follows).unwrap_or_default();
+        let record = serde_json::from_slice(shown).unwrap_or(Value::Null);
+        let tail = format!(r#","search":{{"mode":"{mode}"}}}}"#);
+        self.release.body.extend_from_slice(tail.as_bytes());
+        self.entries += 1;
+        Some(record)
+    }
+}
+
+fn search_mode(mode: Option<&str>) -> Option<Mode> {
     match mode {
-        None | Some("match") => Some("match"),
-        Some("include") => Some("include"),
+        None | Some("match") => Some(Mode::Match),
+        Some("include") => Some(Mode::Include),
         Some(_) => None,
+    }
+}
+
+/// Every `Reference.reference` of a record as `Type/id`: without our base and without a version.
+fn collect_references(value: &Value, public: &str, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(members) => members.iter().for_each(|(name, member)| match member {
+            Value::String(text) if name == "reference" => {
+                let local =
+                    text.strip_prefix(public).map_or(text.as_str(), |rest| rest.trim_start_matches('/'));
+                found.insert(local.split("/_history/").next().unwrap_or(local).to_owned());
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+            Value::Array(_) | Value::Object(_) => collect_references(member, public, found),
+        }),
+        Value::Array(items) => items.iter().for_each(|item| collect_references(item, public, found)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 

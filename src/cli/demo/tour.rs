@@ -11,7 +11,7 @@ use crate::domain::fhir::r4::{self, ResourceType};
 use crate::{app, config};
 use bytes::Bytes;
 use chartgate_sandbox::issuer::{Persona, login};
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 use http::{Response, StatusCode};
 use serde_json::Value;
@@ -166,7 +166,7 @@ impl Walk<'_> {
     async fn refusals(&mut self) -> Result<(), String> {
         show::line("\nWhat is refused\n");
         let mut table = Table::new();
-        table.load_style(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+        table.load_style(UTF8_BORDERS_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
         table.set_header(["who", "tries", "request", "answer", "why"]);
         for attempt in &ATTEMPTS {
             let answer = self.get(self.token(attempt.persona), attempt.path).await?;
@@ -238,7 +238,7 @@ impl Walk<'_> {
         let made = self.guests.len() * (1 + TYPES.len()) + ATTEMPTS.len() + 2;
         self.expect(asked == made, &format!("{made} requests were made and {asked} recorded"));
         let mut table = Table::new();
-        table.load_style(UTF8_HORIZONTAL_ONLY);
+        table.load_style(UTF8_BORDERS_ONLY);
         table.set_header(["who", "requests", "permitted", "refused", "records released"]);
         for (who, numbers) in people {
             table.add_row(std::iter::once(who.to_owned()).chain(numbers.map(|number| number.to_string())));
@@ -248,7 +248,7 @@ impl Walk<'_> {
 
     fn table(&self, first: &str) -> Table {
         let mut table = Table::new();
-        table.load_style(UTF8_HORIZONTAL_ONLY);
+        table.load_style(UTF8_BORDERS_ONLY);
         table.set_header(std::iter::once(first).chain(self.guests.iter().map(|guest| guest.name)));
         table
     }

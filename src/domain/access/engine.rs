@@ -337,8 +337,5 @@ fn read(response: &PartialResponse) -> Result<Answer, Fault> {
 
 /// Cedar leaves `unknown && false` open; it can never be true.
 fn can_hold(policy: &Policy) -> bool {
-    match policy.to_pst() {
-        Ok(policy) => expression::can_hold(policy.body().clauses()),
-        Err(_) => true,
-    }
+    policy.to_json().map_or(true, |policy| expression::can_hold(&policy))
 }

@@ -9,7 +9,8 @@
     reason = "Cedar's tree is open: `Reader::visit` refuses what this version does not know, once for all"
 )]
 
-use cedar_policy::pst::{BinaryOp, Clause, EntityUID, Expr, Literal, UnaryOp, Var};
+use cedar_policy::pst::{BinaryOp, Clause, EntityUID, Expr, Literal, Var};
+use serde_json::Value as Json;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -259,31 +260,36 @@ fn levels(expr: &Expr) -> usize {
     1 + children(expr).into_iter().map(levels).max().unwrap_or(0)
 }
 
-/// Whether conditions that are left over after partial evaluation can all hold for some record.
-pub(super) fn can_hold(clauses: &[Clause]) -> bool {
-    clauses.iter().all(|clause| match clause {
-        Clause::When(expr) => can_be(expr, true),
-        Clause::Unless(expr) => can_be(expr, false),
+/// Whether a policy that is left over after partial evaluation can hold for some record. Read from Cedar's JSON
+/// form, the only one that it prints with unknowns in it; what is not recognised can hold.
+pub(super) fn can_hold(policy: &Json) -> bool {
+    let conditions = policy.get("conditions").and_then(Json::as_array);
+    conditions.is_none_or(|conditions| {
+        conditions.iter().all(|condition| match condition.get("body") {
+            Some(body) => can_be(body, condition.get("kind").and_then(Json::as_str) != Some("unless")),
+            None => true,
+        })
     })
 }
 
 /// Over-approximates: `false` means that the expression surely never has this value.
-fn can_be(expr: &Expr, value: bool) -> bool {
-    match expr {
-        Expr::Literal(Literal::Bool(literal)) => *literal == value,
-        Expr::UnaryOp { op: UnaryOp::Not, expr } => can_be(expr, !value),
-        Expr::BinaryOp { op: BinaryOp::And, left, right } if value => {
-            can_be(left, true) && can_be(right, true)
-        }
-        Expr::BinaryOp { op: BinaryOp::Or, left, right } if !value => {
-            can_be(left, false) && can_be(right, false)
-        }
-        Expr::BinaryOp { op: BinaryOp::And | BinaryOp::Or, left, right } => {
-            can_be(left, value) || can_be(right, value)
-        }
-        Expr::IfThenElse { cond, then_expr, else_expr } => {
-            (can_be(cond, true) && can_be(then_expr, value))
-                || (can_be(cond, false) && can_be(else_expr, value))
+fn can_be(expr: &Json, value: bool) -> bool {
+    let Some((operator, operands)) = expr.as_object().and_then(|node| node.iter().next()) else {
+        return true;
+    };
+    let operand = |name: &str, value: bool| operands.get(name).is_none_or(|expr| can_be(expr, value));
+    let (both, either) = (
+        || operand("left", value) && operand("right", value),
+        || operand("left", value) || operand("right", value),
+    );
+    match (operator.as_str(), value) {
+        ("Value", _) => operands.as_bool().is_none_or(|literal| literal == value),
+        ("!", _) => operand("arg", !value),
+        ("&&", true) | ("||", false) => both(),
+        ("&&", false) | ("||", true) => either(),
+        ("if-then-else", _) => {
+            (operand("if", true) && operand("then", value))
+                || (operand("if", false) && operand("else", value))
         }
         _ => true,
     }

@@ -7,6 +7,7 @@ use super::checks;
 use super::elements::Elements;
 use super::expression::{self, Uses};
 use super::groups::{self, Groups};
+use super::rewrite;
 use super::set::{PolicySet, Rule, Vocabulary};
 use super::source::{EntityName, Problem, Source, Statement, statements};
 use crate::domain::fhir::r4::ElementPath;
@@ -237,7 +238,7 @@ fn parse_file(source: &Source, problems: &mut Vec<Problem>) -> Vec<(Policy, Stat
         problems.push(problem);
         return Vec::new();
     }
-    let text = with_subjects(&source.text, &found);
+    let text = rewrite::to_cedar(&source.text, &found);
     let set: cedar_policy::PolicySet = match text.parse() {
         Ok(set) => set,
         Err(errors) => {
@@ -267,20 +268,6 @@ fn number(id: &PolicyId) -> usize {
     id.strip_prefix("policy").and_then(|digits| digits.parse().ok()).unwrap_or(usize::MAX)
 }
 
-/// `Patient::"p2"` names a data subject. Cedar allows no top-level `Patient` beside `FHIR::Patient` (its RFC
-/// 70), so the schema calls the type `Subject`; both names have seven letters, so every offset stays true.
-fn with_subjects(text: &str, found: &[Statement]) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut copied = 0;
-    for at in found.iter().flat_map(|statement| &statement.subjects) {
-        out.push_str(text.get(copied..*at).unwrap_or(""));
-        out.push_str("Subject");
-        copied = at + "Patient".len();
-    }
-    out.push_str(text.get(copied..).unwrap_or(""));
-    out
-}
-
 /// Strict validation. Errors are problems; warnings are returned.
 fn validate(written: &[Written<'_>], vocabulary: &Vocabulary, problems: &mut Vec<Problem>) -> Vec<Problem> {
     let by_id: BTreeMap<String, &Written<'_>> =
@@ -300,17 +287,14 @@ fn validate(written: &[Written<'_>], vocabulary: &Vocabulary, problems: &mut Vec
 }
 
 fn located(source: &Source, otherwise: usize, error: &DetailedError) -> Problem {
-    let offset = error.source_locations.first().map_or(otherwise, |label| label.loc.start);
-    let problem = source.problem(offset, as_written(&error.message));
+    let in_cedar = error.source_locations.first().map(|label| label.loc.start);
+    let written = |offset| rewrite::written_offset(&statements(&source.text), offset);
+    let offset = in_cedar.map_or(otherwise, written);
+    let problem = source.problem(offset, rewrite::as_written(&error.message));
     match &error.help {
-        Some(help) => problem.with_hint(as_written(help)),
+        Some(help) => problem.with_hint(rewrite::as_written(help)),
         None => problem,
     }
-}
-
-/// Undoes the renaming of [`with_subjects`] in what people read.
-fn as_written(message: &str) -> String {
-    message.replace("Subject", "Patient")
 }
 
 /// A problem of the set as a whole.

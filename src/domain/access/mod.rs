@@ -16,6 +16,7 @@ mod key;
 mod load;
 mod masks;
 mod permit;
+mod rewrite;
 mod scopes;
 mod set;
 mod situation;

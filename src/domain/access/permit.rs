@@ -181,20 +181,19 @@ fn contained(facts: &Facts, container: &Facts) -> Facts {
 }
 
 impl Hidden {
-    /// Asks for the types that have a person's name.
+    /// A reference's display and identifier tell the name and number of whoever it points at (T-046). They are
+    /// hidden where the caller may not see them in Patient records: for patients, and for those who stand for
+    /// one. Names of staff are no secret of the record's.
     pub(super) fn of(desk: &Desk, narrowing: &Narrowing) -> Result<Self, Denial> {
-        let mut hidden = Hidden::default();
-        for name in ["Patient", "Practitioner", "RelatedPerson", "Person"] {
-            let Some(resource) = ResourceType::from_name(name) else { continue };
-            let view = desk.view(Action::Read, resource)?;
-            let open = view.is_open() && narrowing.allows(resource, 'r');
-            let shows = |element: &str| {
-                let path = ElementPath::parse(&format!("{name}.{element}"));
-                open && path.is_ok_and(|path| view.possible.covers(&path))
-            };
-            hidden.names.extend((!shows("name")).then_some(resource));
-            hidden.identifiers.extend((!shows("identifier")).then_some(resource));
-        }
-        Ok(hidden)
+        let Some(patient) = ResourceType::from_name("Patient") else { return Ok(Self::default()) };
+        let view = desk.view(Action::Read, patient)?;
+        let open = view.is_open() && narrowing.allows(patient, 'r');
+        let people = ["Patient", "RelatedPerson", "Person"].into_iter().filter_map(ResourceType::from_name);
+        let people: BTreeSet<ResourceType> = people.collect();
+        let unless_shown = |element: &str| {
+            let shows = ElementPath::parse(element).is_ok_and(|path| open && view.possible.covers(&path));
+            if shows { BTreeSet::new() } else { people.clone() }
+        };
+        Ok(Hidden { names: unless_shown("Patient.name"), identifiers: unless_shown("Patient.identifier") })
     }
 }

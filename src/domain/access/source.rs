@@ -76,6 +76,19 @@ pub(super) struct Statement {
     pub names: Vec<EntityName>,
     /// Byte offsets of the type name `Patient` outside any namespace: in `Patient::"p2"` and `is Patient`.
     pub subjects: Vec<usize>,
+    /// `resource in [...]` in the scope.
+    pub list: Option<ListInScope>,
+}
+
+/// A list of entities where a scope names what the resource is in. Byte offsets.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ListInScope {
+    /// After `resource`.
+    pub start: usize,
+    /// After the closing bracket.
+    pub end: usize,
+    /// After the scope's closing parenthesis.
+    pub scope_end: usize,
 }
 
 /// An entity literal such as `FHIR::Element::"Patient.name"`, as written.
@@ -96,8 +109,15 @@ pub(super) fn statements(text: &str) -> Vec<Statement> {
     let mut current: Option<Statement> = None;
     let mut path = String::new();
     let mut path_start = 0;
+    let mut scope = Scope::default();
     while let Some((offset, token)) = scan.next_token() {
-        let statement = current.get_or_insert_with(|| Statement { start: offset, ..Statement::default() });
+        let statement = current.get_or_insert_with(|| {
+            scope = Scope::default();
+            Statement { start: offset, ..Statement::default() }
+        });
+        if let Some(list) = scope.note(&token, offset, scan.at) {
+            statement.list = Some(list);
+        }
         match token {
             Token::Name(name) if path.ends_with("::") => path.push_str(name),
             Token::Name(name) => {
@@ -119,11 +139,45 @@ pub(super) fn statements(text: &str) -> Vec<Statement> {
                 path.clear();
             }
             Token::End => found.extend(current.take()),
-            Token::Other => path.clear(),
+            Token::Other(_) => path.clear(),
         }
     }
     found.extend(current);
     found
+}
+
+/// What has been seen of a statement's scope: the parentheses after `permit` or `forbid`.
+#[derive(Default)]
+struct Scope {
+    /// After the effect, before the scope's end.
+    open: bool,
+    over: bool,
+    /// Tokens of `resource in [` seen, and where `resource` ended.
+    words: u8,
+    start: usize,
+    end: usize,
+}
+
+impl Scope {
+    /// Takes the next token; gives the list when the scope ends and had one.
+    fn note(&mut self, token: &Token<'_>, at: usize, after: usize) -> Option<ListInScope> {
+        match (token, self.open, self.words) {
+            _ if self.over => {}
+            (Token::Name("permit" | "forbid"), false, _) => self.open = true,
+            (Token::Name("resource"), true, 0) => (self.words, self.start) = (1, after),
+            (Token::Name("in"), true, 1) => self.words = 2,
+            (Token::Other('['), true, 2) => self.words = 3,
+            (Token::Other(']'), true, 3) => (self.words, self.end) = (4, after),
+            (Token::Other(')'), true, words) => {
+                self.over = true;
+                let found = ListInScope { start: self.start, end: self.end, scope_end: at + 1 };
+                return (words == 4).then_some(found);
+            }
+            (_, _, 1 | 2) => self.words = 0,
+            _ => {}
+        }
+        None
+    }
 }
 
 enum Token<'t> {
@@ -131,7 +185,7 @@ enum Token<'t> {
     PathSeparator,
     Text(&'t str),
     End,
-    Other,
+    Other(char),
 }
 
 struct Scan<'t> {
@@ -157,7 +211,7 @@ impl<'t> Scan<'t> {
             let length = rest.find(|c| !is_name(c)).unwrap_or(rest.len());
             (length, Token::Name(rest.get(..length).unwrap_or("")))
         } else {
-            (first.len_utf8(), if first == ';' { Token::End } else { Token::Other })
+            (first.len_utf8(), if first == ';' { Token::End } else { Token::Other(first) })
         };
         self.at = (start + length).min(self.text.len());
         Some((start, token))

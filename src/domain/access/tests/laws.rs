@@ -1,0 +1,186 @@
+//! What holds for every set, situation and record: property tests on the small hospital.
+//!
+//! Owns: the laws. Must never: depend on the shipped policies. Look next: `super`, the hospital.
+
+use super::*;
+use crate::domain::access::engine::Verdict;
+use crate::domain::access::key::KeyParts;
+use crate::domain::access::masks::judge;
+use proptest::prelude::*;
+
+fn some_facts() -> impl Strategy<Value = Facts> {
+    let subset = |of: &'static [&'static str]| prop::sample::subsequence(of.to_vec(), 0..=of.len());
+    (
+        prop::sample::select(vec!["Patient", "Observation", "Practitioner", "Condition"]),
+        prop::sample::select(vec!["p1", "p2"]),
+        subset(&["p1", "p2"]),
+        subset(&["R", "N", "U"]),
+        prop::sample::select(vec!["final", "cancelled"]),
+    )
+        .prop_map(|(name, id, patients, labels, status)| {
+            let mut facts = facts(name, id, &patients, &labels);
+            facts.status = Some(status.to_owned());
+            facts
+        })
+}
+
+fn some_situation() -> impl Strategy<Value = Situation> {
+    (
+        prop::sample::subsequence(vec!["nurse", "doctor", "patient"], 0..=3),
+        prop::sample::select(vec!["TREAT", "NONE"]),
+        prop::option::of(prop::sample::select(vec!["Patient/p1", "Patient/p2", "Practitioner/p1"])),
+        prop::sample::select(vec![0, 3599, 3600, i64::MAX]),
+    )
+        .prop_map(|(roles, purpose, user, age)| {
+            let situation = Situation::rehearsal(&roles, purpose).with_age_seconds(age);
+            user.map_or(situation.clone(), |user| situation.with_fhir_user(user))
+        })
+}
+
+const FORBIDS: [&str; 6] = [
+    r#"forbid (principal, action, resource);"#,
+    r#"forbid (principal in Role::"nurse", action == Action::"disclose", resource in ElementGroup::"face");"#,
+    r#"forbid (principal, action == Action::"read", resource is FHIR::Patient) when { context.purpose == "TREAT" };"#,
+    r#"forbid (principal, action == Action::"disclose", resource) unless { context.labels.contains("U") };"#,
+    r#"forbid (principal, action in Action::"view", resource in Patient::"p1");"#,
+    r#"forbid (principal, action == Action::"disclose", resource == FHIR::Element::"Patient.name.family");"#,
+];
+
+static FORBIDDEN: LazyLock<Vec<Arc<PolicySet>>> =
+    LazyLock::new(|| FORBIDS.iter().map(|forbid| load(&format!("{HOSPITAL}{forbid}")).unwrap()).collect());
+
+/// A set in which every input matters, so that every input must be in the key.
+static CURIOUS: LazyLock<Arc<PolicySet>> = LazyLock::new(|| {
+    load(
+        r#"permit (principal, action, resource is FHIR::Observation) when {
+             context.relations.contains("self") || context.network == ip("10.0.0.1")
+             || context.now > datetime("2026-01-01") || context.mfa.age + 1 > 2
+             || context.scopes.contains("x") || context.application == "a" || principal == User::"i|s"
+             || resource.labels.contains("R") || resource.status == "final" || resource.code.contains("c")
+             || resource.category.contains("c") || resource.mentions.contains(Patient::"p")
+             || resource in Patient::"p" };"#,
+    )
+    .unwrap()
+});
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn an_added_forbid_never_widens(
+        which in 0..FORBIDS.len(), situation in some_situation(), facts in some_facts(),
+    ) {
+        let before = shown(&ask(&hospital(), &situation, &facts));
+        let after = shown(&ask(&FORBIDDEN[which], &situation, &facts));
+        prop_assert!(after.is_subset(&before), "{after:?} {before:?}");
+    }
+
+    #[test]
+    fn another_role_adds_and_forbids_still_win(situation in some_situation(), facts in some_facts()) {
+        let mut more = situation.clone();
+        more.roles.insert("patient".to_owned());
+        let (less, more) = (ask(&hospital(), &situation, &facts), ask(&hospital(), &more, &facts));
+        prop_assert!(shown(&less).is_subset(&shown(&more)));
+        if facts.labels.contains("N") {
+            prop_assert!(!shown(&more).contains("Patient.name"));
+        }
+        if facts.labels.contains("R") && !situation.roles.contains("doctor") {
+            prop_assert_eq!(more.unwrap_err(), RecordDenial::NotPermitted);
+        }
+    }
+
+    /// What is said about a type holds for its records: possible is an upper bound, definite a lower one.
+    #[test]
+    fn the_view_of_a_type_bounds_its_records(situation in some_situation(), facts in some_facts()) {
+        for set in FORBIDDEN.iter().chain([&*HOSPITAL_SET]) {
+            let desk = Desk::new(Arc::clone(set), Masks::new(), situation.clone());
+            let view = desk.view(Action::Read, facts.resource_type).unwrap();
+            let outcome = ask(set, &situation, &facts);
+            for path in shown(&outcome) {
+                prop_assert!(view.verdict != Verdict::No);
+                prop_assert!(view.possible.covers(&ElementPath::parse(path).unwrap()), "{path}");
+            }
+            if view.verdict == Verdict::Yes {
+                for path in PATHS.into_iter().map(|path| ElementPath::parse(path).unwrap()) {
+                    let definite = view.definite.covers(&path);
+                    prop_assert!(!definite || outcome.as_ref().unwrap().mask().covers(&path), "{path}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn kept_answers_are_the_answers(
+        asked in prop::collection::vec((some_situation(), some_facts()), 1..12),
+    ) {
+        let masks = Masks::new();
+        for (situation, facts) in asked {
+            let relations = situation.relations(&facts);
+            let record = Record { facts: &facts, relations: &relations };
+            let desk = Desk::new(hospital(), masks.clone(), situation.clone());
+            for _ in 0..2 {
+                let kept = desk.judge(Action::Read, &record);
+                let fresh = judge(&hospital(), &situation, Action::Read, &record);
+                prop_assert_eq!(shown(&kept), shown(&fresh));
+                prop_assert_eq!(kept.is_ok(), fresh.is_ok());
+            }
+        }
+    }
+
+    #[test]
+    fn changing_a_used_input_changes_the_key(change in 0..24_usize) {
+        let situation = Situation::rehearsal(&["nurse"], "TREAT").with_fhir_user("Patient/p1");
+        let facts = facts("Observation", "o1", &["p1"], &["R"]);
+        let key = |situation: &Situation, facts: &Facts, relations: &BTreeSet<String>, action| {
+            let parts = KeyParts::of_situation(&CURIOUS, situation);
+            parts.for_record(&CURIOUS, action, &Record { facts, relations })
+        };
+        let (mut other, mut changed, mut relations, mut action) =
+            (situation.clone(), facts.clone(), BTreeSet::new(), Action::Read);
+        let before = key(&situation, &facts, &relations, action);
+        prop_assert_eq!(&before, &key(&situation, &facts, &relations, action));
+        let extra = || "other".to_owned();
+        match change {
+            0 => other.person = false,
+            1 => other.issuer = extra(),
+            2 => other.subject = extra(),
+            3 => { other.roles.insert(extra()); }
+            4 => other.application = extra(),
+            5 => other.fhir_user = None,
+            6 => other.scopes.push(extra()),
+            7 => other.purpose = extra(),
+            8 => { other.methods.insert(extra()); }
+            9 => other.age_seconds += 1,
+            10 => other.phishing_resistant = false,
+            11 => other.emergency = true,
+            12 => other.network = "10.0.0.2".parse().unwrap(),
+            13 => other.now = now(),
+            14 => action = Action::Search,
+            15 => { relations.insert(extra()); }
+            16 => changed.resource_type = resource("Condition"),
+            17 => changed.id = Some(extra()),
+            18 => { changed.patients.insert(extra()); }
+            19 => { changed.mentions.insert(extra()); }
+            20 => { changed.labels.insert(extra()); }
+            21 => changed.status = None,
+            22 => { changed.category.insert(extra()); }
+            _ => { changed.code.insert(extra()); }
+        }
+        prop_assert_ne!(before, key(&other, &changed, &relations, action), "{}", change);
+    }
+}
+
+#[test]
+fn a_key_holds_no_more_than_was_used() {
+    let key = |situation: &Situation, facts: &Facts| {
+        let parts = KeyParts::of_situation(&hospital(), situation);
+        parts.for_record(&hospital(), Action::Read, &Record { facts, relations: &BTreeSet::new() })
+    };
+    let situation = Situation::rehearsal(&["nurse"], "TREAT").with_age_seconds(10);
+    let before = key(&situation, &facts("Observation", "o1", &["p1"], &[]));
+    let mut later = situation.clone().with_age_seconds(3599);
+    later.now = now();
+    later.subject = "somebody else".to_owned();
+    assert_eq!(before, key(&later, &facts("Observation", "o2", &["p2"], &[])));
+    assert_ne!(before, key(&later.with_age_seconds(3600), &facts("Observation", "o2", &["p2"], &[])));
+}

@@ -1,0 +1,30 @@
+//! Journeys of requests from end to end, over real TLS: a sandbox EMR and issuer, the gate from a configuration
+//! file, and the trail read back afterwards.
+//!
+//! Owns: the evidence that the promises P1 to P7 hold when all rooms work together.
+//! Must never: time anything, or reach into the gate: what a client, an operator and an auditor can see is judged.
+//! Look next: `harness`, the hospital; one module for each part of the journey.
+#![cfg(feature = "demo")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "a test may fail where it stands"
+)]
+
+mod authn;
+mod child;
+mod commands;
+mod harness;
+mod masks;
+mod paging;
+mod policy;
+mod requests;
+mod search;
+mod shutdown;
+mod trail;
+mod twins;
+mod upstream;
+mod wire;
