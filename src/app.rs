@@ -109,6 +109,7 @@ pub async fn start(settings: &Settings) -> Result<Running, Vec<Problem>> {
     let journal_settings = journal_settings(settings);
     let journal = tokio::task::spawn_blocking(move || Journal::open(&journal_settings)).await;
     let journal = journal.map_err(|error| one(error.to_string()))?.map_err(|error| one(error.to_string()))?;
+    journal.report_to(telemetry.clone());
 
     let (tls, operations_tls) = (Arc::clone(&parts.server_tls), parts.operations_tls.clone());
     let gate = Arc::new(gate(settings, parts, journal, telemetry.clone()));

@@ -171,16 +171,13 @@ async fn leave(gate: &Gate, mut draft: Draft, outcome: Result<Answer, Refusal>) 
     draft.decision.status = answer.status.as_u16();
     let request_id = draft.decision.request_id.clone();
     let records = [Record::Decision(Box::new(draft.decision))];
-    let before = clock::now();
     let recorded = if refused {
         gate.journal.append(&records).await.map(|receipt| (receipt, None))
     } else {
         gate.journal.release(&request_id, &records).await.map(|(receipt, slot)| (receipt, Some(slot)))
     };
-    let now = clock::now();
-    gate.telemetry.journal_commit(1, span(before, now));
     let decision = if refused { telemetry::Decision::Refuse } else { telemetry::Decision::Permit };
-    let took = span(draft.began, now);
+    let took = span(draft.began, clock::now());
     match recorded {
         Ok((receipt, slot)) => {
             gate.telemetry.request(draft.interaction, decision, answer.status, took);

@@ -29,6 +29,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::clock;
 use crate::domain::audit::{self, EncodeError, Ending, Outcome, Record};
+use crate::edge::telemetry::Telemetry;
 use crate::limits::{JOURNAL_QUEUE_KIB_MAX, JOURNAL_QUEUE_WAIT_MS_MAX, JOURNAL_SLOTS_MAX};
 
 pub use inspect::{Finding, Inspection, Request, inspect};
@@ -217,6 +218,11 @@ impl Journal {
         self.state.failure.get().is_none() && !self.room.is_closed()
     }
 
+    /// From now on every group commit is told to `telemetry`; only the first call counts.
+    pub fn report_to(&self, telemetry: Telemetry) {
+        let _first_stays = self.state.telemetry.set(telemetry);
+    }
+
     /// Numbers for metrics.
     #[must_use]
     pub fn counters(&self) -> Counters {
@@ -294,6 +300,7 @@ struct Append {
 #[derive(Debug, Default)]
 struct State {
     failure: OnceLock<JournalError>,
+    telemetry: OnceLock<Telemetry>,
     size: AtomicU64,
     entries: AtomicU64,
     commits: AtomicU64,

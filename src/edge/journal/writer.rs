@@ -188,8 +188,12 @@ impl Writer {
         state.size.store(self.frontier.size(), Ordering::Relaxed);
         state.entries.fetch_add(entries.len() as u64, Ordering::Relaxed);
         state.commits.fetch_add(1, Ordering::Relaxed);
-        let micros = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let took = begin.elapsed();
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         state.last_commit_micros.store(micros, Ordering::Relaxed);
+        if let Some(telemetry) = state.telemetry.get() {
+            telemetry.journal_commit(entries.len() as u64, took);
+        }
         let bytes: u64 = entries.iter().map(|entry| bytes_of(entry)).sum();
         state.backlog_bytes.fetch_add(bytes, Ordering::Relaxed);
     }

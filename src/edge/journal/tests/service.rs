@@ -9,6 +9,7 @@ use super::super::writer::failure;
 use super::*;
 use crate::domain::audit::Outcome;
 use crate::domain::ledger::{leaf_hash, read_bundle};
+use crate::edge::telemetry::Telemetry;
 
 #[test]
 fn a_trail_is_made_once_and_by_command_only() {
@@ -48,6 +49,20 @@ fn keys_of_other_tools_load() {
     fs::write(&ward.settings.signing_key, "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")
         .unwrap();
     assert!(matches!(Keys::load(&ward.settings), Err(KeyError::Signing(_))));
+}
+
+#[test]
+fn metrics_tell_of_every_commit() {
+    let ward = Ward::new();
+    let journal = ward.open();
+    let telemetry = Telemetry::new();
+    journal.report_to(telemetry.clone());
+    for n in 0..3 {
+        let _receipt = append(&journal, &format!("r{n}")).unwrap();
+    }
+    let text = telemetry.render();
+    assert!(text.contains("chartgate_journal_records_total 3\n"), "{text}");
+    assert!(text.contains("chartgate_journal_commit_seconds_count 3\n"), "{text}");
 }
 
 #[test]

@@ -1,0 +1,182 @@
+//! One client's connection: TLS, HTTP/1.1 or HTTP/2, kept open, one request at a time.
+//!
+//! Owns: [`Place`], where to connect, and [`Link`], an open connection.
+//! Must never: skip certificate verification, or keep an answer's body unless asked to.
+//! Look next: `load`, which runs many of these.
+
+use bytes::Bytes;
+use chartgate::edge::tls::{ClientFiles, client_config};
+use clap::ValueEnum;
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls_pki_types::ServerName;
+use std::fmt::Display;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+/// The name in the certificate of everything that is measured.
+const NAME: &str = "localhost";
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// What a caller of a FHIR API would grant an answer of 1 MB: more than hyper's 64 KiB of HTTP/2.
+const HTTP2_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
+
+/// The protocol spoken over TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Protocol {
+    /// HTTP/1.1, keep-alive
+    #[value(name = "1.1")]
+    Http1,
+    /// HTTP/2, one stream at a time on each connection
+    #[value(name = "2")]
+    Http2,
+}
+
+/// Somewhere to send requests.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    address: SocketAddr,
+    authority: String,
+    tls: Option<Arc<rustls::ClientConfig>>,
+    protocol: Protocol,
+}
+
+/// What is kept of an answer.
+#[derive(Debug)]
+pub(crate) struct Heard {
+    pub(crate) status: StatusCode,
+    /// `X-Request-Id`, where it is 128 bits in hex, as the gate's is.
+    pub(crate) request_id: Option<u128>,
+    pub(crate) bytes: u64,
+    /// The body, if it was to be kept.
+    pub(crate) body: Vec<u8>,
+}
+
+fn text(error: impl Display) -> String {
+    error.to_string()
+}
+
+impl Place {
+    /// A TLS server on this loopback port, whose certificate `ca_file` vouches for.
+    ///
+    /// # Errors
+    /// When the file holds no certificate.
+    pub(crate) fn secure(port: u16, ca_file: &Path, protocol: Protocol) -> Result<Self, String> {
+        let files = ClientFiles { ca: Some(ca_file.to_owned()), own: None };
+        let mut config = client_config(&files).map_err(text)?;
+        config.alpn_protocols = match protocol {
+            Protocol::Http1 => vec![b"http/1.1".to_vec()],
+            Protocol::Http2 => vec![b"h2".to_vec()],
+        };
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Ok(Self { address, authority: format!("{NAME}:{port}"), tls: Some(Arc::new(config)), protocol })
+    }
+
+    /// A plain HTTP/1.1 server.
+    pub(crate) fn plain(address: SocketAddr) -> Self {
+        Self { address, authority: address.to_string(), tls: None, protocol: Protocol::Http1 }
+    }
+
+    /// Connects.
+    ///
+    /// # Errors
+    /// When there is no connection, or not with the protocol that was asked for.
+    pub(crate) async fn connect(&self) -> Result<Link, String> {
+        let stream = TcpStream::connect(self.address).await.map_err(text)?;
+        stream.set_nodelay(true).map_err(text)?;
+        let Some(tls) = &self.tls else { return self.over(stream).await };
+        let name = ServerName::try_from(NAME).map_err(text)?;
+        let stream = TlsConnector::from(Arc::clone(tls)).connect(name, stream).await.map_err(text)?;
+        let agreed = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
+        if agreed.is_none() || agreed.as_ref() != tls.alpn_protocols.first() {
+            return Err("the server does not speak the protocol that was asked for".to_owned());
+        }
+        self.over(stream).await
+    }
+
+    async fn over<S>(&self, stream: S) -> Result<Link, String>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let stream = TokioIo::new(stream);
+        let way = match self.protocol {
+            Protocol::Http1 => {
+                let (sender, connection) = http1::handshake(stream).await.map_err(text)?;
+                tokio::spawn(connection);
+                Way::Http1(sender)
+            }
+            Protocol::Http2 => {
+                let mut builder = http2::Builder::new(TokioExecutor::new());
+                builder.initial_stream_window_size(HTTP2_WINDOW_BYTES);
+                builder.initial_connection_window_size(HTTP2_WINDOW_BYTES);
+                let (sender, connection) = builder.handshake(stream).await.map_err(text)?;
+                tokio::spawn(connection);
+                Way::Http2(sender)
+            }
+        };
+        Ok(Link { way, authority: self.authority.clone() })
+    }
+}
+
+enum Way {
+    Http1(http1::SendRequest<Empty<Bytes>>),
+    Http2(http2::SendRequest<Empty<Bytes>>),
+}
+
+/// An open connection.
+pub(crate) struct Link {
+    way: Way,
+    authority: String,
+}
+
+impl Link {
+    /// Asks and reads the whole answer. `path` begins with a slash; `keep` keeps the body.
+    ///
+    /// # Errors
+    /// When no whole answer came.
+    pub(crate) async fn get(&mut self, path: &str, token: &HeaderValue, keep: bool) -> Result<Heard, String> {
+        let answer = self.send(path, token).await?;
+        let (parts, mut body) = answer.into_parts();
+        let request_id = parts.headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
+        let request_id = request_id.and_then(|id| u128::from_str_radix(id, 16).ok());
+        let mut heard = Heard { status: parts.status, request_id, bytes: 0, body: Vec::new() };
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.map_err(text)?.into_data() else { continue };
+            heard.bytes += data.len() as u64;
+            if keep {
+                heard.body.extend_from_slice(&data);
+            }
+        }
+        Ok(heard)
+    }
+
+    async fn send(&mut self, path: &str, token: &HeaderValue) -> Result<Response<Incoming>, String> {
+        let request = Request::get(match self.way {
+            Way::Http1(_) => path.to_owned(),
+            Way::Http2(_) => format!("https://{}{path}", self.authority),
+        });
+        let request =
+            request.header(header::AUTHORIZATION, token).header(header::ACCEPT, "application/fhir+json");
+        let request = match self.way {
+            Way::Http1(_) => request.header(header::HOST, self.authority.as_str()),
+            Way::Http2(_) => request,
+        };
+        let request = request.body(Empty::new()).map_err(text)?;
+        match &mut self.way {
+            Way::Http1(sender) => {
+                sender.ready().await.map_err(text)?;
+                sender.send_request(request).await.map_err(text)
+            }
+            Way::Http2(sender) => {
+                sender.ready().await.map_err(text)?;
+                sender.send_request(request).await.map_err(text)
+            }
+        }
+    }
+}
