@@ -146,7 +146,7 @@ fn the_trail_is_searched_while_the_gate_serves() {
             (&["--person", "nurse"], 1),
             (&["--subject", "physician"], 1),
             (&["--patient", "p2"], 1),
-            (&["--patient", "p1"], 2),
+            (&["--patient", "p1"], 3),
             (&["--decision", "refuse"], 2),
             (&["--reason", "token-missing"], 1),
             (&["--interaction", "search-type"], 2),
