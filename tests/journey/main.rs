@@ -1,7 +1,7 @@
 //! Journeys of requests from end to end, over real TLS: a sandbox EMR and issuer, the gate from a configuration
 //! file, and the trail read back afterwards.
 //!
-//! Owns: the evidence that the promises P1 to P7 hold when all rooms work together.
+//! Owns: the evidence that the promises P1 to P8 hold when all rooms work together.
 //! Must never: time anything, or reach into the gate: what a client, an operator and an auditor can see is judged.
 //! Look next: `harness`, the hospital; one module for each part of the journey.
 #![cfg(feature = "demo")]
@@ -15,6 +15,7 @@
 )]
 
 mod authn;
+mod bedside;
 mod child;
 mod commands;
 mod harness;
