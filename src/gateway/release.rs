@@ -9,6 +9,7 @@ use super::refusal::Refusal;
 use crate::domain::access::{Disclosure, Permit};
 use crate::domain::audit;
 use crate::domain::fhir::facts::Facts;
+use crate::domain::fhir::mask::Mask;
 use crate::domain::fhir::r4::ElementPath;
 use crate::domain::filter::{self, Bases, Document, References, Verdict};
 use crate::domain::narrow::Expected;
@@ -28,6 +29,22 @@ pub(super) struct Release {
     pub(super) last_updated: Option<String>,
     /// A policy could not be evaluated for a record: somebody should look.
     pub(super) alarm: bool,
+    masks: Masks,
+}
+
+/// The masks of one answer as the trail lists them, each listed once: most records share one.
+#[derive(Default)]
+pub(super) struct Masks(Vec<(Arc<Mask>, Arc<Vec<String>>)>);
+
+impl Masks {
+    fn kept(&mut self, mask: &Arc<Mask>) -> Arc<Vec<String>> {
+        if let Some((_, kept)) = self.0.iter().find(|(known, _)| Arc::ptr_eq(known, mask)) {
+            return Arc::clone(kept);
+        }
+        let kept = Arc::new(mask.kept());
+        self.0.push((Arc::clone(mask), Arc::clone(&kept)));
+        kept
+    }
 }
 
 /// The EMR's answer, read and decided, before anything of it is emitted.
@@ -72,14 +89,15 @@ impl<'a> Judged<'a> {
         self.document.records().get(index).map(|record| &record.facts)
     }
 
+    /// What was decided of each record, in the filter's form.
+    fn verdicts(&self) -> Vec<Verdict<'_>> {
+        let decided = self.decided.iter().map(Option::as_ref);
+        decided.map(|d| d.map_or(Verdict::Withhold, |d| Verdict::Release(d.mask()))).collect()
+    }
+
     /// Emits one record into `release`, with what it contains; `false` when it is withheld.
-    fn emit(&self, index: usize, release: &mut Release) -> bool {
-        let verdicts: Vec<Verdict<'_>> = self
-            .decided
-            .iter()
-            .map(|decided| decided.as_ref().map_or(Verdict::Withhold, |d| Verdict::Release(d.mask())))
-            .collect();
-        let emitted = self.document.emit(index, &verdicts, &self.references, &self.bases, &mut release.body);
+    fn emit(&self, index: usize, verdicts: &[Verdict<'_>], release: &mut Release) -> bool {
+        let emitted = self.document.emit(index, verdicts, &self.references, &self.bases, &mut release.body);
         if emitted.is_err() {
             release.withheld += 1;
             return false;
@@ -88,21 +106,32 @@ impl<'a> Judged<'a> {
         true
     }
 
-    /// Lists a released record, and those inside it, for the trail.
+    /// Lists a released record, and those inside it, for the trail. What is inside a record follows it.
     fn note(&self, index: usize, release: &mut Release) {
-        for (at, record) in self.document.records().iter().enumerate() {
-            let inside = at == index || self.is_inside(at, index);
-            let Some(disclosure) = self.decided.get(at).and_then(Option::as_ref).filter(|_| inside) else {
-                continue;
-            };
+        let inside = |at: &usize| *at == index || self.is_inside(*at, index);
+        for at in (index..self.decided.len()).take_while(inside) {
+            let record = self.document.records().get(at);
+            let disclosure =
+                self.decided.get(at).and_then(Option::as_ref).filter(|_| self.leaves_with_container(at));
+            let Some((record, disclosure)) = record.zip(disclosure) else { continue };
             release.policies.extend(disclosure.policies().iter().cloned());
             release.records.push(audit::Released {
                 reference: self.reference(at),
                 version: record.facts.version.clone(),
                 patients: record.facts.patients.clone(),
-                mask: Arc::new(disclosure.mask().kept()),
+                mask: release.masks.kept(disclosure.mask()),
             });
         }
+    }
+
+    /// A contained record leaves only where its container shows what it contains, and never from a contained one.
+    fn leaves_with_container(&self, at: usize) -> bool {
+        let records = self.document.records();
+        let Some(record) = records.get(at).filter(|record| record.contained) else { return true };
+        let Some(outer) = record.container else { return true };
+        let mask = self.decided.get(outer).and_then(Option::as_ref).map(Disclosure::mask);
+        let shows = mask.is_some_and(|mask| mask.cursor().child("contained").keeps());
+        shows && !records.get(outer).is_some_and(|outer| outer.contained)
     }
 
     fn is_inside(&self, at: usize, outer: usize) -> bool {
@@ -143,7 +172,7 @@ pub(super) fn single(
     if !is_expected(facts, expected) {
         return Err(Refusal::AnswerUnsound);
     }
-    if !judged.emit(0, release) {
+    if !judged.emit(0, &judged.verdicts(), release) {
         return Err(Refusal::NotFound);
     }
     let mask = judged.decided.first().and_then(Option::as_ref).map(Disclosure::mask);
@@ -180,8 +209,10 @@ pub(super) fn searchset(
     let links = Value::Array(links);
     release.body.extend_from_slice(br#"{"resourceType":"Bundle","type":"searchset","link":"#);
     release.body.extend_from_slice(links.to_string().as_bytes());
+    let verdicts = judged.verdicts();
     let mut page = Page {
         judged: &judged,
+        verdicts: &verdicts,
         release,
         visible: BTreeSet::new(),
         referred: BTreeSet::new(),
@@ -204,6 +235,7 @@ pub(super) fn searchset(
 /// The entries of a searchset while they are written.
 struct Page<'p, 'a> {
     judged: &'p Judged<'a>,
+    verdicts: &'p [Verdict<'p>],
     release: &'p mut Release,
     /// `Type/id` of the matches that are shown, and what they refer to as they are shown.
     visible: BTreeSet<String>,
@@ -251,7 +283,7 @@ impl Page<'_, '_> {
         let head = format!(r#"{opening}{{"fullUrl":{url},"resource":"#);
         self.release.body.extend_from_slice(head.as_bytes());
         let start = self.release.body.len();
-        if !self.judged.emit(index, self.release) {
+        if !self.judged.emit(index, self.verdicts, self.release) {
             self.release.body.truncate(before);
             return None;
         }
