@@ -793,3 +793,13 @@ fn all_canaries(tree: &Tree, hidden: &mut Vec<String>) {
         Tree::Scalar(_) | Tree::Null => {}
     }
 }
+/// A made record on which filter and oracle once disagreed: a modifier deep inside a parameter that goes with its
+/// only resource.
+#[test]
+fn what_goes_with_its_resource_takes_its_modifiers_along() {
+    let (text, mut dice) = made(7_004_104_238_056_938_608);
+    let tree = Tree::parse(&text).unwrap();
+    for _ in 0..4 {
+        agree(&text, &random_oracle(&tree, &mut dice)).unwrap();
+    }
+}

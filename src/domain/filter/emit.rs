@@ -85,6 +85,8 @@ struct Tally {
     kept: usize,
     /// A modifier was there and not wholly kept.
     modifier: bool,
+    /// The same somewhere inside a member that would have been kept.
+    modifier_inside: bool,
     orphaned: bool,
     /// Bit per element of the structure, in official order: was in the input, and was kept.
     present: u128,
@@ -187,6 +189,10 @@ impl<'w> Writer<'w> {
         let start = self.out.len();
         self.out.push(b'{');
         let mut tally = self.members(object, scope)?;
+        // What goes with its only resource takes its modifiers along, however deep they stand.
+        if tally.modifier_inside && !tally.orphaned {
+            return Err(Withheld::Modifier);
+        }
         let vanishes = object.role != Role::Record && tally.kept == 0;
         if vanishes || tally.orphaned || self.is_hollow_extension(object, &tally) {
             self.out.truncate(start);
@@ -219,7 +225,13 @@ impl<'w> Writer<'w> {
                 tally.written += 1;
                 continue;
             }
-            let outcome = self.member(object, index, node, &bars, scope)?;
+            let outcome = match self.member(object, index, node, &bars, scope) {
+                Err(Withheld::Modifier) => {
+                    tally.modifier_inside = true;
+                    Outcome::from(false)
+                }
+                other => other?,
+            };
             if outcome != Outcome::Kept {
                 self.out.truncate(before);
             }
