@@ -27,6 +27,7 @@ use chartgate::domain::fhir::r4::{self, ElementPath, Kind, Primitive, ResourceTy
 use chartgate::domain::filter::{self, Bases, Document, FilterFault, References, Verdict, Withheld};
 use oracle::{Oracle, Tree};
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use serde::Deserialize;
 
 const UPSTREAM: &str = "https://emr.internal/fhir/R4";
@@ -660,8 +661,11 @@ fn made(seed: u64) -> (String, Dice) {
     (maker.resource(kind, fuel, Some("r1")), maker.dice)
 }
 
+/// The same records on every run: a change is judged by what it changes. Other seeds are for exploring.
+const SEED: RngSeed = RngSeed::Fixed(20_261_121);
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, rng_seed: SEED, ..ProptestConfig::default() })]
 
     #[test]
     fn made_records_agree_with_the_oracle(seed in any::<u64>()) {
