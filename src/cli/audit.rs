@@ -53,6 +53,16 @@ pub fn init(settings: &Settings, out: &mut dyn Write, err: &mut dyn Write) -> u8
     print_lines(out, &lines)
 }
 
+/// The keys of a trail that is there, or what is missing.
+fn keys_of_trail(settings: &Settings) -> Result<Keys, String> {
+    let keys = Keys::load(settings).map_err(|error| error.to_string())?;
+    if settings.directory.is_dir() {
+        Ok(keys)
+    } else {
+        Err(format!("there is no audit trail in `{}`", settings.directory.display()))
+    }
+}
+
 /// Verifies the trail: every byte of every file of evidence. `against` is a checkpoint of this trail that was
 /// kept elsewhere, and must be contained in it.
 pub fn verify(
@@ -62,13 +72,10 @@ pub fn verify(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> u8 {
-    let keys = match Keys::load(settings) {
+    let keys = match keys_of_trail(settings) {
         Ok(keys) => keys,
-        Err(error) => return complain(err, &error),
+        Err(why) => return complain(err, &why),
     };
-    if !settings.directory.is_dir() {
-        return complain(err, &format!("there is no audit trail in `{}`", settings.directory.display()));
-    }
     let found = match inspect(&settings.directory, &keys, Request { decode: true, against }) {
         Ok(found) => found,
         Err(error) => {
@@ -231,13 +238,10 @@ pub fn search(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> u8 {
-    let keys = match Keys::load(settings) {
+    let keys = match keys_of_trail(settings) {
         Ok(keys) => keys,
-        Err(error) => return complain(err, &error),
+        Err(why) => return complain(err, &why),
     };
-    if !settings.directory.is_dir() {
-        return complain(err, &format!("there is no audit trail in `{}`", settings.directory.display()));
-    }
     let mut page = Page { as_json, rows: Vec::new(), out };
     let mut faults = Vec::new();
     let printed = run(settings, &keys, filter, &mut page, &mut faults);
