@@ -6,6 +6,7 @@
 pub mod facts;
 pub mod mask;
 pub mod r4;
+pub mod shape;
 
 pub mod capabilities;
 pub mod classify;
