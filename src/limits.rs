@@ -307,6 +307,15 @@ const _: () = assert!(RECORD_BYTES_MAX <= DOCUMENT_BYTES_MAX);
 const _: () = assert!(STRING_BYTES_MAX < RECORD_BYTES_MAX);
 const _: () = assert!(KEY_BYTES_MAX <= u16::MAX as usize);
 
+// --- change -------------------------------------------------------------------------------------
+
+/// Most operations of one patch. Editors send a handful; a migration belongs into an update.
+pub const PATCH_OPERATIONS_MAX: usize = 256;
+/// Longest path of a patch operation, in bytes: the deepest R4 path with an extension URL or two in it.
+pub const PATCH_PATH_BYTES_MAX: usize = 2_048;
+/// Most steps of such a path: every level of the deepest JSON we read, each with an index.
+pub const PATCH_PATH_STEPS_MAX: usize = 2 * JSON_DEPTH_MAX;
+
 // --- audit, ledger and journal ------------------------------------------------------------------
 
 /// One stored entry: C2SP tlog-tiles gives an entry a 16-bit length.

@@ -22,6 +22,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("domain::narrow", &["domain::access", "domain::fhir", "limits"]),
     ("domain::audit", &["domain::access", "domain::identity", "domain::fhir", "limits"]),
     ("domain::access", &["domain::identity", "domain::fhir", "limits"]),
+    ("domain::change", &["domain::filter", "domain::fhir", "limits"]),
     ("domain::filter", &["domain::fhir", "limits"]),
     ("domain::identity", &["limits"]),
     ("domain::fhir", &["limits"]),

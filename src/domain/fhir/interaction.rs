@@ -48,6 +48,15 @@ pub enum Interaction {
     SmartConfiguration,
 }
 
+/// The language of a patch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PatchFormat {
+    /// RFC 6902, `application/json-patch+json`.
+    JsonPatch,
+    /// R4 fhirpatch.html: a `Parameters` resource, `application/fhir+json`.
+    FhirPath,
+}
+
 impl Interaction {
     /// FHIR's restful-interaction code: `read`, `vread`, `search-type` or `capabilities`. The SMART
     /// document has no code of its own and counts as `capabilities`.

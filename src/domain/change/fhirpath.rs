@@ -1,0 +1,3 @@
+//! stub
+//! Owns: x. Must never: x. Look next: x.
+
