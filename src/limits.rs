@@ -72,6 +72,14 @@ pub const WATCHED_DEPTH_MAX: usize = 4;
 /// What may be sealed into one token: an upstream's paging link with a long cursor.
 pub const SEALED_BYTES_MAX: usize = 8 * 1024;
 
+/// After the first `REQUEST_BODY_SECONDS_MAX` a body must have come at this rate on average: a transaction of
+/// 64 MiB over a slow line may take two and a half minutes, a client that drips may not.
+pub const REQUEST_BODY_BYTES_PER_SECOND_MIN: u64 = 512 * 1024;
+/// A gzip body may unfold to this many times its size. FHIR JSON reaches 10 to 20; Deflate itself ends at 1,032.
+pub const GZIP_RATIO_MAX: usize = 100;
+/// The ratio is not asked for below this size: short bodies of one repeated form compress very well.
+pub const GZIP_RATIO_FREE_BYTES: usize = 1024 * 1024;
+
 const _: () = assert!(HTTP1_BUFFER_BYTES_MAX >= 2 * HEADER_BYTES_MAX);
 const _: () = assert!(HTTP2_STREAM_WINDOW_BYTES <= HTTP2_CONNECTION_WINDOW_BYTES);
 const _: () = assert!(REQUEST_BODY_IDLE_SECONDS_MAX < REQUEST_BODY_SECONDS_MAX);
@@ -98,6 +106,10 @@ pub const UPSTREAM_HEADERS_MAX: usize = 100;
 pub const UPSTREAM_HEADER_BYTES_MAX: u32 = 64 * 1024;
 /// A whole answer body, however steadily it drips.
 pub const UPSTREAM_BODY_SECONDS_MAX: u64 = 300;
+/// A file of a bulk export on its way through, at the client's pace. A gigabyte at 300 KB a second.
+pub const UPSTREAM_DOWNLOAD_SECONDS_MAX: u64 = 60 * 60;
+/// The longest wait we ask a client for when the EMR names one (`Retry-After` of an export).
+pub const RETRY_AFTER_SECONDS_MAX: u64 = 60 * 60;
 /// Flow-control window of one HTTP/2 answer.
 pub const UPSTREAM_STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 /// And of all answers on one HTTP/2 connection: what the EMR may make us hold unread.

@@ -3,6 +3,7 @@
 //! Owns: sockets, files, time-outs and tasks. Must never: decide who may see what, or import `gateway`.
 //! Look next: the file named after the neighbour.
 
+pub mod coding;
 pub mod journal;
 pub mod keyring;
 pub mod listener;

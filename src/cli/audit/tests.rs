@@ -3,11 +3,12 @@
 use std::fs;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use super::*;
-use crate::domain::audit::Caller;
+use crate::domain::audit::{Caller, Decision, Ending, Outcome, Record, Released, Verdict, Written};
 use crate::edge::journal::Journal;
 
 struct Desk {

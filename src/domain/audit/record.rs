@@ -13,6 +13,10 @@ use jiff::Timestamp;
 /// One audit record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
+    /// A write that is about to be sent to the EMR: durable before it is sent. Its verdict is permit, its status
+    /// 0, its released list empty. The decision with the same request id and entry tells what became of it; an
+    /// intent without one was cut short, and what the EMR did is unknown.
+    Intent(Box<Decision>),
     /// A release or a refusal; written before the answer leaves.
     Decision(Box<Decision>),
     /// How a released answer or a write ended.
@@ -26,7 +30,7 @@ impl Record {
     #[must_use]
     pub fn request_id(&self) -> Option<&str> {
         match self {
-            Self::Decision(decision) => Some(&decision.request_id),
+            Self::Intent(decision) | Self::Decision(decision) => Some(&decision.request_id),
             Self::Outcome(outcome) => Some(&outcome.request_id),
             Self::Control(_) => None,
         }
@@ -36,7 +40,7 @@ impl Record {
     #[must_use]
     pub fn time(&self) -> Timestamp {
         match self {
-            Self::Decision(decision) => decision.time,
+            Self::Intent(decision) | Self::Decision(decision) => decision.time,
             Self::Outcome(outcome) => outcome.time,
             Self::Control(control) => control.time,
         }
@@ -80,7 +84,8 @@ pub struct Caller {
     pub roles: Vec<String>,
 }
 
-/// One request's decision: a release, written before it happens, or a refusal.
+/// One request's decision: a release, written before it happens, or a refusal. A batch or transaction has
+/// one for itself and one for each entry (KF-53); a streamed answer has one for each unit.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Decision {
     /// When it was decided.
@@ -105,8 +110,14 @@ pub struct Decision {
     pub policies: Vec<String>,
     /// The hash of the policy set in force.
     pub policy_set: Option<String>,
+    /// The place in a batch or transaction, from 0, for the decision about one of its entries.
+    pub entry: Option<u32>,
+    /// The place in a streamed answer, from 0, for the decision about one of its units.
+    pub unit: Option<u32>,
     /// What is released, one item a FHIR record.
     pub released: Vec<Released>,
+    /// What is written, one item a FHIR record; empty for reads.
+    pub written: Vec<Written>,
     /// FHIR records withheld whole from this answer.
     pub withheld: u64,
     /// The HTTP status of the answer.
@@ -129,7 +140,10 @@ impl Decision {
             reason: None,
             policies: Vec::new(),
             policy_set: None,
+            entry: None,
+            unit: None,
             released: Vec::new(),
+            written: Vec::new(),
             withheld: 0,
             status: 0,
         }
@@ -144,7 +158,10 @@ impl fmt::Debug for Decision {
             .field("interaction", &self.interaction)
             .field("verdict", &self.verdict)
             .field("reason", &self.reason)
+            .field("entry", &self.entry)
+            .field("unit", &self.unit)
             .field("released", &self.released.len())
+            .field("written", &self.written.len())
             .finish_non_exhaustive()
     }
 }
@@ -166,6 +183,26 @@ pub struct Released {
 impl fmt::Debug for Released {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("Released").field("mask", &self.mask).finish_non_exhaustive()
+    }
+}
+
+/// One FHIR record that is written: created, changed or deleted.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Written {
+    /// `Type/id`; `Type` alone for a create whose id is not known (yet).
+    pub reference: String,
+    /// The version it had before, in an intent; the version it has now, in a decision; when it is known.
+    pub version: Option<String>,
+    /// Logical ids of the patients whose record it is, before or after the write.
+    pub patients: BTreeSet<String>,
+    /// The element paths that are written. Shared, since one request has few different masks.
+    pub mask: Arc<Vec<String>>,
+}
+
+/// Shows nothing that names a patient.
+impl fmt::Debug for Written {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Written").field("mask", &self.mask).finish_non_exhaustive()
     }
 }
 
@@ -195,17 +232,27 @@ impl Ending {
     }
 }
 
-/// The end of an answer or a write; belongs to the decision with the same request id.
+/// The end of an answer, or of a write; belongs to the decision with the same request id and entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// When it ended.
     pub time: Timestamp,
     /// The request whose answer this was.
     pub request_id: String,
+    /// The entry of a batch or transaction whose end this is; `None` for the answer as a whole.
+    pub entry: Option<u32>,
     /// How it ended.
     pub ending: Ending,
     /// Body bytes handed to the client's connection, when known.
     pub sent_bytes: Option<u64>,
+}
+
+impl Outcome {
+    /// The end of a write whose answer never came. Stands beside the refusal that tells the client so.
+    #[must_use]
+    pub fn unknown(time: Timestamp, request_id: String, entry: Option<u32>) -> Self {
+        Self { time, request_id, entry, ending: Ending::Unknown, sent_bytes: None }
+    }
 }
 
 /// What happened to the gateway or the trail.

@@ -75,6 +75,7 @@ fn golden_bytes() {
     let outcome = Outcome {
         time: time(),
         request_id: "req-1".to_owned(),
+        entry: None,
         ending: Ending::CutOff,
         sent_bytes: Some(512),
     };

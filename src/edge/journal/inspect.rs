@@ -452,6 +452,6 @@ fn is_creation_of(origin: &str, record: &Record) -> bool {
             control.event == Event::Created
                 && control.details.get("origin").is_some_and(|named| named == origin)
         }
-        Record::Decision(_) | Record::Outcome(_) => false,
+        Record::Intent(_) | Record::Decision(_) | Record::Outcome(_) => false,
     }
 }

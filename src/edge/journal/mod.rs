@@ -116,7 +116,7 @@ impl Slot {
     fn speak(&mut self, time: Timestamp, ending: Ending, sent_bytes: Option<u64>) {
         let Some((queue, permit)) = self.place.take() else { return };
         let request_id = std::mem::take(&mut self.request_id);
-        let outcome = Record::Outcome(Outcome { time, request_id, ending, sent_bytes });
+        let outcome = Record::Outcome(Outcome { time, request_id, entry: None, ending, sent_bytes });
         // An outcome is one short part: its texts are bounded. If the journal has failed or closed there is
         // nobody to tell; the release then stands without an outcome, which reads as `unknown`.
         if let Ok(parts) = audit::encode(&outcome) {

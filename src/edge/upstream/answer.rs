@@ -8,7 +8,10 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::{
+    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_LOCATION, ETAG, HeaderName, LOCATION, RETRY_AFTER,
+    TRANSFER_ENCODING,
+};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
@@ -17,7 +20,10 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
 use super::UpstreamError;
-use crate::limits::{UPSTREAM_BODY_SECONDS_MAX, UPSTREAM_HEADER_BYTES_MAX, UPSTREAM_HEADERS_MAX};
+use crate::limits::{
+    ID_BYTES_MAX, RETRY_AFTER_SECONDS_MAX, UPSTREAM_BODY_SECONDS_MAX, UPSTREAM_DOWNLOAD_SECONDS_MAX,
+    UPSTREAM_HEADER_BYTES_MAX, UPSTREAM_HEADERS_MAX,
+};
 
 /// An answer whose head has been checked. Its text is the EMR's and must not reach a client unread.
 pub struct Answer {
@@ -34,6 +40,8 @@ pub struct AnswerBody {
     inner: Incoming,
     pause: Duration,
     end: Instant,
+    /// How many bytes may still come.
+    rest_bytes: u64,
     /// Holds one of the places for requests under way at the EMR.
     _place: OwnedSemaphorePermit,
 }
@@ -50,8 +58,47 @@ impl Answer {
         check_status(head.status)?;
         check_headers(&head.headers)?;
         let end = Instant::now() + Duration::from_secs(UPSTREAM_BODY_SECONDS_MAX);
-        let body = AnswerBody { inner, pause, end, _place: place };
+        let body = AnswerBody { inner, pause, end, rest_bytes: u64::MAX, _place: place };
         Ok(Self { status: head.status, headers: head.headers, body })
+    }
+
+    /// The version in `ETag`: `W/"3"`, or the strong `"3"` some servers send. `None` when there is none or it is
+    /// not one of R4's ids.
+    #[must_use]
+    pub fn etag_version(&self) -> Option<&str> {
+        let text = self.text(&ETAG)?;
+        let quoted = text.strip_prefix("W/").unwrap_or(text);
+        let version = quoted.strip_prefix('"')?.strip_suffix('"')?;
+        let is_id = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
+        let is_sound = !version.is_empty() && version.len() <= ID_BYTES_MAX && version.bytes().all(is_id);
+        is_sound.then_some(version)
+    }
+
+    /// `Location`, where a create says what it made. The EMR's text: read it, do not pass it on.
+    #[must_use]
+    pub fn location(&self) -> Option<&str> {
+        self.text(&LOCATION)
+    }
+
+    /// `Content-Location`, where an export says where its status is. The EMR's text, as above.
+    #[must_use]
+    pub fn content_location(&self) -> Option<&str> {
+        self.text(&CONTENT_LOCATION)
+    }
+
+    /// `Retry-After` in seconds, lowered to `RETRY_AFTER_SECONDS_MAX`. `None` for none, and for a date.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<u64> {
+        let seconds = self.text(&RETRY_AFTER)?;
+        let is_number = !seconds.is_empty() && seconds.bytes().all(|byte| byte.is_ascii_digit());
+        is_number.then(|| seconds.parse().unwrap_or(u64::MAX).min(RETRY_AFTER_SECONDS_MAX))
+    }
+
+    /// A header that was sent exactly once, as ASCII text.
+    fn text(&self, name: &HeaderName) -> Option<&str> {
+        let mut values = self.headers.get_all(name).iter();
+        let value = values.next()?;
+        if values.next().is_some() { None } else { value.to_str().ok() }
     }
 }
 
@@ -94,17 +141,28 @@ impl AnswerBody {
         self.inner.size_hint().exact()
     }
 
+    /// The same body as a download that is passed on piece by piece: at most `bytes_max` bytes, within
+    /// `UPSTREAM_DOWNLOAD_SECONDS_MAX` from now, since the client's pace counts too.
+    #[must_use]
+    pub fn download(mut self, bytes_max: u64) -> Self {
+        self.rest_bytes = bytes_max;
+        self.end = Instant::now() + Duration::from_secs(UPSTREAM_DOWNLOAD_SECONDS_MAX);
+        self
+    }
+
     /// The next piece, or `None` at a proper end. Trailers are dropped.
     ///
     /// # Errors
     /// [`UpstreamError::TimedOut`] after a pause of `timeout` or `UPSTREAM_BODY_SECONDS_MAX` in all;
-    /// [`UpstreamError::CutOff`] when the body broke off or did not keep to its framing. Drop it then.
+    /// [`UpstreamError::TooLarge`] beyond the bound of a download; [`UpstreamError::CutOff`] when the body broke off or did not keep to its framing. Drop it then.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, UpstreamError> {
         loop {
             let wait = self.end.min(Instant::now() + self.pause);
             let frame = timeout_at(wait, self.inner.frame()).await.map_err(|_| UpstreamError::TimedOut)?;
             let Some(frame) = frame else { return Ok(None) };
             if let Ok(data) = frame.map_err(|_| UpstreamError::CutOff)?.into_data() {
+                let rest = self.rest_bytes.checked_sub(data.len() as u64);
+                self.rest_bytes = rest.ok_or(UpstreamError::TooLarge)?;
                 return Ok(Some(data));
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! Owns: connections to one base URL, their TLS and credentials; the headers we send, built here from
 //! nothing; time-outs (T-113, T-133, T-140, T-141, T-255 to T-257).
-//! Must never: follow a redirect, skip a certificate check, send a header the client wrote, or put text
+//! Must never: write without a journal's receipt, send a write twice, follow a redirect, skip a certificate check, send a header the client wrote, or put text
 //! of the EMR into an error.
 //! Look next: `answer`, which distrusts what comes back.
 
@@ -34,6 +34,7 @@ use tokio::time::timeout;
 pub use answer::{Answer, AnswerBody};
 pub use settings::{BaseUrl, Settings, SettingsError};
 
+use crate::edge::journal::Receipt;
 use crate::edge::telemetry::Telemetry;
 use crate::edge::tls::{TlsError, client_config};
 use crate::limits;
@@ -52,20 +53,31 @@ pub struct UpstreamRequest {
     method: Method,
     target: String,
     headers: HeaderMap,
+    accept: Accept,
     body: Bytes,
+}
+
+/// The media type we ask for. No other is ever sent, so that what comes back is one we can judge.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Accept {
+    /// `application/fhir+json`: everything, `Binary` included (R4 binary.html, section 2.44.3).
+    #[default]
+    FhirJson,
+    /// `application/fhir+ndjson`: the files of a bulk export.
+    FhirNdjson,
 }
 
 /// Why there is no answer, or no whole one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UpstreamError {
-    /// No connection, or it broke before an answer: 502.
+    /// No connection; nothing was sent: 502.
     Unreachable,
     /// Too many requests are under way, and none ended in time: 503.
     Busy,
     /// No head, or no next piece of the body, in time: 504.
     TimedOut,
-    /// The TLS handshake failed: certificate, name, validity or versions: 502. (An EMR that refuses our own
-    /// certificate may show as `Unreachable`: TLS 1.3 says so only after the handshake.)
+    /// The TLS handshake failed: certificate, name, validity or versions; nothing was sent: 502. (An EMR that
+    /// refuses our own certificate may show as `CutOff`: TLS 1.3 says so only after the handshake.)
     Untrusted,
     /// A redirect, which is never followed: 502.
     Redirected,
@@ -75,7 +87,7 @@ pub enum UpstreamError {
     Garbled,
     /// More headers or more body than allowed: 502.
     TooLarge,
-    /// The body broke off: 502.
+    /// The connection broke after the request was sent, before the answer or in its body: 502.
     CutOff,
     /// The request was not one we should send: a fault of ours, nothing was sent: 500.
     Unplanned,
@@ -141,12 +153,28 @@ impl Upstream {
         &self.settings.base
     }
 
-    /// Sends one request and waits for the head of its answer, at most `timeout` in all. A GET whose
-    /// pooled connection the EMR closed under it is sent once more.
+    /// Sends a question (GET, or a POST to `_search` or an operation) and waits for the head of its answer, at
+    /// most `timeout` in all. A GET whose pooled connection the EMR closed under it is sent once more.
     ///
     /// # Errors
-    /// An [`UpstreamError`]. After a time-out the EMR may still work on the request.
+    /// An [`UpstreamError`]; `Unplanned` for a request that writes. After a time-out the EMR may still work on it.
     pub async fn send(&self, request: UpstreamRequest) -> Result<Answer, UpstreamError> {
+        if !request.is_question() {
+            return Err(UpstreamError::Unplanned);
+        }
+        self.measure(request).await
+    }
+
+    /// Sends a request that may change records. `_intent` shows that the trail knows what is about to happen.
+    /// It is sent once, whatever becomes of it.
+    ///
+    /// # Errors
+    /// An [`UpstreamError`]; [`UpstreamError::outcome_is_known`] tells whether the EMR may have acted.
+    pub async fn write(&self, request: UpstreamRequest, _intent: &Receipt) -> Result<Answer, UpstreamError> {
+        self.measure(request).await
+    }
+
+    async fn measure(&self, request: UpstreamRequest) -> Result<Answer, UpstreamError> {
         let began = Instant::now();
         let outcome = self.ask(request).await;
         let word = outcome.as_ref().map_or_else(|error| error.code(), |_| "answered");
@@ -204,7 +232,7 @@ impl Link {
             return Err(UpstreamError::Unplanned);
         }
         let mut headers = planned.headers;
-        headers.insert(header::ACCEPT, HeaderValue::from_static("application/fhir+json"));
+        headers.insert(header::ACCEPT, HeaderValue::from_static(planned.accept.media_type()));
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         if let Some(authorization) = &self.authorization {
             headers.insert(header::AUTHORIZATION, authorization.clone());
@@ -238,9 +266,10 @@ fn was_closed(error: &ClientError) -> bool {
 }
 
 fn classify(error: &ClientError) -> UpstreamError {
-    let mut found = UpstreamError::Unreachable;
+    let is_connect = error.is_connect();
+    let mut found = if is_connect { UpstreamError::Unreachable } else { UpstreamError::CutOff };
     walk(error, |cause| {
-        if cause.is::<rustls::Error>() {
+        if cause.is::<rustls::Error>() && is_connect {
             found = UpstreamError::Untrusted;
         } else if let Some(hyper) = cause.downcast_ref::<hyper::Error>() {
             if hyper.is_parse_too_large() {
@@ -284,7 +313,15 @@ impl UpstreamRequest {
     /// A request for `target`, relative to the base: `Patient/p1`, `Patient?name=x`. Encoded already.
     #[must_use]
     pub fn new(method: Method, target: impl Into<String>) -> Self {
-        Self { method, target: target.into(), headers: HeaderMap::new(), body: Bytes::new() }
+        let (headers, accept, body) = (HeaderMap::new(), Accept::default(), Bytes::new());
+        Self { method, target: target.into(), headers, accept, body }
+    }
+
+    /// The same asking for this media type.
+    #[must_use]
+    pub fn accept(mut self, accept: Accept) -> Self {
+        self.accept = accept;
+        self
     }
 
     /// The same with one more header: `Content-Type`, `If-Match`, `If-None-Match`, `If-Modified-Since`,
@@ -301,6 +338,27 @@ impl UpstreamRequest {
         let mut request = self.header(header::CONTENT_TYPE, media_type);
         request.body = body;
         request
+    }
+
+    /// Whether it asks without changing anything, as FHIR defines it: operations that change records are none of
+    /// those we send.
+    fn is_question(&self) -> bool {
+        let path = self.target.split('?').next().unwrap_or_default();
+        let last = path.rsplit('/').next().unwrap_or_default();
+        match self.method {
+            Method::GET => true,
+            Method::POST => last == "_search" || last.starts_with('$'),
+            _ => false,
+        }
+    }
+}
+
+impl Accept {
+    fn media_type(self) -> &'static str {
+        match self {
+            Self::FhirJson => "application/fhir+json",
+            Self::FhirNdjson => "application/fhir+ndjson",
+        }
     }
 }
 
@@ -319,6 +377,24 @@ impl UpstreamError {
             UpstreamError::TooLarge => "too-large",
             UpstreamError::CutOff => "cut-off",
             UpstreamError::Unplanned => "unplanned",
+        }
+    }
+
+    /// Whether it is certain that the EMR did nothing: the request never left. False for every fault after that,
+    /// of a write as of a read: an answer that came and was not sound says nothing about what was done.
+    #[must_use]
+    pub fn outcome_is_known(self) -> bool {
+        match self {
+            UpstreamError::Unreachable
+            | UpstreamError::Busy
+            | UpstreamError::Untrusted
+            | UpstreamError::Unplanned => true,
+            UpstreamError::TimedOut
+            | UpstreamError::Redirected
+            | UpstreamError::Encoded
+            | UpstreamError::Garbled
+            | UpstreamError::TooLarge
+            | UpstreamError::CutOff => false,
         }
     }
 }

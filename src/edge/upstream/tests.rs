@@ -99,7 +99,7 @@ async fn odd_answers_are_errors() {
         (b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\n{}", false, Err(E::Garbled)),
         (b"HTTP/1.1 101 Switching\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n", false, Err(E::Garbled)),
         (b"SSH-2.0-OpenSSH_9.9\r\n\r\n", false, Err(E::Garbled)),
-        (b"", true, Err(E::Unreachable)),
+        (b"", true, Err(E::CutOff)),
         (b"", false, Err(E::TimedOut)),
         (b"HTTP/1.1 200 OK\r\ncontent-le", false, Err(E::TimedOut)),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{\"a\"", false, Err(E::TimedOut)),
