@@ -217,6 +217,18 @@ pub const INCLUDES_MAX: usize = 16;
 /// Records on one page. A larger `_count` is lowered to this, as R4 allows.
 pub const SEARCH_COUNT_MAX: u32 = 1000;
 
+/// Depth of parentheses and brackets in a `_filter`. Reading it recurses; people nest two or three deep.
+pub const FILTER_DEPTH_MAX: usize = 8;
+
+/// Comparisons in one `_filter`; a form with 20 fields is already large.
+pub const FILTER_LEAVES_MAX: usize = 32;
+
+/// Search parameters and named queries that a configuration may declare: every EMR known has fewer than 100.
+pub const DECLARED_MAX: usize = 512;
+
+/// The code of a declared search parameter or the name of a query. The longest official one has 34 bytes.
+pub const DECLARED_CODE_BYTES_MAX: usize = 64;
+
 /// A search query sent upstream as GET; a longer one goes as a form. Below common URL bounds.
 pub const UPSTREAM_QUERY_BYTES_MAX: usize = 2 * 1024;
 

@@ -34,6 +34,7 @@ def files(wheel):
         f"{TABLES}/elements.txt": elements.render(structures),
         f"{TABLES}/search-parameters.txt": search.render(parameters),
         f"{TABLES}/compartment.txt": search.compartment(resources, parameters),
+        f"{TABLES}/compartments.txt": search.compartments(resources, parameters),
         "policies/schema.cedarschema": cedar.render(structures),
     }
     return made, parameters, reader.left_out

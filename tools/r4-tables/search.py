@@ -1,14 +1,25 @@
-"""Search parameters and the patient compartment: which elements each parameter reads for each type.
+"""Search parameters and compartments: which elements each parameter reads for each type.
 
-Owns: the lines of search-parameters.txt and compartment.txt. Must never: drop a parameter silently;
+Owns: the lines of search-parameters.txt, compartment.txt and compartments.txt. Must never: drop a parameter silently;
 one that is not understood is written with `?` and refused at run time.
 Look next: README.md lists those that are not understood, and why.
 """
 
 from fhirpath import Evaluator, NotUnderstood
 
-# Examples of how to write a SearchParameter, published next to the real ones.
+# Examples of how to write a definition, published next to the real ones.
 EXAMPLES = {"example", "example-extension", "example-reference"}
+
+# Published without an expression, and plain from their descriptions: `age` compares the time since birth and
+# leaves the deceased out; `birthOrderBoolean` asks whether there was a multiple birth; `_text` compares the
+# narrative, which can repeat any element; `_content` compares all text of the record. A type's own name is the
+# whole record. `_filter` and `_query` stay without: what they read is in their values.
+DESCRIBED = {
+    "age": "Patient.birthDate | Patient.deceased",
+    "birthOrderBoolean": "Patient.multipleBirth",
+    "_text": "Resource",
+    "_content": "Resource",
+}
 
 # Never the target of a reference; the official "any resource" lists leave it out.
 TRANSIENT = {"Parameters"}
@@ -62,9 +73,10 @@ class Reader:
     def _parameter(self, resource, definition):
         parameter = Parameter(resource, definition)
         try:
-            if "expression" not in definition:
+            expression = definition.get("expression") or DESCRIBED.get(parameter.code)
+            if expression is None:
                 raise NotUnderstood("no expression")
-            nodes, touched = self._evaluate(resource, definition["expression"], None)
+            nodes, touched = self._evaluate(resource, expression, None)
             if parameter.kind == "composite":
                 touched |= self._components(parameter, definition, nodes)
             else:
@@ -131,25 +143,41 @@ def render(parameters):
 
 def compartment(resources, parameters):
     """compartment.txt: type, then its Reference elements whose Patient targets give membership."""
-    official = next(one for one in resources if one.get("resourceType") == "CompartmentDefinition"
-                    and one["code"] == "Patient")
-    lines = []
-    for entry in sorted(official["resource"], key=lambda one: one["code"]):
-        paths = set()
-        for code in entry.get("param", []):
-            paths |= _members(parameters[(entry["code"], code)])
-        if paths:
-            lines.append(" ".join([entry["code"], *sorted(paths)]))
-    return "".join(line + "\n" for line in lines)
+    rows = [row for row in _memberships(resources, parameters) if row[0] == "Patient"]
+    return "".join(" ".join([member, *paths]) + "\n" for _, member, _, paths in rows)
 
 
-def _members(parameter):
+def compartments(resources, parameters):
+    """compartments.txt: owner, type, the parameters that give membership, the elements they end at."""
+    rows = _memberships(resources, parameters)
+    return "".join("\t".join([owner, member, " ".join(codes), " ".join(paths)]) + "\n"
+                   for owner, member, codes, paths in rows)
+
+
+def _memberships(resources, parameters):
+    """(owner, type, codes, paths), sorted. `{def}`: a record of the owner's type is in its own compartment."""
+    rows = []
+    for official in (one for one in resources if one["resourceType"] == "CompartmentDefinition"):
+        if official["id"] in EXAMPLES:
+            continue
+        owner = official["code"]
+        for entry in official["resource"]:
+            member, codes, paths = entry["code"], entry.get("param", []), set()
+            for code in codes:
+                own = code == "{def}"
+                paths |= {f"{member}.id"} if own else _members(parameters[(member, code)], owner)
+            if paths:
+                rows.append((owner, member, sorted(codes), sorted(paths)))
+    return sorted(rows)
+
+
+def _members(parameter, owner):
     if parameter.reason:
         raise ValueError(f"compartment needs {parameter.resource} {parameter.code}: {parameter.reason}")
     found = set()
     for node in parameter.nodes:
         if "Reference" not in node.types:
             raise ValueError(f"compartment: {node.path} is no Reference")
-        if node.guard == "Patient" or (not node.guard and (not node.targets or "Patient" in node.targets)):
+        if node.guard == owner or (not node.guard and (not node.targets or owner in node.targets)):
             found.add(node.path)
     return found

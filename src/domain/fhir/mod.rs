@@ -12,4 +12,5 @@ pub mod classify;
 pub mod interaction;
 pub mod outcome;
 pub mod path;
-mod search;
+pub mod search;
+pub mod shape;

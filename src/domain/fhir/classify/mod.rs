@@ -17,7 +17,7 @@ use self::route::Route;
 use super::interaction::{Interaction, PageToken};
 use super::path::{PublicBase, split_target};
 use super::r4::ResourceType;
-use super::search::{Pair, decode_into, read_search};
+use super::search::{Pair, Registry, decode_into, read_search};
 use crate::limits::FORM_BYTES_MAX;
 
 /// The query parameter that carries a sealed page link. No FHIR parameter can have this name: `~` does
@@ -82,7 +82,7 @@ pub fn classify(head: &Head<'_>, form: Option<&[u8]>, base: &PublicBase) -> Resu
         Route::SmartConfiguration => alone(&pairs, Interaction::SmartConfiguration),
         Route::Search(resource) if from_query > 0 && has_page(&pairs) => next_page(resource, &pairs),
         Route::Search(resource) | Route::SearchForm(resource) => {
-            read_search(resource, &pairs, base).map(Interaction::Search)
+            read_search(resource, None, &pairs, base, &Registry::empty()).map(Interaction::Search)
         }
     }
 }
@@ -109,7 +109,7 @@ pub fn continued(
 ) -> Result<Interaction, FhirRefusal> {
     let mut pairs = Vec::new();
     decode_into(&mut pairs, canonical_query)?;
-    read_search(resource, &pairs, base).map(Interaction::Search)
+    read_search(resource, None, &pairs, base, &Registry::empty()).map(Interaction::Search)
 }
 
 /// Everything but the parameters: method, host, path, headers.

@@ -1,11 +1,11 @@
-//! Search parameters, with the elements each one reads, and the official patient compartment.
+//! Search parameters, with the elements each one reads.
 //!
-//! Owns: the formats of `search-parameters.txt` and `compartment.txt`. Must never: hide that a
+//! Owns: the format of `search-parameters.txt`. Must never: hide that a
 //! parameter was not understood; such a one must be refused, since what it reads is not known.
 //! Look next: `tools/r4-tables/search.py`, which turns FHIRPath expressions into paths.
 //!
 //! `@Type` opens a type; under it stand `code kind reads targets components`, separated by tabs, lists
-//! by spaces, reads `?` when not understood. In the compartment: `Type path…`, one line a type.
+//! by spaces, reads `?` when not understood.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -14,11 +14,8 @@ use super::ResourceType;
 
 static PARAMETERS: LazyLock<Parameters> =
     LazyLock::new(|| parameters(include_str!("search-parameters.txt")).unwrap_or_default());
-static COMPARTMENT: LazyLock<Compartment> =
-    LazyLock::new(|| compartment(include_str!("compartment.txt")).unwrap_or_default());
 
 type Parameters = BTreeMap<ResourceType, Vec<SearchParameter>>;
-type Compartment = BTreeMap<ResourceType, Vec<&'static str>>;
 
 /// R4's search parameter types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,15 +70,6 @@ pub fn search_parameters(resource: ResourceType) -> impl Iterator<Item = &'stati
     PARAMETERS.get(&resource).into_iter().flatten()
 }
 
-/// The Reference elements whose Patient targets put a record of this type into those patients'
-/// compartments (CompartmentDefinition/patient and no other rule). Empty: the type is in none.
-///
-/// A Patient record is itself the centre of its own compartment, which no element says.
-#[must_use]
-pub fn patient_compartment(resource: ResourceType) -> &'static [&'static str] {
-    COMPARTMENT.get(&resource).map_or(&[], Vec::as_slice)
-}
-
 pub(super) fn parameters(text: &'static str) -> Option<Parameters> {
     let mut found = Parameters::new();
     let mut resource = None;
@@ -108,7 +96,7 @@ fn parameter(line: &'static str) -> Option<SearchParameter> {
     complete.then_some(SearchParameter { code, kind, reads, targets, components, understood })
 }
 
-fn words(field: Option<&'static str>) -> impl Iterator<Item = &'static str> {
+pub(super) fn words(field: Option<&'static str>) -> impl Iterator<Item = &'static str> {
     field.into_iter().flat_map(|field| field.split(' ')).filter(|word| !word.is_empty())
 }
 
@@ -125,12 +113,4 @@ fn search_type(word: &str) -> Option<SearchType> {
         "special" => SearchType::Special,
         _ => return None,
     })
-}
-
-pub(super) fn compartment(text: &'static str) -> Option<Compartment> {
-    text.lines().map(|line| line.split_once(' ').and_then(|(name, paths)| entry(name, paths))).collect()
-}
-
-fn entry(name: &str, paths: &'static str) -> Option<(ResourceType, Vec<&'static str>)> {
-    Some((ResourceType::from_name(name)?, words(Some(paths)).collect()))
 }

@@ -19,7 +19,7 @@ fn all_structures() -> impl Iterator<Item = Structure> {
 fn every_line_of_the_tables_is_read() {
     assert_eq!(super::elements::parse(include_str!("elements.txt")).err(), None);
     assert!(search::parameters(include_str!("search-parameters.txt")).is_some());
-    assert!(search::compartment(include_str!("compartment.txt")).is_some());
+    assert!(compartment::patient(include_str!("compartment.txt")).is_some());
 }
 
 #[test]

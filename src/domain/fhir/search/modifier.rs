@@ -21,6 +21,8 @@ pub(super) enum Modifier {
     OfType,
     Identifier,
     Type(ResourceType),
+    /// Never written: the value of `_list` is the id of a List.
+    Member,
 }
 
 impl Modifier {

@@ -8,23 +8,27 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::modifier::Modifier;
+use super::question::Hop;
+use super::registry::Registry;
 use super::value::SearchValue;
 use crate::domain::fhir::classify::FhirRefusal;
-use crate::domain::fhir::interaction::Hop;
 use crate::domain::fhir::r4::{
     self, ElementPath, ResourceType, SearchParameter, SearchType, search_parameter,
 };
 use crate::limits::{CHAIN_LINKS_MAX, CHAIN_STEPS_MAX, HOPS_MAX};
 
-/// Parameters of R4 for all types that are recognised and refused (T-008, T-009, T-011, T-012, T-016).
-const NOT_SUPPORTED: [&str; 16] = [
+/// Parameters of R4 for all types that find nothing by themselves, or only at the head of a search. A chain
+/// cannot end in one.
+const NOT_SUPPORTED: [&str; 20] = [
     "_total",
     "_summary",
     "_elements",
     "_contained",
     "_containedType",
-    "_text",
-    "_content",
+    "_count",
+    "_sort",
+    "_format",
+    "_pretty",
     "_list",
     "_query",
     "_filter",
@@ -34,10 +38,23 @@ const NOT_SUPPORTED: [&str; 16] = [
     "_has",
     "_include",
     "_revinclude",
+    "_include:iterate",
+    "_revinclude:iterate",
 ];
 
 /// Parameters of every type that are understood.
-const COMMON: [&str; 6] = ["_id", "_lastUpdated", "_tag", "_profile", "_security", "_source"];
+const COMMON: [&str; 8] =
+    ["_id", "_lastUpdated", "_tag", "_profile", "_security", "_source", "_text", "_content"];
+
+/// `_list=id`: records that a List names. R4 publishes no definition; it compares the record's own identity.
+static LIST: SearchParameter = SearchParameter {
+    code: "_list",
+    kind: SearchType::Special,
+    reads: &[],
+    targets: &[],
+    components: &[],
+    understood: true,
+};
 
 /// Where a name ends: the parameter that the value is compared with.
 struct Leaf {
@@ -47,43 +64,106 @@ struct Leaf {
 }
 
 /// Everything one parameter name reads, and what its value must look like.
-pub(super) struct Trail {
-    first: ResourceType,
+pub(super) struct Trail<'n> {
+    names: &'n Names<'n>,
     own: BTreeSet<ElementPath>,
     later: BTreeMap<ResourceType, BTreeSet<ElementPath>>,
     leaves: Vec<Leaf>,
     steps: usize,
 }
 
-/// Looks a code up; only what the tables understand comes back.
-pub(super) fn known_parameter(
-    resource: ResourceType,
-    code: &str,
-) -> Result<&'static SearchParameter, FhirRefusal> {
-    if let Some(name) = NOT_SUPPORTED.iter().find(|name| **name == code) {
-        return Err(FhirRefusal::ParameterNotSupported(name));
+/// Where names are looked up: the searched type, the official tables and what the hospital declared.
+pub(super) struct Names<'r> {
+    pub(super) resource: ResourceType,
+    pub(super) registry: &'r Registry,
+}
+
+impl Names<'_> {
+    /// Looks a code up; only what is understood comes back.
+    pub(super) fn parameter(
+        &self,
+        resource: ResourceType,
+        code: &str,
+    ) -> Result<&'static SearchParameter, FhirRefusal> {
+        if let Some(name) = NOT_SUPPORTED.iter().find(|name| **name == code) {
+            return Err(FhirRefusal::ParameterNotSupported(name));
+        }
+        if code.starts_with('_') && !COMMON.contains(&code) {
+            return Err(FhirRefusal::UnknownParameter);
+        }
+        let parameter = self.find(resource, code).ok_or(FhirRefusal::UnknownParameter)?;
+        if parameter.understood && !parameter.reads.is_empty() {
+            Ok(parameter)
+        } else {
+            Err(FhirRefusal::ParameterNotSupported(parameter.code))
+        }
     }
-    if code.starts_with('_') && !COMMON.contains(&code) {
-        return Err(FhirRefusal::UnknownParameter);
+
+    /// The element paths of a parameter, components of a composite included.
+    pub(super) fn reads(
+        &self,
+        resource: ResourceType,
+        parameter: &'static SearchParameter,
+    ) -> Result<BTreeSet<ElementPath>, FhirRefusal> {
+        let mut paths = parse_paths(parameter)?;
+        for code in parameter.components {
+            paths.extend(parse_paths(self.component(resource, parameter, code)?)?);
+        }
+        Ok(paths)
     }
-    let parameter = search_parameter(resource, code).ok_or(FhirRefusal::UnknownParameter)?;
-    if parameter.understood && !parameter.reads.is_empty() {
-        Ok(parameter)
-    } else {
-        Err(FhirRefusal::ParameterNotSupported(parameter.code))
+
+    /// Types that a chain goes on to: the one named, or all that could evaluate the rest.
+    fn chain_targets(
+        &self,
+        parameter: &'static SearchParameter,
+        suffix: Option<&str>,
+        tail: &str,
+    ) -> Result<Vec<ResourceType>, FhirRefusal> {
+        let possible = target_types(parameter);
+        match suffix {
+            Some(name) => ResourceType::from_name(name)
+                .filter(|target| possible.contains(target))
+                .map(|target| vec![target])
+                .ok_or(FhirRefusal::ModifierNotSupported(parameter.code)),
+            None => Ok(possible.into_iter().filter(|target| self.can_continue(*target, tail)).collect()),
+        }
+    }
+
+    /// Whether upstream could evaluate the rest of an untyped chain on this type.
+    fn can_continue(&self, target: ResourceType, tail: &str) -> bool {
+        if tail == LIST.code {
+            return true;
+        }
+        let Some(reverse) = tail.strip_prefix("_has:") else {
+            let code = tail.split([':', '.']).next().unwrap_or(tail);
+            let links = tail.contains('.');
+            return self
+                .find(target, code)
+                .is_some_and(|parameter| !links || parameter.kind == SearchType::Reference);
+        };
+        let mut pieces = reverse.split(':');
+        let source = pieces.next().and_then(ResourceType::from_name);
+        let reference = source.zip(pieces.next()).and_then(|(kind, code)| self.find(kind, code));
+        reference.is_some_and(|parameter| target_types(parameter).contains(&target))
+    }
+
+    fn find(&self, resource: ResourceType, code: &str) -> Option<&'static SearchParameter> {
+        search_parameter(resource, code).or_else(|| self.registry.parameter(resource, code))
+    }
+
+    fn component(
+        &self,
+        resource: ResourceType,
+        composite: &SearchParameter,
+        code: &str,
+    ) -> Result<&'static SearchParameter, FhirRefusal> {
+        self.parameter(resource, code).map_err(|_| FhirRefusal::ParameterNotSupported(composite.code))
     }
 }
 
-/// The element paths of a parameter, components of a composite included.
-pub(super) fn reads(
-    resource: ResourceType,
-    parameter: &'static SearchParameter,
-) -> Result<BTreeSet<ElementPath>, FhirRefusal> {
-    let mut paths = parse_paths(parameter)?;
-    for code in parameter.components {
-        paths.extend(parse_paths(component(resource, parameter, code)?)?);
-    }
-    Ok(paths)
+/// `_text` and `_content`: the whole record counts as read, since its text can repeat any element (T-009).
+pub(super) fn reads_whole(resource: ResourceType, parameter: &SearchParameter) -> bool {
+    parameter.reads.contains(&resource.name())
 }
 
 /// Types a reference parameter may point at; no list in the tables means any type.
@@ -100,21 +180,13 @@ fn parse_paths(parameter: &'static SearchParameter) -> Result<BTreeSet<ElementPa
         .map_err(|_| FhirRefusal::ParameterNotSupported(parameter.code))
 }
 
-fn component(
-    resource: ResourceType,
-    composite: &SearchParameter,
-    code: &str,
-) -> Result<&'static SearchParameter, FhirRefusal> {
-    known_parameter(resource, code).map_err(|_| FhirRefusal::ParameterNotSupported(composite.code))
-}
-
-impl Trail {
+impl<'n> Trail<'n> {
     /// Follows a whole name, starting at the searched type. `steps` were taken for the names before it:
     /// the bound holds for a whole search, since every step may look at every type.
-    pub(super) fn follow(resource: ResourceType, name: &str, steps: usize) -> Result<Self, FhirRefusal> {
+    pub(super) fn follow(names: &'n Names<'n>, name: &str, steps: usize) -> Result<Self, FhirRefusal> {
         let mut trail =
-            Self { first: resource, own: BTreeSet::new(), later: BTreeMap::new(), leaves: Vec::new(), steps };
-        trail.step(resource, name, 0)?;
+            Self { names, own: BTreeSet::new(), later: BTreeMap::new(), leaves: Vec::new(), steps };
+        trail.step(names.resource, name, 0)?;
         Ok(trail)
     }
 
@@ -126,12 +198,18 @@ impl Trail {
     /// True when the value fits every parameter this name may end in.
     pub(super) fn check(&self, value: &SearchValue) -> Result<(), FhirRefusal> {
         for leaf in &self.leaves {
-            let kinds = component_kinds(leaf)?;
+            let kinds = self.component_kinds(leaf)?;
             if !value.fits(leaf.parameter.kind, leaf.modifier, &kinds) {
                 return Err(FhirRefusal::MalformedValue(leaf.parameter.code));
             }
         }
         Ok(())
+    }
+
+    fn component_kinds(&self, leaf: &Leaf) -> Result<Vec<SearchType>, FhirRefusal> {
+        let parameter = leaf.parameter;
+        let kind = |code: &&str| self.names.component(leaf.resource, parameter, code).map(|found| found.kind);
+        parameter.components.iter().map(kind).collect()
     }
 
     /// True when the value is a plain reference wherever the name may end.
@@ -148,7 +226,7 @@ impl Trail {
 
     /// Hop 0 is the searched type; the others follow in the order of the types.
     pub(super) fn into_hops(self) -> Vec<Hop> {
-        let own = Hop { resource: self.first, reads: self.own.into_iter().collect() };
+        let own = Hop { resource: self.names.resource, reads: self.own.into_iter().collect() };
         let later = self
             .later
             .into_iter()
@@ -166,6 +244,9 @@ impl Trail {
         if let Some(reverse) = rest.strip_prefix("_has:") {
             return self.step_back(resource, reverse, depth);
         }
+        if rest == LIST.code {
+            return self.end_in_list(resource, depth);
+        }
         let (head, tail) = match rest.split_once('.') {
             Some((head, tail)) => (head, Some(tail)),
             None => (rest, None),
@@ -174,7 +255,7 @@ impl Trail {
             Some((code, suffix)) => (code, Some(suffix)),
             None => (head, None),
         };
-        let parameter = known_parameter(resource, code)?;
+        let parameter = self.names.parameter(resource, code)?;
         match tail {
             None => self.end(resource, parameter, suffix, depth),
             Some(tail) => self.chain(resource, parameter, suffix, tail, depth),
@@ -188,13 +269,13 @@ impl Trail {
             return Err(FhirRefusal::MalformedParameter);
         };
         let there = ResourceType::from_name(kind).ok_or(FhirRefusal::MalformedParameter)?;
-        let parameter = known_parameter(there, code)?;
+        let parameter = self.names.parameter(there, code)?;
         if parameter.kind != SearchType::Reference || !target_types(parameter).contains(&here) {
             return Err(FhirRefusal::MalformedParameter);
         }
         // What is matched here is the record's own identity.
         self.read_path(here, depth, &format!("{}.id", here.name()), parameter)?;
-        self.read(there, depth + 1, reads(there, parameter)?)?;
+        self.read(there, depth + 1, self.names.reads(there, parameter)?)?;
         self.step(there, rest, depth + 1)
     }
 
@@ -210,8 +291,8 @@ impl Trail {
         if parameter.kind != SearchType::Reference {
             return Err(FhirRefusal::MalformedParameter);
         }
-        self.read(resource, depth, reads(resource, parameter)?)?;
-        let targets = chain_targets(parameter, suffix, tail)?;
+        self.read(resource, depth, self.names.reads(resource, parameter)?)?;
+        let targets = self.names.chain_targets(parameter, suffix, tail)?;
         if targets.is_empty() {
             return Err(FhirRefusal::UnknownParameter);
         }
@@ -231,7 +312,10 @@ impl Trail {
     ) -> Result<(), FhirRefusal> {
         let refused = FhirRefusal::ModifierNotSupported(parameter.code);
         let modifier = Modifier::parse(suffix, parameter.kind).ok_or(refused)?;
-        let own = reads(resource, parameter)?;
+        if modifier != Modifier::Absent && reads_whole(resource, parameter) {
+            return Err(refused);
+        }
+        let own = self.names.reads(resource, parameter)?;
         match (modifier, parameter.kind) {
             (Modifier::Identifier, _) => self.read_identifiers(resource, parameter, depth)?,
             (Modifier::Type(target), _) if !target_types(parameter).contains(&target) => {
@@ -256,6 +340,16 @@ impl Trail {
             self.read(resource, depth, own)?;
         }
         self.leaves.push(Leaf { resource, parameter, modifier });
+        Ok(())
+    }
+
+    /// `_list`: what the List names is compared with the record's own identity (T-012, T-025).
+    fn end_in_list(&mut self, resource: ResourceType, depth: usize) -> Result<(), FhirRefusal> {
+        let list = ResourceType::from_name("List").ok_or(FhirRefusal::UnknownParameter)?;
+        self.read_path(resource, depth, &format!("{}.id", resource.name()), &LIST)?;
+        self.read_path(list, depth + 1, "List.id", &LIST)?;
+        self.read_path(list, depth + 1, "List.entry", &LIST)?;
+        self.leaves.push(Leaf { resource, parameter: &LIST, modifier: Modifier::Member });
         Ok(())
     }
 
@@ -345,43 +439,6 @@ impl Trail {
         self.later.entry(resource).or_default().extend(paths);
         if self.later.len() > HOPS_MAX { Err(FhirRefusal::ChainTooLong) } else { Ok(()) }
     }
-}
-
-fn component_kinds(leaf: &Leaf) -> Result<Vec<SearchType>, FhirRefusal> {
-    leaf.parameter
-        .components
-        .iter()
-        .map(|code| component(leaf.resource, leaf.parameter, code).map(|found| found.kind))
-        .collect()
-}
-
-fn chain_targets(
-    parameter: &'static SearchParameter,
-    suffix: Option<&str>,
-    tail: &str,
-) -> Result<Vec<ResourceType>, FhirRefusal> {
-    let possible = target_types(parameter);
-    match suffix {
-        Some(name) => ResourceType::from_name(name)
-            .filter(|target| possible.contains(target))
-            .map(|target| vec![target])
-            .ok_or(FhirRefusal::ModifierNotSupported(parameter.code)),
-        None => Ok(possible.into_iter().filter(|target| can_continue(*target, tail)).collect()),
-    }
-}
-
-/// Whether upstream could evaluate the rest of an untyped chain on this type.
-fn can_continue(target: ResourceType, tail: &str) -> bool {
-    let Some(reverse) = tail.strip_prefix("_has:") else {
-        let code = tail.split([':', '.']).next().unwrap_or(tail);
-        let links = tail.contains('.');
-        return search_parameter(target, code)
-            .is_some_and(|parameter| !links || parameter.kind == SearchType::Reference);
-    };
-    let mut pieces = reverse.split(':');
-    let source = pieces.next().and_then(ResourceType::from_name);
-    let reference = source.zip(pieces.next()).and_then(|(kind, code)| search_parameter(kind, code));
-    reference.is_some_and(|parameter| target_types(parameter).contains(&target))
 }
 
 fn holds_identifier(path: &ElementPath) -> bool {

@@ -161,7 +161,7 @@ impl Component {
             Modifier::Exact | Modifier::Contains | Modifier::Text => self.is_single(),
             Modifier::Identifier => self.is_token(),
             Modifier::OfType => self.parts.len() == 3 && self.parts.iter().all(|part| !part.is_empty()),
-            Modifier::Type(_) => matches!(self.texts().as_slice(), [id] if is_id(id)),
+            Modifier::Type(_) | Modifier::Member => matches!(self.texts().as_slice(), [id] if is_id(id)),
             Modifier::In | Modifier::NotIn => self.is_canonical(),
             Modifier::Absent | Modifier::Not | Modifier::Above | Modifier::Below => self.fits_type(kind),
         }
