@@ -6,7 +6,6 @@
 pub mod facts;
 pub mod mask;
 pub mod r4;
-pub mod shape;
 
 pub mod capabilities;
 pub mod classify;
