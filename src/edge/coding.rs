@@ -101,3 +101,102 @@ fn gzip(plain: &[u8]) -> io::Result<Vec<u8>> {
     member.write_all(plain)?;
     member.finish()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(plain: &[u8]) -> Vec<u8> {
+        encode(Coding::Gzip, plain).unwrap()
+    }
+
+    fn noise(length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        aws_lc_rs::rand::fill(&mut bytes).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn one_whole_member_is_unfolded() {
+        let text = br#"{"resourceType":"Patient","id":"p1"}"#;
+        for plain in [&text[..], b"", &text.repeat(4000), &noise(300_000)] {
+            assert_eq!(decode_gzip(&member(plain), plain.len()).unwrap(), plain);
+        }
+        // All optional fields of a header: extra, name, comment and checksum of the header.
+        let mut named = GzEncoder::new(Vec::new(), Compression::fast());
+        named.write_all(text).unwrap();
+        let built = flate2::GzBuilder::new().extra(vec![1, 2]).filename("a").comment("b");
+        let mut built = built.write(Vec::new(), Compression::best());
+        built.write_all(text).unwrap();
+        for body in [named.finish().unwrap(), built.finish().unwrap()] {
+            assert_eq!(decode_gzip(&body, 1000).unwrap(), &text[..]);
+        }
+    }
+
+    #[test]
+    fn bombs_are_refused() {
+        use CodingRefusal::TooLarge;
+        let mega = 1024 * 1024;
+        let bomb = member(&vec![b' '; 20 * mega]);
+        assert!(bomb.len() < 64 * 1024, "a ratio of over 300");
+        let cases: [(Vec<u8>, usize, Result<usize, CodingRefusal>); 6] = [
+            (bomb.clone(), 64 * mega, Err(TooLarge)),
+            (bomb, usize::MAX, Err(TooLarge)),
+            // Below the size from which the ratio counts, the caller's bound alone does.
+            (member(&vec![b' '; mega]), 64 * mega, Ok(mega)),
+            (member(&vec![b' '; mega]), mega - 1, Err(TooLarge)),
+            (member(&noise(3 * mega)), 3 * mega, Ok(3 * mega)),
+            (member(&noise(3 * mega)), 3 * mega - 1, Err(TooLarge)),
+        ];
+        for (number, (body, bytes_max, should)) in cases.into_iter().enumerate() {
+            assert_eq!(decode_gzip(&body, bytes_max).map(|plain| plain.len()), should, "case {number}");
+        }
+    }
+
+    #[test]
+    fn anything_but_one_whole_member_is_broken() {
+        let plain = noise(1000);
+        let whole = member(&plain);
+        for length in 0..whole.len() {
+            let refused = decode_gzip(&whole[..length], 1 << 20);
+            assert_eq!(refused, Err(CodingRefusal::Broken), "cut to {length}");
+        }
+        let zlib = [0x78, 0x9c, 0x03, 0x00, 0x00, 0x00, 0x00, 0x01];
+        let mut wrong = whole.clone();
+        // The checksum stands eight bytes before the end, the length four.
+        wrong[whole.len() - 8] ^= 1;
+        let mut short = whole.clone();
+        short[whole.len() - 4] ^= 1;
+        let cases = [
+            [&whole[..], b"x"].concat(),
+            [&whole[..], b"\0"].concat(),
+            [&whole[..], &whole[..]].concat(),
+            [&whole[..], &member(b"")[..]].concat(),
+            member(&whole)[1..].to_vec(),
+            br#"{"resourceType":"Patient"}"#.to_vec(),
+            zlib.to_vec(),
+            encode(Coding::Zstd, &plain).unwrap(),
+            wrong,
+            short,
+        ];
+        for (number, body) in cases.iter().enumerate() {
+            assert_eq!(decode_gzip(body, 1 << 20), Err(CodingRefusal::Broken), "case {number}");
+        }
+        // Twice compressed is once unfolded: what is inside is the next reader's affair.
+        assert_eq!(decode_gzip(&member(&whole), 1 << 20).unwrap(), whole);
+    }
+
+    #[test]
+    fn answers_are_shorter_and_the_same() {
+        let plain = br#"{"resourceType":"Observation","status":"final"}"#.repeat(1000);
+        let zstd = encode(Coding::Zstd, &plain).unwrap();
+        let gzip = encode(Coding::Gzip, &plain).unwrap();
+        assert_eq!(zstd::bulk::decompress(&zstd, plain.len()).unwrap(), plain);
+        assert_eq!(decode_gzip(&gzip, plain.len()).unwrap(), plain);
+        assert!(zstd.len() < plain.len() / 10 && gzip.len() < plain.len() / 10);
+        for coding in [Coding::Gzip, Coding::Zstd] {
+            assert!(encode(coding, b"").is_some());
+            assert!(["gzip", "zstd"].contains(&coding.token()));
+        }
+    }
+}

@@ -187,6 +187,206 @@ fn filters_choose() {
     }
 }
 
+/// A write's decision, as an intent or as what became of it.
+fn write(id: &str, entry: Option<u32>, verdict: Verdict) -> Decision {
+    let Record::Decision(decision) = released(id, "clerk", "p9") else { panic!("a decision") };
+    let mut decision = Decision { entry, verdict, released: Vec::new(), ..*decision };
+    decision.interaction = "update".to_owned();
+    decision.request = "PUT Observation/o1".to_owned();
+    decision.written = vec![Written {
+        reference: "Observation/o1".to_owned(),
+        version: Some("4".to_owned()),
+        patients: ["p9".to_owned()].into(),
+        mask: Arc::new(vec!["Observation.note".to_owned()]),
+    }];
+    decision
+}
+
+fn intent(id: &str, entry: Option<u32>) -> Record {
+    Record::Intent(Box::new(write(id, entry, Verdict::Permit)))
+}
+
+fn decided(id: &str, entry: Option<u32>, verdict: Verdict) -> Record {
+    let status = if verdict == Verdict::Permit { 200 } else { 504 };
+    Record::Decision(Box::new(Decision { status, ..write(id, entry, verdict) }))
+}
+
+fn nobody_knows(id: &str, entry: Option<u32>) -> Record {
+    Record::Outcome(Outcome::unknown(time("11:00:00"), id.to_owned(), entry))
+}
+
+/// What is told of a write, whatever became of it: which objects, how they ended.
+#[test]
+fn a_write_is_told_once_with_its_end() {
+    use Verdict::{Permit, Refuse};
+    type Told = (Option<u64>, &'static str, &'static str, &'static str);
+    let ended = |ending| move |slot: journal::Slot| slot.finish(time("12:00:00"), ending, Some(3));
+    type End = Box<dyn Fn(journal::Slot)>;
+    let complete = || Some(Box::new(ended(Ending::Complete)) as End);
+    let cases: Vec<(&str, Vec<Record>, Option<End>, Vec<Told>)> = vec![
+        (
+            "permitted, and the answer went out",
+            vec![intent("w", None), decided("w", None, Permit)],
+            complete(),
+            vec![(None, "release", "permit", "complete")],
+        ),
+        ("the process died", vec![intent("w", None)], None, vec![(None, "intent", "permit", "unknown")]),
+        (
+            "the answer never came",
+            vec![intent("w", None), decided("w", None, Refuse), nobody_knows("w", None)],
+            None,
+            vec![(None, "refusal", "refuse", "unknown")],
+        ),
+        (
+            "refused by the EMR",
+            vec![intent("w", None), decided("w", None, Refuse)],
+            None,
+            vec![(None, "refusal", "refuse", "refused")],
+        ),
+        (
+            "an end without a decision belongs to the intent",
+            vec![intent("w", None), nobody_knows("w", None)],
+            None,
+            vec![(None, "intent", "permit", "unknown")],
+        ),
+        (
+            "an end without anything is told alone",
+            vec![nobody_knows("w", Some(4))],
+            None,
+            vec![(Some(4), "outcome", "", "unknown")],
+        ),
+        (
+            "a batch: one entry written, one unknown, one refused, one never decided",
+            vec![
+                intent("w", Some(0)),
+                decided("w", Some(0), Permit),
+                intent("w", Some(1)),
+                decided("w", Some(1), Refuse),
+                nobody_knows("w", Some(1)),
+                decided("w", Some(2), Refuse),
+                intent("w", Some(3)),
+                decided("w", None, Permit),
+            ],
+            complete(),
+            vec![
+                (Some(0), "release", "permit", "complete"),
+                (Some(1), "refusal", "refuse", "unknown"),
+                (Some(2), "refusal", "refuse", "refused"),
+                (Some(3), "intent", "permit", "unknown"),
+                (None, "release", "permit", "complete"),
+            ],
+        ),
+        (
+            "a transaction whose answer never came: what was sent is unknown, what was not is refused",
+            vec![
+                intent("w", Some(0)),
+                intent("w", None),
+                decided("w", Some(0), Refuse),
+                decided("w", Some(1), Refuse),
+                decided("w", None, Refuse),
+                nobody_knows("w", None),
+            ],
+            None,
+            vec![
+                (Some(0), "refusal", "refuse", "unknown"),
+                (Some(1), "refusal", "refuse", "refused"),
+                (None, "refusal", "refuse", "unknown"),
+            ],
+        ),
+    ];
+    for (case, records, slot, should) in cases {
+        let desk = Desk::new();
+        assert_eq!(desk.init().0, GOOD);
+        let journal = Journal::open(&desk.settings).unwrap();
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+            let (_receipt, place) = journal.release("w", &records).await.unwrap();
+            match slot {
+                Some(end) => end(place),
+                None => std::mem::forget(place),
+            }
+            journal.close().await.unwrap();
+        });
+        let found = desk.found(&Filter { request_id: Some("w".to_owned()), ..Filter::default() });
+        let text = |object: &Value, name: &str| object[name].as_str().unwrap_or_default().to_owned();
+        let told: Vec<(Option<u64>, String, String, String)> = found
+            .iter()
+            .map(|o| (o["entry"].as_u64(), text(o, "kind"), text(o, "decision"), text(o, "outcome")))
+            .collect();
+        let should: Vec<(Option<u64>, String, String, String)> = should
+            .into_iter()
+            .map(|(entry, kind, verdict, end)| (entry, kind.to_owned(), verdict.to_owned(), end.to_owned()))
+            .collect();
+        assert_eq!(told, should, "{case}");
+        for object in found.iter().filter(|object| object["kind"] != "outcome") {
+            let written = serde_json::json!([{"reference": "Observation/o1", "version": "4",
+                "patients": ["p9"], "mask": ["Observation.note"]}]);
+            assert_eq!(
+                (&object["written"], &object["released"]),
+                (&written, &serde_json::json!([])),
+                "{case}"
+            );
+        }
+        assert!(found.iter().all(|object| object.get("unit").is_none()), "{case}");
+    }
+}
+
+#[test]
+fn writes_are_found_and_shown() {
+    let desk = Desk::new();
+    assert_eq!(desk.init().0, GOOD);
+    let journal = Journal::open(&desk.settings).unwrap();
+    let plain = released("r1", "nurse", "p1");
+    let records = [plain, intent("w1", None), intent("w2", Some(1)), decided("w2", Some(1), Verdict::Refuse)];
+    let appended = journal.append(&records);
+    let _receipt =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(appended);
+    let some = |text: &str| Some(text.to_owned());
+    let none = Filter::default;
+    let cases: [(Filter, &[&str]); 7] = [
+        (Filter { patient: some("p9"), ..none() }, &["w1", "w2"]),
+        (Filter { patient: some("Patient/p9"), ..none() }, &["w1", "w2"]),
+        (Filter { resource: some("Observation"), ..none() }, &["w1", "w2"]),
+        (Filter { resource: some("Observation/o1"), ..none() }, &["w1", "w2"]),
+        (Filter { resource: some("Observation/o"), ..none() }, &[]),
+        (Filter { interaction: some("update"), decision: some("permit"), ..none() }, &["w1"]),
+        (Filter { subject: some("clerk"), decision: some("refuse"), ..none() }, &["w2"]),
+    ];
+    for (filter, should) in cases {
+        let found = desk.found(&filter);
+        let ids: Vec<&str> = found.iter().filter_map(|record| record["requestId"].as_str()).collect();
+        assert_eq!(ids, should, "{filter:?}");
+    }
+    let (code, out, _) = desk.search(&none(), false);
+    assert_eq!(code, GOOD);
+    assert_eq!(out.matches("wrote Observation/o1 [Observation.note]").count(), 2, "{out}");
+    assert!(out.contains("update, entry 1"), "{out}");
+}
+
+/// A download in three units: one object each, all ending as the answer did.
+#[test]
+fn units_are_told_one_by_one() {
+    let desk = Desk::new();
+    assert_eq!(desk.init().0, GOOD);
+    let journal = Journal::open(&desk.settings).unwrap();
+    let unit = |number: u32| {
+        let Record::Decision(decision) = released("e1", "robot", "p1") else { panic!("a decision") };
+        [Record::Decision(Box::new(Decision { unit: Some(number), ..*decision }))]
+    };
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+        let (_receipt, slot) = journal.release("e1", &unit(0)).await.unwrap();
+        for number in 1..3 {
+            let _receipt = journal.append(&unit(number)).await.unwrap();
+        }
+        slot.finish(time("12:00:00"), Ending::CutOff, Some(70_000));
+        journal.close().await.unwrap();
+    });
+    let found = desk.found(&Filter { request_id: Some("e1".to_owned()), ..Filter::default() });
+    let told: Vec<(Option<u64>, &str)> =
+        found.iter().map(|object| (object["unit"].as_u64(), object["outcome"].as_str().unwrap())).collect();
+    assert_eq!(told, [(Some(0), "cut-off"), (Some(1), "cut-off"), (Some(2), "cut-off")]);
+    assert!(desk.search(&Filter::default(), false).1.contains("read, unit 2"));
+}
+
 #[test]
 fn times_are_read_as_people_write_them() {
     assert_eq!(parse_time("2026-03-01"), Ok(time("00:00:00")));

@@ -46,6 +46,23 @@ fn release() -> Decision {
     }
 }
 
+fn written(id: &str, patients: impl IntoIterator<Item = String>, mask: &Arc<Vec<String>>) -> Written {
+    let Released { reference, version, patients, mask } = released(id, patients, mask);
+    Written { reference, version, patients, mask }
+}
+
+/// An update that is about to be sent: entry 2 of a batch.
+fn intent() -> Decision {
+    let mask = Arc::new(vec!["Observation.value".to_owned()]);
+    Decision {
+        interaction: "update".to_owned(),
+        request: "PUT Observation/o1".to_owned(),
+        entry: Some(2),
+        written: vec![written("o1", ["p1".to_owned()], &mask)],
+        ..Decision::new(time(), "req-3".to_owned(), Verdict::Permit)
+    }
+}
+
 fn entries(record: &Record) -> Vec<String> {
     encode(record).unwrap().into_iter().map(|part| String::from_utf8(part).unwrap()).collect()
 }
@@ -108,6 +125,73 @@ fn golden_bytes() {
     }
 }
 
+/// Version 2: what writes and streams need. Nothing else is ever written in it.
+#[test]
+fn golden_bytes_of_version_2() {
+    let unit =
+        Decision { unit: Some(7), status: 200, ..Decision::new(time(), "req-4".to_owned(), Verdict::Permit) };
+    let cases = [
+        (
+            Record::Intent(Box::new(intent())),
+            r#"{"kind":"intent","v":2,"part":1,"parts":1,"requestId":"req-3","time":"2026-03-01T08:00:00.250000Z","head":{"caller":null,"purposes":[],"source":null,"interaction":"update","request":"PUT Observation/o1","reason":null,"policies":[],"policySet":null,"released":0,"withheld":0,"status":0,"written":1,"entry":2},"masks":[{"n":0,"kept":["Observation.value"]}],"written":[{"reference":"Observation/o1","version":"3","patients":["p1"],"mask":0}]}"#,
+        ),
+        (
+            Record::Decision(Box::new(unit)),
+            r#"{"kind":"release","v":2,"part":1,"parts":1,"requestId":"req-4","time":"2026-03-01T08:00:00.250000Z","head":{"caller":null,"purposes":[],"source":null,"interaction":"unknown","request":"","reason":null,"policies":[],"policySet":null,"released":0,"withheld":0,"status":200,"unit":7}}"#,
+        ),
+        (
+            Record::Outcome(Outcome::unknown(time(), "req-3".to_owned(), Some(2))),
+            r#"{"kind":"outcome","v":2,"requestId":"req-3","time":"2026-03-01T08:00:00.250000Z","ending":"unknown","sentBytes":null,"entry":2}"#,
+        ),
+    ];
+    for (record, golden) in cases {
+        assert_eq!(entries(&record), [golden]);
+        assert_eq!(joined(&record), record);
+    }
+}
+
+/// What each version may say, and that all parts of a record are of one version.
+#[test]
+fn versions_do_not_mix() {
+    let intent = &entries(&Record::Intent(Box::new(intent())))[0];
+    let release = &entries(&Record::Decision(Box::new(release())))[0];
+    let outcome = Record::Outcome(Outcome::unknown(time(), "req-3".to_owned(), None));
+    let outcome = &entries(&outcome)[0];
+    let control = Control { time: time(), event: Event::Started, details: BTreeMap::new() };
+    let control = &entries(&Record::Control(control))[0];
+    let cases = [
+        intent.replace("\"v\":2", "\"v\":1"),
+        intent.replace("\"v\":2", "\"v\":3"),
+        intent.replace("\"v\":2", "\"v\":0"),
+        intent.replace("\"written\":1", "\"written\":2"),
+        intent.replace("\"written\":1,", ""),
+        intent.replace("\"mask\":0", "\"mask\":1"),
+        intent.replace("\"status\":0,\"written\":1", "\"status\":0,\"written\":1,\"more\":1"),
+        intent.replace("\"kind\":\"intent\",\"v\":2", "\"kind\":\"release\",\"v\":1"),
+        release.replace("\"v\":1", "\"v\":2"),
+        release.replace("\"status\":200", "\"status\":200,\"entry\":0"),
+        release.replace("\"status\":200", "\"status\":200,\"unit\":0"),
+        release.replace("\"status\":200", "\"status\":200,\"written\":0"),
+        outcome.replace("\"v\":1", "\"v\":2"),
+        outcome.replace("null", "null,\"entry\":0"),
+        control.replace("\"v\":1", "\"v\":2"),
+    ];
+    for case in cases {
+        let read = decode(case.as_bytes()).and_then(|part| Assembly::default().push(0, part));
+        assert!(read.is_err(), "{case}");
+    }
+    let mask = Arc::new(vec!["Observation".to_owned()]);
+    let mut long = self::intent();
+    long.written = (0..3000).map(|n| written(&format!("o{n}"), [format!("p{n}")], &mask)).collect();
+    let parts = entries(&Record::Intent(Box::new(long)));
+    for (from, to) in [("\"v\":2", "\"v\":1"), ("\"intent\"", "\"release\"")] {
+        let mut assembly = Assembly::default();
+        assert_eq!(assembly.push(0, decode(parts[0].as_bytes()).unwrap()), Ok(None));
+        let second = decode(parts[1].replace(from, to).as_bytes());
+        assert!(second.and_then(|part| assembly.push(1, part)).is_err(), "{to}");
+    }
+}
+
 #[test]
 fn large_records_are_split_and_joined() {
     let masks: Vec<Arc<Vec<String>>> = (0..3)
@@ -117,9 +201,13 @@ fn large_records_are_split_and_joined() {
     decision.released =
         (0..20_000).map(|n| released(&format!("o{n}"), [format!("p{n}")], &masks[n % masks.len()])).collect();
     decision.released.push(released("group", (0..3000).map(|n| format!("p{n}")), &masks[0]));
-    let record = Record::Decision(Box::new(decision));
-    assert!(encode(&record).unwrap().len() > 10);
-    assert_eq!(joined(&record), record);
+    decision.written =
+        (0..20_000).map(|n| written(&format!("w{n}"), [format!("p{n}")], &masks[n % masks.len()])).collect();
+    decision.written.push(written("group", (0..3000).map(|n| format!("p{n}")), &masks[1]));
+    for record in [Record::Decision(Box::new(decision.clone())), Record::Intent(Box::new(decision))] {
+        assert!(encode(&record).unwrap().len() > 20);
+        assert_eq!(joined(&record), record);
+    }
 }
 
 #[test]
@@ -187,7 +275,7 @@ fn parts_out_of_order_are_refused() {
 fn what_encode_would_not_write_is_not_decoded() {
     let golden = &entries(&Record::Decision(Box::new(release())))[0];
     let cases = [
-        golden.replace("\"v\":1", "\"v\":2"),
+        golden.replace("\"v\":1", "\"v\":3"),
         golden.replace("\"v\":1", "\"v\":1,\"more\":true"),
         golden.replace("\"withheld\":1", "\"withheld\":1,\"value\":\"x\""),
         golden.replace("release\"", "unheard\""),
@@ -222,7 +310,14 @@ fn debug_shows_no_patient() {
     decision.request = "GET Patient?name=CANARY".to_owned();
     decision.released[0].reference = "Observation/CANARY".to_owned();
     decision.released[0].patients.insert("CANARY".to_owned());
-    let shown = format!("{:?} {:?}", decision.released[0], Record::Decision(Box::new(decision.clone())));
+    decision.written = vec![written("CANARY", ["CANARY".to_owned()], &Arc::default())];
+    let shown = format!(
+        "{:?} {:?} {:?} {:?}",
+        decision.released[0],
+        decision.written[0],
+        Record::Intent(Box::new(decision.clone())),
+        Record::Decision(Box::new(decision.clone()))
+    );
     assert!(!shown.contains("CANARY"), "{shown}");
 }
 
@@ -251,9 +346,15 @@ proptest! {
         withheld in any::<u64>(),
         status in any::<u16>(),
         released in proptest::collection::vec(any_released(), 0..30),
+        written in proptest::collection::vec(any_released(), 0..10),
+        places in any::<(Option<u32>, Option<u32>)>(),
+        is_intent in any::<bool>(),
     ) {
         let time = Timestamp::new(seconds, micros * 1000).unwrap();
-        let verdict = if is_permit { Verdict::Permit } else { Verdict::Refuse };
+        let verdict = if is_permit || is_intent { Verdict::Permit } else { Verdict::Refuse };
+        let as_written = |Released { reference, version, patients, mask }| {
+            Written { reference, version, patients, mask }
+        };
         let decision = Decision {
             caller: is_known.then(|| Caller {
                 issuer: texts[0].clone(),
@@ -268,11 +369,17 @@ proptest! {
             policies: vec![policy],
             withheld,
             status,
+            entry: places.0,
+            unit: places.1,
             released,
-            ..Decision::new(time, id, verdict)
+            written: written.into_iter().map(as_written).collect(),
+            ..Decision::new(time, id.clone(), verdict)
         };
-        let record = Record::Decision(Box::new(decision));
+        let decision = Box::new(decision);
+        let record = if is_intent { Record::Intent(decision) } else { Record::Decision(decision) };
         prop_assert_eq!(joined(&record), record);
+        let outcome = Record::Outcome(Outcome::unknown(time, id, places.0));
+        prop_assert_eq!(joined(&outcome), outcome);
     }
 
     #[test]

@@ -38,6 +38,13 @@ pub(super) struct Request {
     progress: Arc<AtomicU64>,
 }
 
+/// Where a request notes that it goes on. Kept by whoever works on it; says nothing once the request ended.
+#[derive(Clone, Debug)]
+pub(super) struct Progress {
+    activity: Activity,
+    at: Arc<AtomicU64>,
+}
+
 /// Why a connection should end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -99,6 +106,16 @@ impl Activity {
 impl Request {
     pub(super) fn progressed(&self) {
         self.progress.store(self.activity.now(), Ordering::Relaxed);
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        Progress { activity: self.activity.clone(), at: Arc::clone(&self.progress) }
+    }
+}
+
+impl Progress {
+    pub(super) fn made(&self) {
+        self.at.store(self.activity.now(), Ordering::Relaxed);
     }
 }
 

@@ -14,11 +14,14 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::activity::Request;
 use crate::edge::telemetry::Telemetry;
-use crate::limits::{REPLY_FRAME_BYTES_MAX, REQUEST_BODY_IDLE_SECONDS_MAX, REQUEST_BODY_SECONDS_MAX};
+use crate::limits::{
+    REPLY_FRAME_BYTES_MAX, REQUEST_BODY_BYTES_PER_SECOND_MIN, REQUEST_BODY_IDLE_SECONDS_MAX,
+    REQUEST_BODY_SECONDS_MAX,
+};
 
 /// Why a request body was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +38,9 @@ pub enum BodyRefusal {
 pub type BodyFault = Box<dyn Error + Send + Sync>;
 
 /// Reads a request body whole: at most `bytes_max` bytes, no pause longer than
-/// `REQUEST_BODY_IDLE_SECONDS_MAX`, all within `REQUEST_BODY_SECONDS_MAX`. Trailers are dropped.
+/// `REQUEST_BODY_IDLE_SECONDS_MAX`, all within `REQUEST_BODY_SECONDS_MAX` and a second more for each
+/// `REQUEST_BODY_BYTES_PER_SECOND_MIN` that came. Trailers are dropped. For short bodies; a long one is read with
+/// [`super::Peer::read_body`], so that its request does not pass for one that hangs.
 ///
 /// # Errors
 /// A [`BodyRefusal`]. Nothing read so far is kept.
@@ -43,28 +48,41 @@ pub async fn read_body<B>(body: B, bytes_max: usize) -> Result<Bytes, BodyRefusa
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    if body.size_hint().lower() > bytes_max as u64 {
-        return Err(BodyRefusal::TooLarge);
-    }
-    let whole = Duration::from_secs(REQUEST_BODY_SECONDS_MAX);
-    timeout(whole, collect(body, bytes_max)).await.unwrap_or(Err(BodyRefusal::TooSlow))
+    read(body, bytes_max, || ()).await
 }
 
-async fn collect<B>(mut body: B, bytes_max: usize) -> Result<Bytes, BodyRefusal>
+/// The same; `progressed` is told of each piece.
+pub(super) async fn read<B>(
+    mut body: B,
+    bytes_max: usize,
+    progressed: impl Fn(),
+) -> Result<Bytes, BodyRefusal>
 where
     B: Body<Data = Bytes> + Unpin,
 {
+    if body.size_hint().lower() > bytes_max as u64 {
+        return Err(BodyRefusal::TooLarge);
+    }
+    let began = Instant::now();
     let pause = Duration::from_secs(REQUEST_BODY_IDLE_SECONDS_MAX);
     let mut whole = BytesMut::new();
     loop {
-        let frame = timeout(pause, body.frame()).await.map_err(|_| BodyRefusal::TooSlow)?;
+        let end = (began + patience(whole.len())).min(Instant::now() + pause);
+        let frame = timeout_at(end, body.frame()).await.map_err(|_| BodyRefusal::TooSlow)?;
         let Some(frame) = frame else { return Ok(whole.freeze()) };
         let Ok(data) = frame.map_err(|_| BodyRefusal::Broken)?.into_data() else { continue };
         if whole.len() + data.len() > bytes_max {
             return Err(BodyRefusal::TooLarge);
         }
         whole.extend_from_slice(&data);
+        progressed();
     }
+}
+
+/// How long a body may take of which this many bytes have come.
+fn patience(bytes: usize) -> Duration {
+    let extra = bytes as u64 * 1000 / REQUEST_BODY_BYTES_PER_SECOND_MIN;
+    Duration::from_secs(REQUEST_BODY_SECONDS_MAX) + Duration::from_millis(extra)
 }
 
 /// An answer's body on its way out. Its request counts as under way until this is dropped.
@@ -157,3 +175,16 @@ impl fmt::Display for BodyRefusal {
 }
 
 impl Error for BodyRefusal {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A drip keeps its 30 s and little more; 64 MiB get as long as a slow line needs.
+    #[test]
+    fn patience_grows_with_what_came() {
+        for (bytes, seconds) in [(0, 30), (60 * 1024, 30), (512 * 1024, 31), (64 << 20, 158)] {
+            assert_eq!(patience(bytes).as_secs(), seconds, "{bytes} bytes");
+        }
+    }
+}

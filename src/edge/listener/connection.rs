@@ -57,8 +57,13 @@ pub(super) async fn serve<H, F, B>(
     let stream = Paced::new(stream, doorway.bounds.write_stall, limits::WRITE_STALL_BYTES_MIN);
     match doorway.security.clone() {
         Security::PlainLoopback => {
-            let peer =
-                Peer { address, protocol: Protocol::Http1, server_name: None, certificate_sha256: None };
+            let peer = Peer {
+                address,
+                protocol: Protocol::Http1,
+                server_name: None,
+                certificate_sha256: None,
+                progress: None,
+            };
             Http { doorway, handler, peer, stop }.serve(stream).await;
         }
         Security::Tls(tls) => {
@@ -90,6 +95,7 @@ fn peer(address: SocketAddr, session: &ServerConnection) -> Peer {
         protocol: if http2 { Protocol::Http2 } else { Protocol::Http1 },
         server_name: session.server_name().map(Arc::from),
         certificate_sha256: certificate.and_then(|der| digest(&SHA256, der).as_ref().try_into().ok()),
+        progress: None,
     }
 }
 
@@ -117,7 +123,8 @@ impl<H> Http<H> {
         let service = service_fn(move |request: Request<Incoming>| {
             let (activity, telemetry) = &calls;
             let under_way = activity.begin();
-            let (handler, peer) = (Arc::clone(&handler), peer.clone());
+            let peer = Peer { progress: Some(under_way.progress()), ..peer.clone() };
+            let handler = Arc::clone(&handler);
             let telemetry = telemetry.clone();
             async move {
                 if request.headers().len() > limits::HEADERS_MAX {

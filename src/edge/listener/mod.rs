@@ -41,9 +41,10 @@ pub use stop::{Stop, Stopper, stop_signal};
 use crate::edge::telemetry::Telemetry;
 use crate::edge::tls::ServerTls;
 use crate::limits;
+use activity::Progress;
 
 /// Who is at the other end, as far as the transport knows.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Peer {
     /// The socket's other end. Nothing a client sends changes it.
     pub address: SocketAddr,
@@ -53,6 +54,30 @@ pub struct Peer {
     pub server_name: Option<Arc<str>>,
     /// SHA-256 of the client's certificate (DER), only if it presented one and it was verified.
     pub certificate_sha256: Option<[u8; 32]>,
+    /// The request this was handed out with.
+    progress: Option<Progress>,
+}
+
+impl Peer {
+    /// Notes that the request it was handed out with goes on: a handler that takes many steps before its answer
+    /// (a batch, a write with its reads) says so after each, or is taken for one that hangs after
+    /// `REPLY_STALL_SECONDS_MAX`.
+    pub fn progressed(&self) {
+        if let Some(progress) = &self.progress {
+            progress.made();
+        }
+    }
+
+    /// Reads this peer's request body whole, as [`read_body`] does; each piece counts as progress.
+    ///
+    /// # Errors
+    /// As [`read_body`].
+    pub async fn read_body<B>(&self, body: B, bytes_max: usize) -> Result<Bytes, BodyRefusal>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        body::read(body, bytes_max, || self.progressed()).await
+    }
 }
 
 /// What is spoken on a connection.

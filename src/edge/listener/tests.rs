@@ -65,16 +65,16 @@ async fn house(bounds: Bounds) -> House {
     let go_on = Arc::new(Semaphore::new(0));
     let peers = Arc::new(Mutex::new(Vec::new()));
     let shared = (Arc::clone(&calls), Arc::clone(&go_on), Arc::clone(&peers));
-    let handler = move |request: Request<Incoming>, peer| {
+    let handler = move |request: Request<Incoming>, peer: Peer| {
         shared.0.fetch_add(1, Ordering::SeqCst);
-        shared.2.lock().unwrap().push(peer);
-        handle(request, Arc::clone(&shared.1))
+        shared.2.lock().unwrap().push(peer.clone());
+        handle(request, peer, Arc::clone(&shared.1))
     };
     let served = tokio::spawn(listener.serve(handler, stop));
     House { authority, tls, address, telemetry, calls, go_on, peers, stopper, served }
 }
 
-async fn handle(request: Request<Incoming>, go_on: Arc<Semaphore>) -> Response<Answer> {
+async fn handle(request: Request<Incoming>, peer: Peer, go_on: Arc<Semaphore>) -> Response<Answer> {
     let body = match request.uri().path() {
         "/wait" => {
             let _waited = go_on.acquire().await.unwrap();
@@ -84,6 +84,17 @@ async fn handle(request: Request<Incoming>, go_on: Arc<Semaphore>) -> Response<A
         "/panic-later" => PanicAfterOne(true).boxed_unsync(),
         "/endless" => whole_bytes(vec![b'x'; 64 << 20]),
         "/never" => std::future::pending().await,
+        "/watched" => match peer.read_body(request.into_body(), 1000).await {
+            Ok(bytes) => Full::new(bytes).boxed_unsync(),
+            Err(refusal) => whole(&refusal.to_string()),
+        },
+        "/steps" => {
+            for _ in 0..15 {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                peer.progressed();
+            }
+            whole("fine")
+        }
         "/echo" => match read_body(request.into_body(), 1000).await {
             Ok(bytes) => Full::new(bytes).boxed_unsync(),
             Err(refusal) => whole(&refusal.to_string()),

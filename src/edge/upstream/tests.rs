@@ -13,6 +13,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
+use crate::domain::audit;
+use crate::edge::journal;
 use crate::edge::listener::{Bounds, Listener, Peer, Protocol, Security, Stopper, stop_signal};
 use crate::edge::tls::fixture::Authority;
 use crate::edge::tls::{ClientFiles, ServerFiles, ServerTls};
@@ -161,9 +163,210 @@ async fn a_get_is_sent_again_when_its_pooled_connection_was_closed() {
     for _ in 0..4 {
         assert_eq!(outcome(&upstream, 10).await.map(|(status, _)| status), Ok(200));
     }
-    let post =
-        UpstreamRequest::new(Method::POST, "Patient").body(HeaderValue::from_static("a/b"), Bytes::new());
-    assert_eq!(upstream.send(post).await.err(), Some(UpstreamError::Unreachable), "a write is not repeated");
+}
+
+/// A journal's word that something is on disk, as a write needs it.
+struct Trail {
+    _place: tempfile::TempDir,
+    receipt: Receipt,
+}
+
+async fn trail() -> Trail {
+    let place = tempfile::TempDir::new().unwrap();
+    let settings = journal::Settings {
+        directory: place.path().join("audit"),
+        signing_key: place.path().join("audit.key"),
+        encryption_key: place.path().join("audit.aes"),
+    };
+    journal::generate_missing(&settings).unwrap();
+    let time = jiff::Timestamp::UNIX_EPOCH;
+    journal::create(&settings, time).unwrap();
+    let journal = journal::Journal::open(&settings).unwrap();
+    let intent = audit::Decision::new(time, "r1".to_owned(), audit::Verdict::Permit);
+    let receipt = journal.append(&[audit::Record::Intent(Box::new(intent))]).await.unwrap();
+    Trail { _place: place, receipt }
+}
+
+fn json(method: Method, target: &str) -> UpstreamRequest {
+    UpstreamRequest::new(method, target)
+        .body(HeaderValue::from_static("application/fhir+json"), Bytes::from_static(b"{}"))
+}
+
+/// An EMR that answers the first request of each connection and drops the connection at the second.
+async fn forgetful() -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let heads = Arc::new(Mutex::new(Vec::new()));
+    let shared = Arc::clone(&heads);
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let heads = Arc::clone(&shared);
+            tokio::spawn(async move {
+                let mut buffer = vec![0; 65536];
+                for is_second in [false, true] {
+                    let Ok(count @ 1..) = stream.read(&mut buffer).await else { return };
+                    heads.lock().unwrap().push(String::from_utf8_lossy(&buffer[..count]).into_owned());
+                    if !is_second {
+                        let _sent = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await;
+                    }
+                }
+            });
+        }
+    });
+    (address, heads)
+}
+
+#[tokio::test]
+async fn a_write_is_sent_once() {
+    let authority = Authority::new();
+    let trail = trail().await;
+    for (method, target) in [
+        (Method::POST, "Patient"),
+        (Method::PUT, "Patient/p1"),
+        (Method::DELETE, "Patient/p1"),
+        (Method::POST, ""),
+    ] {
+        let (address, heads) = forgetful().await;
+        let upstream = plain(&authority, address);
+        assert_eq!(outcome(&upstream, 10).await.map(|(status, _)| status), Ok(200));
+        let fault = upstream.write(json(method.clone(), target), &trail.receipt).await.err();
+        assert_eq!(fault, Some(UpstreamError::CutOff), "{method}");
+        assert!(!fault.unwrap().outcome_is_known(), "{method}: it was sent");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let sent = heads.lock().unwrap().iter().filter(|head| head.starts_with(method.as_str())).count();
+        assert_eq!(sent, 1, "{method}");
+    }
+}
+
+/// Without a receipt only questions are sent.
+#[tokio::test]
+async fn a_write_needs_a_receipt() {
+    let authority = Authority::new();
+    let trail = trail().await;
+    let (address, _, heads) = emr(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", false).await;
+    let upstream = plain(&authority, address);
+    let cases = [
+        (Method::GET, "Patient/p1", true),
+        (Method::POST, "Patient/_search", true),
+        (Method::POST, "_search?x=y", true),
+        (Method::POST, "Patient/$validate", true),
+        (Method::POST, "Patient", false),
+        (Method::POST, "Patient?x=/_search", false),
+        (Method::POST, "", false),
+        (Method::PUT, "Patient/p1", false),
+        (Method::PUT, "Patient/_search", false),
+        (Method::PATCH, "Patient/p1", false),
+        (Method::DELETE, "Patient/p1", false),
+        (Method::HEAD, "Patient/p1", false),
+    ];
+    for (method, target, is_question) in cases {
+        let asked = upstream.send(json(method.clone(), target)).await;
+        assert_eq!(asked.is_ok(), is_question, "{method} {target}");
+        if !is_question {
+            assert_eq!(asked.err(), Some(UpstreamError::Unplanned), "{method} {target}");
+        }
+    }
+    let sent = heads.lock().unwrap().len();
+    assert_eq!(sent, 4, "what is not planned does not leave");
+    let put = json(Method::PUT, "Patient/p1")
+        .header(header::IF_MATCH, HeaderValue::from_static("W/\"3\""))
+        .header(HeaderName::from_static("prefer"), HeaderValue::from_static("return=representation"));
+    assert!(upstream.write(put, &trail.receipt).await.is_ok());
+    let create = json(Method::POST, "Patient")
+        .header(HeaderName::from_static("if-none-exist"), HeaderValue::from_static("identifier=x"));
+    assert!(upstream.write(create, &trail.receipt).await.is_ok());
+    let heads = heads.lock().unwrap();
+    for (head, line) in heads[4..].iter().zip(["if-match: W/\"3\"", "if-none-exist: identifier=x"]) {
+        assert!(head.contains(&format!("{line}\r\n")) && head.ends_with("\r\n\r\n{}"), "{head}");
+        assert!(head.contains("accept: application/fhir+json\r\n"), "{head}");
+    }
+}
+
+/// What a fault says about a write: only what never left is known not to have happened.
+#[tokio::test]
+async fn a_write_without_a_sound_answer_is_unknown() {
+    use UpstreamError as E;
+    let authority = Authority::new();
+    let trail = trail().await;
+    let cases: [(&'static [u8], bool, UpstreamError); 7] = [
+        (b"", false, E::TimedOut),
+        (b"", true, E::CutOff),
+        (b"HTTP/1.1 201 Crea", false, E::TimedOut),
+        (b"HTTP/1.1 201 Crea", true, E::CutOff),
+        (
+            b"HTTP/1.1 303 See\r\nlocation: /fhir/Patient/p2\r\ncontent-length: 0\r\n\r\n",
+            false,
+            E::Redirected,
+        ),
+        (b"SSH-2.0-OpenSSH_9.9\r\n\r\n", false, E::Garbled),
+        (b"HTTP/1.1 201 Created\r\ncontent-encoding: br\r\ncontent-length: 1\r\n\r\nx", false, E::Encoded),
+    ];
+    for (bytes, close, fault) in cases {
+        let (address, ..) = emr(bytes, close).await;
+        let answer = plain(&authority, address).write(json(Method::PUT, "Patient/p1"), &trail.receipt).await;
+        assert_eq!(answer.err(), Some(fault), "{}", String::from_utf8_lossy(bytes));
+        assert!(!fault.outcome_is_known(), "{fault:?}");
+    }
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let answer = plain(&authority, free).write(json(Method::PUT, "Patient/p1"), &trail.receipt).await;
+    assert_eq!(answer.err(), Some(E::Unreachable));
+    for fault in [E::Unreachable, E::Busy, E::Untrusted, E::Unplanned] {
+        assert!(fault.outcome_is_known(), "{fault:?}");
+    }
+    assert!(!E::TooLarge.outcome_is_known());
+}
+
+#[tokio::test]
+async fn what_an_answer_says_of_itself() {
+    type Said = (Option<&'static str>, Option<&'static str>, Option<&'static str>, Option<u64>);
+    let authority = Authority::new();
+    let cases: [(&str, Said); 12] = [
+        ("", (None, None, None, None)),
+        ("etag: W/\"3\"\r\n", (Some("3"), None, None, None)),
+        ("etag: \"a-1.B\"\r\n", (Some("a-1.B"), None, None, None)),
+        ("etag: 3\r\n", (None, None, None, None)),
+        ("etag: W/\"\"\r\n", (None, None, None, None)),
+        ("etag: W/\"a b\"\r\n", (None, None, None, None)),
+        ("etag: W/\"3\"\r\netag: W/\"4\"\r\n", (None, None, None, None)),
+        ("location: Patient/p1/_history/1\r\n", (None, Some("Patient/p1/_history/1"), None, None)),
+        ("content-location: http://emr/status/1\r\n", (None, None, Some("http://emr/status/1"), None)),
+        ("retry-after: 120\r\n", (None, None, None, Some(120))),
+        ("retry-after: 99999999999999999999999\r\n", (None, None, None, Some(3600))),
+        ("retry-after: Fri, 31 Dec 1999 23:59:59 GMT\r\n", (None, None, None, None)),
+    ];
+    for (headers, should) in cases {
+        let text = format!("HTTP/1.1 202 Accepted\r\n{headers}content-length: 0\r\n\r\n");
+        let (address, ..) = emr(Box::leak(text.into_bytes().into_boxed_slice()), false).await;
+        let answer = plain(&authority, address).send(patient()).await.unwrap();
+        let said =
+            (answer.etag_version(), answer.location(), answer.content_location(), answer.retry_after());
+        assert_eq!(said, should, "{headers}");
+    }
+}
+
+#[tokio::test]
+async fn a_download_is_bounded_by_its_own_bound() {
+    let authority = Authority::new();
+    let pieces =
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\n{}\r\n\r\n4\r\n{}\r\n\r\n0\r\n\r\n";
+    for (bytes_max, should) in
+        [(8, Ok(8)), (7, Err(UpstreamError::TooLarge)), (3, Err(UpstreamError::TooLarge))]
+    {
+        let (address, _, heads) = emr(pieces, false).await;
+        let file = UpstreamRequest::new(Method::GET, "files/1").accept(Accept::FhirNdjson);
+        let mut body = plain(&authority, address).send(file).await.unwrap().body.download(bytes_max);
+        assert!(heads.lock().unwrap()[0].contains("accept: application/fhir+ndjson\r\n"));
+        let mut read = Ok(0);
+        while let Ok(count) = read {
+            match body.chunk().await {
+                Ok(Some(piece)) => read = Ok(count + piece.len()),
+                Ok(None) => break,
+                Err(fault) => read = Err(fault),
+            }
+        }
+        assert_eq!(read, should, "{bytes_max}");
+    }
 }
 
 #[tokio::test]
