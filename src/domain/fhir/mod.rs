@@ -6,6 +6,7 @@
 pub mod facts;
 pub mod mask;
 pub mod r4;
+pub mod shape;
 
 pub mod capabilities;
 pub mod classify;
@@ -13,4 +14,3 @@ pub mod interaction;
 pub mod outcome;
 pub mod path;
 pub mod search;
-pub mod shape;
