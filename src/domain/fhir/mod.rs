@@ -13,4 +13,3 @@ pub mod interaction;
 pub mod outcome;
 pub mod path;
 pub mod search;
-pub mod shape;
