@@ -64,6 +64,19 @@ type ElementContext = {
   labels: Set<String>,
 };
 
+// The same for an operation, with its name: "$everything", "$lastn", "$validate", "$expand" or "$lookup".
+type OperationContext = {
+  purpose: String,
+  mfa: Mfa,
+  scopes: Set<String>,
+  application: String,
+  relations: Set<String>,
+  emergency: Bool,
+  network: ipaddr,
+  now: datetime,
+  operation: String,
+};
+
 namespace FHIR {
   // An element path, such as `Patient.contact.telecom`. A parent covers its children.
   entity Element in [Element, ElementGroup];
@@ -72,10 +85,11 @@ namespace FHIR {
 
 # Which action stands in which group. `operate` and `export` stand in neither: each is granted by name.
 ACTIONS = [
-    ("Looking at records.", "view", ["read", "vread", "history", "search"]),
-    ("Changing records.", "change", ["create", "update", "patch", "delete"]),
+    ("Looking at records.", "view", ["read", "vread", "history", "search"], "Context"),
+    ("Changing records.", "change", ["create", "update", "patch", "delete"], "Context"),
     ("FHIR operations and bulk export belong to no group: they are granted by name only.", None,
-     ["operate", "export"]),
+     ["operate"], "OperationContext"),
+    ("Bulk export.", None, ["export"], "Context"),
 ]
 CODED = {"CodeableConcept", "Coding", "code"}
 
@@ -84,9 +98,9 @@ def render(structures):
     types = sorted(name for name, found in structures.items() if found.kind == "resource")
     parts = [HEAD, *(_record(structures[name]) for name in types), "}\n\n"]
     parts.append("action view, change;\n\n")
-    for comment, group, names in ACTIONS:
+    for comment, group, names, context in ACTIONS:
         member = f" in [Action::\"{group}\"]" if group else ""
-        parts.append(f"// {comment}\naction {', '.join(names)}{member}" + _applies(types, "Context"))
+        parts.append(f"// {comment}\naction {', '.join(names)}{member}" + _applies(types, context))
     parts.append("// Letting an element out, and letting one in.\naction disclose, modify"
                  + _applies(["Element"], "ElementContext"))
     return "".join(parts).rstrip("\n") + "\n"

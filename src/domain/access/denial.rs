@@ -48,12 +48,14 @@ pub enum RecordDenial {
     NotPermitted,
     /// It is permitted, and every element of it is withheld.
     NothingDisclosed,
+    /// Writing it is permitted, and no element of it may be written.
+    NothingModifiable,
     /// A criterion, sort key or include reads an element that is withheld from this record, so that
     /// showing it would tell the element's value.
     CriterionWithheld,
-    /// It belongs to another patient than the launch patient.
+    /// It belongs to another patient than the launch patient, or would after the change.
     OutsideLaunch,
-    /// Upstream returned a record that was not asked for.
+    /// Upstream returned a record that was not asked for; or it is a change that was not asked for.
     NotAsked,
     /// It lacks its status, which R4 demands and policies may look at.
     StatusMissing,
@@ -105,6 +107,7 @@ impl fmt::Display for RecordDenial {
         f.write_str(match self {
             RecordDenial::NotPermitted => "not permitted",
             RecordDenial::NothingDisclosed => "nothing of it is disclosed",
+            RecordDenial::NothingModifiable => "nothing of it may be written",
             RecordDenial::CriterionWithheld => "a criterion reads a withheld element of it",
             RecordDenial::OutsideLaunch => "outside the launch patient's records",
             RecordDenial::NotAsked => "not what was asked for",

@@ -83,20 +83,25 @@ impl<'a> Engine<'a> {
             .principal(self.principal.clone())
             .action(words.action(action).cloned().ok_or_else(Fault::of_question)?)
             .unknown_resource_with_type(kind.clone())
-            .context(self.context(None)?)
+            .context(self.context(action, None)?)
             .build();
         let entities = self.entities(Vec::new())?;
         let policies = self.slice(Form::BeforeRecords, action, resource)?;
         read(&Authorizer::new().is_authorized_partial(&request, &policies, &entities))
     }
 
-    /// Which named elements of this type may be disclosed, as far as that can be said before a record.
-    pub(super) fn type_elements(&self, resource: ResourceType) -> Result<(Decided<Verdict>, Answer), Fault> {
+    /// Which named elements of this type may pass (`family` is `disclose` or `modify`), as far as that can be
+    /// said before a record.
+    pub(super) fn type_elements(
+        &self,
+        family: Action,
+        resource: ResourceType,
+    ) -> Result<(Decided<Verdict>, Answer), Fault> {
         let words = &self.set.vocabulary;
-        let policies = self.slice(Form::BeforeRecords, Action::Disclose, resource)?;
-        let action = words.action(Action::Disclose).cloned().ok_or_else(Fault::of_question)?;
-        self.check_context(Action::Disclose)?;
-        let context = self.context(None)?;
+        let policies = self.slice(Form::BeforeRecords, family, resource)?;
+        let action = words.action(family).cloned().ok_or_else(Fault::of_question)?;
+        self.check_context(family)?;
+        let context = self.context(family, None)?;
         let branches = self.set.elements.of(resource);
         let worlds = [self.elements(&branches, false, true)?, self.elements(&branches, true, true)?];
         let mut decided = Vec::new();
@@ -137,19 +142,20 @@ impl<'a> Engine<'a> {
         exact(&Authorizer::new().is_authorized(&request, &policies, &entities))
     }
 
-    /// Which named elements of this record may be disclosed, and by which policies.
+    /// Which named elements of this record may pass (`family` is `disclose` or `modify`), and by which policies.
     pub(super) fn record_elements(
         &self,
+        family: Action,
         record: &Record<'_>,
     ) -> Result<(Decided<bool>, BTreeSet<String>), Fault> {
         let resource = record.facts.resource_type;
-        let policies = self.slice(Form::Exact, Action::Disclose, resource)?;
+        let policies = self.slice(Form::Exact, family, resource)?;
         let branches = self.set.elements.of(resource);
         let worlds = [self.elements(&branches, false, false)?, self.elements(&branches, true, false)?];
         let (mut decided, mut reasons) = (Vec::new(), BTreeSet::new());
         for branch in branches {
             let target = uid(&self.set.vocabulary.element, branch.path.as_str());
-            let request = self.request(Action::Disclose, target, record)?;
+            let request = self.request(family, target, record)?;
             let mut allowed = Some(BTreeSet::new());
             for world in worlds.iter().take(if branch.own_extension { 2 } else { 1 }) {
                 let answer = exact(&Authorizer::new().is_authorized(&request, &policies, world))?;
@@ -173,7 +179,7 @@ impl<'a> Engine<'a> {
     fn request(&self, action: Action, target: EntityUid, record: &Record<'_>) -> Result<Request, Fault> {
         let words = &self.set.vocabulary;
         let asked = words.action(action).cloned().ok_or_else(Fault::of_question)?;
-        let context = self.context(Some((action, record)))?;
+        let context = self.context(action, Some(record))?;
         Request::new(self.principal.clone(), asked, target, context, Some(&words.schema))
             .map_err(|_| Fault::of_question())
     }
@@ -185,12 +191,12 @@ impl<'a> Engine<'a> {
         let facts = Facts::of_type(ResourceType::all().next().ok_or_else(Fault::of_question)?);
         let record = Record { facts: &facts, relations: &none };
         let asked = self.set.vocabulary.action(action).ok_or_else(Fault::of_question)?;
-        self.context(Some((action, &record)))?
+        self.context(action, Some(&record))?
             .validate(&self.set.vocabulary.schema, asked)
             .map_err(|_| Fault::of_question())
     }
 
-    fn context(&self, record: Option<(Action, &Record<'_>)>) -> Result<Context, Fault> {
+    fn context(&self, action: Action, record: Option<&Record<'_>>) -> Result<Context, Fault> {
         let situation = self.situation;
         let text = |text: &str| Value::new_string(text.to_owned());
         let mfa = Value::new_record([
@@ -211,9 +217,12 @@ impl<'a> Engine<'a> {
                 Value::new_datetime(situation.now.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()),
             ),
         ];
-        if let Some((action, record)) = record {
+        if let (Action::Operate, Some(operation)) = (action, situation.operation) {
+            pairs.push(("operation".to_owned(), text(operation)));
+        }
+        if let Some(record) = record {
             pairs.push(("relations".to_owned(), texts(record.relations)));
-            if action == Action::Disclose {
+            if matches!(action, Action::Disclose | Action::Modify) {
                 pairs.push(("labels".to_owned(), texts(&record.facts.labels)));
             }
         }

@@ -24,6 +24,10 @@ impl Key {
 #[derive(Clone)]
 pub(super) struct KeyParts(Vec<u8>);
 
+/// Which action a question is about, and for `operate` which operation. The action also says whether elements
+/// are decided outward or inward, so that the two kinds of masks never meet under one key.
+pub(super) type Asked = (Action, Option<&'static str>);
+
 impl KeyParts {
     /// Policy set and situation: the same for all records of a request.
     pub(super) fn of_situation(set: &PolicySet, situation: &Situation) -> Self {
@@ -61,19 +65,19 @@ impl KeyParts {
     }
 
     /// A question about a whole type.
-    pub(super) fn for_type(&self, action: Action, resource: ResourceType) -> Key {
+    pub(super) fn for_type(&self, asked: Asked, resource: ResourceType) -> Key {
         let mut parts = self.clone();
-        parts.text(20, action.name());
+        parts.asked(asked);
         parts.text(21, resource.name());
         Key(parts.0.into())
     }
 
     /// A question about a record.
-    pub(super) fn for_record(&self, set: &PolicySet, action: Action, record: &Record<'_>) -> Key {
+    pub(super) fn for_record(&self, set: &PolicySet, asked: Asked, record: &Record<'_>) -> Key {
         let (uses, facts) = (&set.uses, record.facts);
         let reads = |attribute: &str| uses.record.contains(attribute);
         let mut parts = self.clone();
-        parts.text(20, action.name());
+        parts.asked(asked);
         parts.text(21, facts.resource_type.name());
         if uses.context.contains("relations") {
             parts.texts(22, record.relations);
@@ -100,6 +104,13 @@ impl KeyParts {
             parts.texts(29, &facts.code);
         }
         Key(parts.0.into())
+    }
+
+    fn asked(&mut self, (action, operation): Asked) {
+        self.text(20, action.name());
+        if let (Action::Operate, Some(operation)) = (action, operation) {
+            self.text(30, operation);
+        }
     }
 
     fn field(&mut self, tag: u8, bytes: &[u8]) {

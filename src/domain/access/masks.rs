@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-/// What may leave of one record, and by which policies.
+/// What may leave of one record, and by which policies. (Within this room also what may enter.)
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Disclosure {
@@ -37,25 +37,50 @@ impl Disclosure {
     }
 }
 
-/// What can be said about a type before any record of it is seen.
+/// What may be written of one record, and by which policies.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Change {
+    pub(super) modify: Arc<Mask>,
+    pub(super) policies: Vec<String>,
+}
+
+impl Change {
+    /// The elements that may be written: those that the record as it is and the record as it will be both let
+    /// in. Empty for a deletion, which writes none.
+    pub fn modify(&self) -> &Arc<Mask> {
+        &self.modify
+    }
+
+    /// Ids of the policies that permit it, sorted.
+    #[must_use]
+    pub fn policies(&self) -> &[String] {
+        &self.policies
+    }
+}
+
+/// What can be said about a type, for one action, before any record of it is seen. The masks are of elements
+/// outward (`disclose`) or inward (`modify`), as the action has it.
 #[derive(Clone, Debug)]
 pub(super) struct TypeView {
     /// Whether the action is permitted.
     pub verdict: Verdict,
+    /// The action moves elements, so that without one it is not permitted.
+    pub moves: bool,
     /// Every record gets this answer, with the mask `definite`.
     pub settled: bool,
-    /// Elements that some record may disclose.
+    /// Elements that pass for some record.
     pub possible: Arc<Mask>,
-    /// Elements that every record discloses.
+    /// Elements that pass for every record.
     pub definite: Arc<Mask>,
     /// Policies that certainly permit.
     pub policies: Arc<[String]>,
 }
 
 impl TypeView {
-    /// Some record of the type may be released in part.
+    /// For some record of the type the action is permitted, and one element at least if it moves any.
     pub(super) fn is_open(&self) -> bool {
-        self.verdict != Verdict::No && !self.possible.is_empty()
+        self.verdict != Verdict::No && (!self.moves || !self.possible.is_empty())
     }
 }
 
@@ -120,7 +145,7 @@ impl Desk {
 
     /// The view of a type, kept or new.
     pub(super) fn view(&self, action: Action, resource: ResourceType) -> Result<Arc<TypeView>, Fault> {
-        let key = self.parts.for_type(action, resource);
+        let key = self.parts.for_type((action, self.situation.operation), resource);
         if let Some(Kept::Type(view)) = self.masks.0.get(&key) {
             return view;
         }
@@ -136,9 +161,9 @@ impl Desk {
             return Err(RecordDenial::NotPermitted);
         }
         if view.settled {
-            return disclosure(Arc::clone(&view.definite), Arc::clone(&view.policies));
+            return decision(action, Arc::clone(&view.definite), Arc::clone(&view.policies));
         }
-        let key = self.parts.for_record(&self.set, action, record);
+        let key = self.parts.for_record(&self.set, (action, self.situation.operation), record);
         if let Some(Kept::Record(judgement)) = self.masks.0.get(&key) {
             return judgement;
         }
@@ -156,10 +181,12 @@ fn view(
 ) -> Result<TypeView, Fault> {
     let engine = Engine::new(set, situation)?;
     let Answer { verdict, settled, mut policies } = engine.type_action(action, resource)?;
-    let (decided, elements) = match verdict {
-        // Nothing of the type is reachable: what its elements would be does not matter.
-        Verdict::No => (Vec::new(), Answer { verdict, settled: true, policies: BTreeSet::new() }),
-        Verdict::Maybe | Verdict::Yes => engine.type_elements(resource)?,
+    let (decided, elements) = match (verdict, action.elements()) {
+        // Nothing of the type is reachable, or no element is moved: what they would be does not matter.
+        (Verdict::No, _) | (_, None) => {
+            (Vec::new(), Answer { verdict, settled: true, policies: BTreeSet::new() })
+        }
+        (Verdict::Maybe | Verdict::Yes, Some(family)) => engine.type_elements(family, resource)?,
     };
     let mask = |least: Verdict| {
         Arc::new(Mask::new(resource, decided.iter().map(|(path, v)| (path.clone(), *v >= least))))
@@ -167,6 +194,7 @@ fn view(
     policies.extend(elements.policies);
     Ok(TypeView {
         verdict,
+        moves: action.elements().is_some(),
         settled: settled && elements.settled,
         possible: mask(Verdict::Maybe),
         definite: mask(Verdict::Yes),
@@ -183,14 +211,23 @@ pub(super) fn judge(
 ) -> Judgement {
     let engine = Engine::new(set, situation)?;
     let mut policies = engine.record(action, record)?.ok_or(RecordDenial::NotPermitted)?;
-    let (decided, elements) = engine.record_elements(record)?;
-    policies.extend(elements);
+    let mut decided = Vec::new();
+    if let Some(family) = action.elements() {
+        let elements;
+        (decided, elements) = engine.record_elements(family, record)?;
+        policies.extend(elements);
+    }
     let mask = Mask::new(record.facts.resource_type, decided);
-    disclosure(Arc::new(mask), policies.into_iter().collect())
+    decision(action, Arc::new(mask), policies.into_iter().collect())
 }
 
-fn disclosure(mask: Arc<Mask>, policies: Arc<[String]>) -> Judgement {
-    if mask.is_empty() { Err(RecordDenial::NothingDisclosed) } else { Ok(Disclosure { mask, policies }) }
+/// An action that moves elements is permitted only with one at least.
+fn decision(action: Action, mask: Arc<Mask>, policies: Arc<[String]>) -> Judgement {
+    match action.elements() {
+        Some(Action::Modify) if mask.is_empty() => Err(RecordDenial::NothingModifiable),
+        Some(_) if mask.is_empty() => Err(RecordDenial::NothingDisclosed),
+        Some(_) | None => Ok(Disclosure { mask, policies }),
+    }
 }
 
 impl From<Fault> for RecordDenial {

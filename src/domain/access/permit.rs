@@ -1,11 +1,11 @@
-//! Evidence that an interaction may be asked, and the judge of each record that comes back.
+//! Evidence that an interaction may be asked, and the judge of each record that comes back or is written.
 //!
-//! Owns: [`Permit`], made only by [`super::admit`]. Must never: release a record on anything but its own
-//! full content. Look next: `masks`, where decisions are made and kept; `gateway`, which asks here.
+//! Owns: [`Permit`], made only by [`super::admit`]. Must never: release or change a record on anything but its
+//! own full content. Look next: `masks`, where decisions are made and kept; `gateway`, which asks here.
 
 use super::denial::{Denial, RecordDenial};
 use super::engine::Record;
-use super::masks::{Desk, Disclosure, TypeView};
+use super::masks::{Change, Desk, Disclosure};
 use super::scopes::Narrowing;
 use super::set::Action;
 use super::situation::in_patient_compartment;
@@ -23,19 +23,54 @@ use std::sync::Arc;
 pub struct Permit {
     pub(super) desk: Desk,
     pub(super) narrowing: Narrowing,
+    /// What was asked.
     pub(super) action: Action,
+    /// As what each record of the answer is judged: a write's representation is read.
+    pub(super) shown_by: Action,
     pub(super) wanted: Wanted,
-    pub(super) view: Arc<TypeView>,
+    /// A record that the whole answer rests on.
+    pub(super) basis: Option<Basis>,
+    pub(super) policies: Arc<[String]>,
+    /// Every record gets the same answer.
+    pub(super) settled: bool,
+    /// Elements outward, over all records of the type.
+    pub(super) show: Arc<Mask>,
+    /// Elements inward, over all records of the type.
+    pub(super) modify: Arc<Mask>,
+    /// The search that a conditional header or URL asks.
+    pub(super) matching: Option<Box<Permit>>,
+    /// Elements of which one must name the owner of the compartment searched.
+    pub(super) membership: Vec<ElementPath>,
+    pub(super) may_create: bool,
     pub(super) hidden: Hidden,
 }
 
 /// What may stand in the answer.
 #[derive(Clone)]
 pub(super) enum Wanted {
-    /// One record.
-    One { resource: ResourceType, id: String, version: Option<String> },
+    /// One record; without a version, any version of it. Each must disclose these elements.
+    One { resource: ResourceType, id: String, version: Option<String>, reads: BTreeSet<ElementPath> },
     /// Rows of these types; each must disclose these elements, because the question read them.
-    Rows { resource: ResourceType, reads: BTreeMap<ResourceType, BTreeSet<ElementPath>> },
+    Rows { resource: Option<ResourceType>, reads: Reads },
+    /// What a write or an operation gives back, whatever its id. `readable`: the scopes let it be read.
+    /// `target`: the record written, if the request names it.
+    Output { resource: ResourceType, reads: Reads, readable: bool, target: Option<String> },
+    /// No record at all.
+    Nothing { resource: ResourceType },
+}
+
+/// Elements that a question reads, by type.
+pub(super) type Reads = BTreeMap<ResourceType, BTreeSet<ElementPath>>;
+
+/// A record without which there is no answer: the patient of `$everything`, the group of an export.
+#[derive(Clone)]
+pub(super) struct Basis {
+    pub resource: ResourceType,
+    pub id: String,
+    /// What the question reads of it.
+    pub reads: BTreeSet<ElementPath>,
+    /// The action to be permitted on it, beside reading it.
+    pub action: Option<Action>,
 }
 
 /// Types whose names or identifiers the caller may not see, so that references must not show them either.
@@ -49,25 +84,50 @@ impl fmt::Debug for Permit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Permit")
             .field("action", &self.action)
-            .field("resource", &self.resource_type().name())
+            .field("resource", &self.resource_type().map(ResourceType::name))
             .finish_non_exhaustive()
     }
 }
 
 impl Permit {
-    /// The type read or searched.
+    /// The type read, searched or written; none for what spans types (system history, system export).
     #[must_use]
-    pub fn resource_type(&self) -> ResourceType {
+    pub fn resource_type(&self) -> Option<ResourceType> {
         match &self.wanted {
-            Wanted::One { resource, .. } | Wanted::Rows { resource, .. } => *resource,
+            Wanted::One { resource, .. } | Wanted::Output { resource, .. } | Wanted::Nothing { resource } => {
+                Some(*resource)
+            }
+            Wanted::Rows { resource, .. } => *resource,
         }
+    }
+
+    /// The types whose records may stand in the answer: those that upstream may be asked for.
+    #[must_use]
+    pub fn types(&self) -> BTreeSet<ResourceType> {
+        match &self.wanted {
+            Wanted::One { resource, .. } | Wanted::Output { resource, .. } => BTreeSet::from([*resource]),
+            Wanted::Nothing { .. } => BTreeSet::new(),
+            Wanted::Rows { reads, .. } => {
+                let open = |resource: &ResourceType| {
+                    self.desk.view(self.shown_by, *resource).is_ok_and(|view| view.is_open())
+                };
+                reads.keys().copied().filter(open).collect()
+            }
+        }
+    }
+
+    /// The record that the whole answer rests on: the patient of `$everything`, the group of an export. It must be
+    /// read first, and unless [`Permit::rests_on`] holds, the answer is that of a missing record.
+    #[must_use]
+    pub fn basis(&self) -> Option<(ResourceType, &str)> {
+        self.basis.as_ref().map(|basis| (basis.resource, basis.id.as_str()))
     }
 
     /// Ids of the policies that permit the type without looking at a record, sorted; empty if all that
     /// permit it look at the record. A released record's own are in [`Disclosure::policies`].
     #[must_use]
     pub fn policies(&self) -> &[String] {
-        &self.view.policies
+        &self.policies
     }
 
     /// The version of the policies that decided: [`super::PolicySet::hash`].
@@ -82,10 +142,37 @@ impl Permit {
         &self.desk.situation.purpose
     }
 
-    /// Elements of the type that some record may disclose: an upper bound for `_elements` upstream.
+    /// Elements of the type that some record may disclose; empty where the answer spans types.
     #[must_use]
     pub fn type_mask(&self) -> &Arc<Mask> {
-        &self.view.possible
+        &self.show
+    }
+
+    /// Elements of the type that some record lets be written: whatever else is written can be refused before
+    /// upstream is asked. Empty unless this is a create, update or patch.
+    #[must_use]
+    pub fn may_modify(&self) -> &Arc<Mask> {
+        &self.modify
+    }
+
+    /// For a create, and for an update if policy and scopes also permit creating the type: an update of a record
+    /// that is not there may create it.
+    #[must_use]
+    pub fn may_create(&self) -> bool {
+        self.may_create
+    }
+
+    /// The search asked by `If-None-Exist` or by a conditional update, patch or delete: the judge of its rows.
+    #[must_use]
+    pub fn matching(&self) -> Option<&Permit> {
+        self.matching.as_deref()
+    }
+
+    /// For a search in a compartment: the elements by which a record may be in it and which the caller may see.
+    /// A row belongs into the answer only if one of them, as shown, names the owner.
+    #[must_use]
+    pub fn compartment_paths(&self) -> &[ElementPath] {
+        &self.membership
     }
 
     /// Whether records may be released or withheld one by one. Then a total, or an included record whose
@@ -93,7 +180,10 @@ impl Permit {
     #[must_use]
     pub fn depends_on_records(&self) -> bool {
         let many = matches!(&self.wanted, Wanted::Rows { reads, .. } if reads.len() > 1);
-        many || !self.view.settled || self.narrowing.patient().is_some()
+        many || !self.settled
+            || !self.membership.is_empty()
+            || self.basis.is_some()
+            || self.narrowing.patient().is_some()
     }
 
     /// The one patient whose records the token is for (SMART launch), if it is limited to one.
@@ -114,52 +204,167 @@ impl Permit {
         &self.hidden.identifiers
     }
 
-    /// Decides one record on its full content. `container`: the facts of the record it is contained in, which
-    /// lends it its patients and labels and speaks for whose it is.
+    /// Decides one record of the answer on its full content. `container`: the facts of the record it is contained
+    /// in, which lends it its patients and labels and speaks for whose it is. What a write gives back, and the
+    /// record as it is before the write, are read.
     ///
     /// # Errors
     /// [`RecordDenial`]: the record must not leave; whoever asked learns nothing of it.
     pub fn record(&self, facts: &Facts, container: Option<&Facts>) -> Result<Disclosure, RecordDenial> {
-        let resource = facts.resource_type;
         if container.is_none() && !self.asked_for(facts) {
             return Err(RecordDenial::NotAsked);
         }
+        if matches!(self.wanted, Wanted::Output { readable: false, .. } | Wanted::Nothing { .. }) {
+            return Err(RecordDenial::NotPermitted);
+        }
+        self.basis_permits()?;
+        let disclosure = self.judged(self.shown_by, facts, container, &BTreeSet::new())?;
+        let shown = container.is_some() || self.reads(facts).all(|path| disclosure.mask().covers(path));
+        if shown { Ok(disclosure) } else { Err(RecordDenial::CriterionWithheld) }
+    }
+
+    /// Decides a write on the record as it is (`before`: none for a create) and as it will be (`after`: none for
+    /// a deletion), both on their full content. Both must permit it, and an element may be written only if both
+    /// let it in. A patient whom only the record as it will be names must be the launch patient, if the token is
+    /// for one, and the caller, if the permission is for what is about themselves (T-079, KF-47). An update
+    /// without a record before is a create. `container` as in [`Permit::record`], for a record contained in the one
+    /// written: there either side may be missing.
+    ///
+    /// # Errors
+    /// [`RecordDenial`]: nothing may be written; [`RecordDenial::NotAsked`] if this is not the change permitted.
+    pub fn change(
+        &self,
+        before: Option<&Facts>,
+        after: Option<&Facts>,
+        container: Option<&Facts>,
+    ) -> Result<Change, RecordDenial> {
+        let action = self.change_action(before, after, container).ok_or(RecordDenial::NotAsked)?;
+        let known: BTreeSet<&String> = before.into_iter().chain(container).flat_map(people).collect();
+        let added: BTreeSet<String> =
+            after.into_iter().flat_map(people).filter(|one| !known.contains(one)).cloned().collect();
+        let before = before.map(|facts| self.judged(action, facts, container, &BTreeSet::new())).transpose()?;
+        let after = after.map(|facts| self.judged(action, facts, container, &added)).transpose()?;
+        let (first, second) = match (before, after) {
+            (Some(before), after) => (before, after),
+            (None, Some(after)) => (after, None),
+            (None, None) => return Err(RecordDenial::NotAsked),
+        };
+        let mut policies: BTreeSet<String> = first.policies().iter().cloned().collect();
+        let mut modify = Arc::clone(first.mask());
+        if let Some(second) = second {
+            policies.extend(second.policies().iter().cloned());
+            modify = Arc::new(modify.and(second.mask()));
+        }
+        if action.elements().is_some() && modify.is_empty() {
+            return Err(RecordDenial::NothingModifiable);
+        }
+        Ok(Change { modify, policies: policies.into_iter().collect() })
+    }
+
+    /// As what a change is judged; `None` if it is not the one that was permitted.
+    fn change_action(
+        &self,
+        before: Option<&Facts>,
+        after: Option<&Facts>,
+        container: Option<&Facts>,
+    ) -> Option<Action> {
+        let Wanted::Output { resource, target, .. } = &self.wanted else { return None };
+        let writes = matches!(self.action, Action::Create | Action::Update | Action::Patch);
+        if container.is_some() {
+            return writes.then_some(self.action);
+        }
+        let of_target = |facts: &Facts| {
+            let other = |id: &String| target.as_ref().is_some_and(|target| target != id);
+            facts.resource_type == *resource && !facts.id.as_ref().is_some_and(other)
+        };
+        if !before.into_iter().chain(after).all(of_target) {
+            return None;
+        }
+        match (self.action, before, after) {
+            (Action::Create, None, Some(_)) => Some(Action::Create),
+            (Action::Update, None, Some(_)) => self.may_create.then_some(Action::Create),
+            (Action::Update | Action::Patch, Some(_), Some(_)) => Some(self.action),
+            (Action::Delete, Some(_), None) => Some(Action::Delete),
+            _ => None,
+        }
+    }
+
+    /// One record, for one action. `added`: patients whom the change would make it name.
+    fn judged(
+        &self,
+        action: Action,
+        facts: &Facts,
+        container: Option<&Facts>,
+        added: &BTreeSet<String>,
+    ) -> Result<Disclosure, RecordDenial> {
+        let resource = facts.resource_type;
         if self.lacks_status(facts) {
             return Err(RecordDenial::StatusMissing);
         }
         let situation = &self.desk.situation;
-        let relations = situation.relations(container.unwrap_or(facts));
+        let relations = situation.relations_with(container.unwrap_or(facts), added);
         let facts = match container {
             None => Cow::Borrowed(facts),
             Some(container) => Cow::Owned(contained(facts, container)),
         };
         if let Some(patient) = self.narrowing.patient() {
             let compartment = in_patient_compartment(container.map_or(resource, |c| c.resource_type));
-            if !situation.within_launch(patient, &facts, compartment) {
+            let within = situation.within_launch(patient, &facts, compartment);
+            if !within || added.iter().any(|other| other != patient) {
                 return Err(RecordDenial::OutsideLaunch);
             }
         }
-        let record = Record { facts: &facts, relations: &relations };
-        let disclosure = self.desk.judge(self.action, &record)?;
-        match &self.wanted {
-            Wanted::Rows { reads, .. } if container.is_none() => {
-                let mut reads = reads.get(&resource).into_iter().flatten();
-                let shown = reads.all(|path| disclosure.mask().covers(path));
-                if shown { Ok(disclosure) } else { Err(RecordDenial::CriterionWithheld) }
-            }
-            Wanted::Rows { .. } | Wanted::One { .. } => Ok(disclosure),
+        self.desk.judge(action, &Record { facts: &facts, relations: &relations })
+    }
+
+    /// Decides the record that the whole answer rests on: whether it may be read, with what the question reads of
+    /// it, and be operated on.
+    ///
+    /// # Errors
+    /// [`RecordDenial`]: nothing may be answered; [`RecordDenial::NotAsked`] if it is not [`Permit::basis`].
+    pub fn rests_on(&self, facts: &Facts) -> Result<(), RecordDenial> {
+        let basis = self.basis.as_ref().filter(|basis| basis.is(facts)).ok_or(RecordDenial::NotAsked)?;
+        if let Some(action) = basis.action {
+            let _ = self.judged(action, facts, None, &BTreeSet::new())?;
         }
+        let disclosure = self.judged(Action::Read, facts, None, &BTreeSet::new())?;
+        let shown = basis.reads.iter().all(|path| disclosure.mask().covers(path));
+        if shown { Ok(()) } else { Err(RecordDenial::CriterionWithheld) }
+    }
+
+    /// Rows of an operation on one patient: it must be permitted on that patient, as far as can be told without
+    /// the patient's own record.
+    fn basis_permits(&self) -> Result<(), RecordDenial> {
+        let Some((basis, action)) = self.basis.as_ref().and_then(|basis| Some((basis, basis.action?))) else {
+            return Ok(());
+        };
+        let mut facts = Facts::of_type(basis.resource);
+        facts.id = Some(basis.id.clone());
+        facts.patients.insert(basis.id.clone());
+        self.judged(action, &facts, None, &BTreeSet::new()).map(|_| ())
+    }
+
+    /// What the question read of this record.
+    fn reads(&self, facts: &Facts) -> impl Iterator<Item = &ElementPath> {
+        let reads = match &self.wanted {
+            Wanted::One { reads, .. } => Some(reads),
+            Wanted::Rows { reads, .. } | Wanted::Output { reads, .. } => reads.get(&facts.resource_type),
+            Wanted::Nothing { .. } => None,
+        };
+        reads.into_iter().flatten()
     }
 
     fn asked_for(&self, facts: &Facts) -> bool {
         match &self.wanted {
-            Wanted::One { resource, id, version } => {
+            Wanted::One { resource, id, version, .. } => {
                 let version = version.as_deref();
                 facts.resource_type == *resource
                     && facts.id.as_deref() == Some(id)
                     && (version.is_none() || facts.version.as_deref() == version)
             }
             Wanted::Rows { reads, .. } => facts.id.is_some() && reads.contains_key(&facts.resource_type),
+            Wanted::Output { resource, .. } => facts.resource_type == *resource,
+            Wanted::Nothing { .. } => false,
         }
     }
 
@@ -167,6 +372,17 @@ impl Permit {
         let known = self.desk.set.vocabulary.record(facts.resource_type);
         facts.status.is_none() && known.is_none_or(|(_, has)| has.status_required)
     }
+}
+
+impl Basis {
+    fn is(&self, facts: &Facts) -> bool {
+        facts.resource_type == self.resource && facts.id.as_ref() == Some(&self.id)
+    }
+}
+
+/// Every patient a record is about or names.
+fn people(facts: &Facts) -> impl Iterator<Item = &String> {
+    facts.patients.iter().chain(&facts.mentions)
 }
 
 /// A contained record belongs to its container's patients and carries its labels. Its id is local to the

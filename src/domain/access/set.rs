@@ -16,25 +16,67 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
-/// What is asked about. Only what this version serves.
+/// What is asked about: the actions of the schema. All but the last two are about records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Action {
     Read,
     Vread,
+    History,
     Search,
+    Create,
+    Update,
+    Patch,
+    Delete,
+    Operate,
+    Export,
     Disclose,
+    Modify,
 }
 
 impl Action {
-    const ALL: [Action; 4] = [Action::Read, Action::Vread, Action::Search, Action::Disclose];
+    /// Every one, those about records first.
+    pub(super) const ALL: [Action; 12] = [
+        Action::Read,
+        Action::Vread,
+        Action::History,
+        Action::Search,
+        Action::Create,
+        Action::Update,
+        Action::Patch,
+        Action::Delete,
+        Action::Operate,
+        Action::Export,
+        Action::Disclose,
+        Action::Modify,
+    ];
 
     /// Name in the schema.
     pub(super) fn name(self) -> &'static str {
         match self {
             Action::Read => "read",
             Action::Vread => "vread",
+            Action::History => "history",
             Action::Search => "search",
+            Action::Create => "create",
+            Action::Update => "update",
+            Action::Patch => "patch",
+            Action::Delete => "delete",
+            Action::Operate => "operate",
+            Action::Export => "export",
             Action::Disclose => "disclose",
+            Action::Modify => "modify",
+        }
+    }
+
+    /// The action that lets its elements pass: outward for what shows a record, inward for what writes one.
+    /// `None`: a deletion or an operation as such moves no element (what an operation shows is read).
+    pub(super) fn elements(self) -> Option<Action> {
+        match self {
+            Action::Read | Action::Vread | Action::History | Action::Search | Action::Export => {
+                Some(Action::Disclose)
+            }
+            Action::Create | Action::Update | Action::Patch => Some(Action::Modify),
+            Action::Delete | Action::Operate | Action::Disclose | Action::Modify => None,
         }
     }
 }

@@ -49,6 +49,8 @@ pub struct Situation {
     pub(super) emergency: bool,
     pub(super) network: IpAddr,
     pub(super) now: Timestamp,
+    /// The operation asked for, such as `$everything`; asked about by `operate` only.
+    pub(super) operation: Option<&'static str>,
 }
 
 impl fmt::Debug for Situation {
@@ -84,6 +86,7 @@ impl Situation {
             emergency: circumstances.emergency,
             network: circumstances.network.to_canonical(),
             now: circumstances.now,
+            operation: None,
         })
     }
 
@@ -106,6 +109,7 @@ impl Situation {
             emergency: false,
             network: IpAddr::V4(Ipv4Addr::LOCALHOST),
             now: Timestamp::UNIX_EPOCH,
+            operation: None,
         }
     }
 
@@ -113,6 +117,13 @@ impl Situation {
     #[must_use]
     pub fn with_fhir_user(mut self, reference: &str) -> Self {
         self.fhir_user = Some(reference.to_owned());
+        self
+    }
+
+    /// The same person, asking for an operation such as `$everything`.
+    #[must_use]
+    pub fn with_operation(mut self, operation: &'static str) -> Self {
+        self.operation = Some(operation);
         self
     }
 
@@ -133,6 +144,14 @@ impl Situation {
             (None, _) => false,
         };
         if about_own { BTreeSet::from(["self".to_owned()]) } else { BTreeSet::new() }
+    }
+
+    /// The same for a record that a change would make name these patients too: it is about nobody else only if
+    /// they are the caller.
+    pub(super) fn relations_with(&self, facts: &Facts, added: &BTreeSet<String>) -> BTreeSet<String> {
+        let own = self.fhir_user.as_deref().and_then(|user| user.strip_prefix("Patient/"));
+        let others = added.iter().any(|patient| Some(patient.as_str()) != own);
+        if others { BTreeSet::new() } else { self.relations(facts) }
     }
 
     /// With SMART `patient/` scopes a record must belong to the launch patient and to nobody else. Types
