@@ -2,28 +2,28 @@
 //!
 //! Owns: the order of the questions before upstream is asked, and P4: every element that a criterion, sort
 //! key or include reads must be one the caller may see. Must never: make a permit any other way.
-//! Look next: `permit`, which decides each record of the answer.
+//! Look next: `operations`, for history and `$name`; `permit`, which decides each record of the answer.
 
-use super::denial::{Denial, RecordDenial};
-use super::engine::{Record, Verdict};
-use super::masks::{Desk, Disclosure, Masks, TypeView, judge};
-use super::permit::{Hidden, Permit, Wanted};
+use super::denial::Denial;
+use super::engine::Verdict;
+use super::masks::{Desk, Masks, TypeView};
+use super::permit::{Hidden, Permit, Reads, Wanted};
 use super::scopes::Narrowing;
 use super::set::{Action, PolicySet};
 use super::situation::{Circumstances, Situation};
-use crate::domain::fhir::facts::Facts;
 use crate::domain::fhir::interaction::{Include, Interaction, Search};
 use crate::domain::fhir::mask::Mask;
-use crate::domain::fhir::r4::{ElementPath, ResourceType};
+use crate::domain::fhir::r4::{self, ElementPath, ResourceType};
 use crate::domain::identity::Caller;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Decides whether an interaction may go upstream.
 ///
 /// # Errors
-/// [`Denial`]: the first reason found, in this order: purpose, scopes, type, parameters. A page link must be
-/// opened and classified as the search it continues; shut, it is [`Denial::NothingToDecide`].
+/// [`Denial`]: the first reason found, in this order: purpose, scopes, type, parameters. What is no single question
+/// is [`Denial::NothingToDecide`]: the legs of a search over many types and the entries of a Bundle are admitted one
+/// by one, and a sealed link as what it continues, once opened (an export's file as the export).
 pub fn admit(
     policies: &Arc<PolicySet>,
     masks: &Masks,
@@ -32,46 +32,126 @@ pub fn admit(
     circumstances: &Circumstances,
 ) -> Result<Permit, Denial> {
     let situation = Situation::new(caller, circumstances)?;
-    let (action, resource) = match interaction {
-        Interaction::Read { resource, .. } => (Action::Read, *resource),
-        Interaction::Vread { resource, .. } => (Action::Vread, *resource),
-        Interaction::Search(search) => (Action::Search, search.resource_type()),
-        Interaction::NextPage { .. } | Interaction::Capabilities | Interaction::SmartConfiguration => {
-            return Err(Denial::NothingToDecide);
-        }
-    };
     let narrowing = Narrowing::read(&situation.scopes, situation.launch_patient.as_deref())?;
     let door = Door { desk: Desk::new(Arc::clone(policies), masks.clone(), situation), narrowing };
-    let view = door.open(action, resource)?;
-    let wanted = match interaction {
-        Interaction::Vread { resource, id, version } => Wanted::One {
-            resource: *resource,
-            id: id.as_str().to_owned(),
-            version: Some(version.as_str().to_owned()),
-        },
-        Interaction::Read { resource, id } => {
-            Wanted::One { resource: *resource, id: id.as_str().to_owned(), version: None }
+    match interaction {
+        Interaction::Read { resource, id, .. } => door.one(Action::Read, *resource, id.as_str(), None),
+        Interaction::Vread { resource, id, version, .. } => {
+            door.one(Action::Vread, *resource, id.as_str(), Some(version.as_str()))
         }
-        Interaction::Search(search) => Wanted::Rows { resource, reads: door.rows(search, &view)? },
-        Interaction::NextPage { .. } | Interaction::Capabilities | Interaction::SmartConfiguration => {
-            return Err(Denial::NothingToDecide);
-        }
-    };
-    let hidden = Hidden::of(&door.desk, &door.narrowing)?;
-    Ok(Permit { desk: door.desk, narrowing: door.narrowing, action, wanted, view, hidden })
+        Interaction::Search(search) => door.search(search),
+        Interaction::NextPage { .. }
+        | Interaction::Capabilities
+        | Interaction::SmartConfiguration => Err(Denial::NothingToDecide),
+    }
 }
 
-struct Door {
-    desk: Desk,
-    narrowing: Narrowing,
+/// One caller at the door.
+pub(super) struct Door {
+    pub desk: Desk,
+    pub narrowing: Narrowing,
 }
-
-type Reads = BTreeMap<ResourceType, BTreeSet<ElementPath>>;
 
 impl Door {
+    fn one(
+        &self,
+        action: Action,
+        resource: ResourceType,
+        id: &str,
+        version: Option<&str>,
+    ) -> Result<Permit, Denial> {
+        let view = self.open(action, 'r', resource)?;
+        let (id, version) = (id.to_owned(), version.map(str::to_owned));
+        let wanted = Wanted::One { resource, id, version, reads: BTreeSet::new() };
+        self.permit(action, action, wanted, Some(&view))
+    }
+
+    fn search(&self, search: &Search) -> Result<Permit, Denial> {
+        let resource = search.resource_type();
+        let view = self.open(Action::Search, 's', resource)?;
+        let reads = self.rows(search, &view)?;
+        let membership = membership(search, &view)?;
+        let wanted = Wanted::Rows { resource: Some(resource), reads };
+        Ok(Permit { membership, ..self.permit(Action::Search, Action::Search, wanted, Some(&view))? })
+    }
+
+    /// A write, with the search that decides which record it is for, or whether there is one: its criteria read
+    /// what a search by them would (T-066 to T-069, KF-35).
+    fn write(
+        &self,
+        action: Action,
+        resource: ResourceType,
+        target: Option<&str>,
+        criteria: Option<&Search>,
+    ) -> Result<Permit, Denial> {
+        let letter = match action {
+            Action::Create => 'c',
+            Action::Delete => 'd',
+            _ => 'u',
+        };
+        let view = self.open(action, letter, resource)?;
+        if criteria.is_some_and(|search| search.resource_type() != resource) {
+            return Err(Denial::TypeNotPermitted { resource });
+        }
+        let matching = criteria.map(|search| self.search(search)).transpose()?.map(Box::new);
+        let may_create = match action {
+            Action::Create => true,
+            Action::Update => {
+                let creates = self.desk.view(Action::Create, resource)?;
+                creates.is_open() && self.narrowing.allows(resource, 'c')
+            }
+            _ => false,
+        };
+        let readable = self.narrowing.allows(resource, 'r');
+        let target = target.map(str::to_owned);
+        let wanted = Wanted::Output { resource, reads: Reads::new(), readable, target };
+        Ok(Permit { matching, may_create, ..self.permit(action, Action::Read, wanted, Some(&view))? })
+    }
+
+    /// The permit, with nothing special about it. `view`: of the action, where there is one type.
+    pub(super) fn permit(
+        &self,
+        action: Action,
+        shown_by: Action,
+        wanted: Wanted,
+        view: Option<&TypeView>,
+    ) -> Result<Permit, Denial> {
+        let mut permit = Permit {
+            desk: self.desk.clone(),
+            narrowing: self.narrowing.clone(),
+            action,
+            shown_by,
+            wanted,
+            basis: None,
+            policies: view.map_or_else(|| Arc::from([]), |view| Arc::clone(&view.policies)),
+            settled: view.is_some_and(|view| view.settled),
+            show: nothing(None)?,
+            modify: nothing(None)?,
+            matching: None,
+            membership: Vec::new(),
+            may_create: false,
+            hidden: Hidden::of(&self.desk, &self.narrowing)?,
+        };
+        if let Some(resource) = permit.resource_type() {
+            let shown = self.desk.view(shown_by, resource)?;
+            permit.settled &= shown.settled;
+            permit.show = Arc::clone(&shown.possible);
+            permit.modify = match view.filter(|_| action.elements() == Some(Action::Modify)) {
+                Some(view) => Arc::clone(&view.possible),
+                None => nothing(Some(resource))?,
+            };
+        }
+        Ok(permit)
+    }
+
     /// The type itself: its scope, then policy.
-    fn open(&self, action: Action, resource: ResourceType) -> Result<Arc<TypeView>, Denial> {
-        if !self.narrowing.allows(resource, letter(action)) {
+    pub(super) fn open(
+        &self,
+        action: Action,
+        letter: char,
+        resource: ResourceType,
+    ) -> Result<Arc<TypeView>, Denial> {
+        if !self.narrowing.allows(resource, letter) {
             return Err(Denial::ScopeInsufficient { resource });
         }
         let view = self.desk.view(action, resource)?;
@@ -79,7 +159,7 @@ impl Door {
     }
 
     /// What each row must disclose, by type. An element that no row could disclose is refused here.
-    fn rows(&self, search: &Search, view: &TypeView) -> Result<Reads, Denial> {
+    pub(super) fn rows(&self, search: &Search, view: &TypeView) -> Result<Reads, Denial> {
         let resource = search.resource_type();
         let mut reads = Reads::from([(resource, BTreeSet::new())]);
         for criterion in search.criteria() {
@@ -117,10 +197,11 @@ impl Door {
         Ok(view.verdict == Verdict::Yes && covers(&view.definite, reads))
     }
 
-    /// The referring element must be visible, and at least one type that may be added must be open; rows of
-    /// the others are withheld one by one.
+    /// The referring element must be visible, also where the referring record is itself one that an include adds
+    /// (`:iterate`), and at least one type that may be added must be open; rows of the others are withheld one by
+    /// one.
     fn include(&self, include: &Include, reads: &mut Reads) -> Result<(), Denial> {
-        let source = self.open(Action::Search, include.source())?;
+        let source = self.open(Action::Search, 's', include.source())?;
         if !covers(&source.possible, include.reads()) {
             let name = if include.reverse() { "_revinclude" } else { "_include" };
             return Err(Denial::CriterionWithheld { parameter: name.to_owned() });
@@ -132,7 +213,7 @@ impl Door {
         let mut refusal = Denial::TypeNotPermitted { resource: include.source() };
         let mut any = false;
         for target in include.targets() {
-            match self.open(Action::Search, *target) {
+            match self.open(Action::Search, 's', *target) {
                 Ok(_) => {
                     reads.entry(*target).or_default();
                     any = true;
@@ -145,59 +226,30 @@ impl Door {
     }
 }
 
-fn covers(mask: &Mask, reads: &[ElementPath]) -> bool {
+/// The elements by which a record may be in the compartment searched and which some record discloses. Being in the
+/// answer tells that one of them names the owner, so without any the compartment says what is withheld.
+fn membership(search: &Search, view: &TypeView) -> Result<Vec<ElementPath>, Denial> {
+    let Some(compartment) = search.compartment() else { return Ok(Vec::new()) };
+    let owner = compartment.owner();
+    let paths = r4::compartment(owner, search.resource_type()).unwrap_or_default();
+    let seen = |path: &ElementPath| {
+        let reference = ElementPath::parse(&format!("{path}.reference"));
+        view.possible.covers(path) || reference.is_ok_and(|reference| view.possible.covers(&reference))
+    };
+    let paths: Vec<ElementPath> =
+        paths.iter().filter_map(|path| ElementPath::parse(path).ok()).filter(seen).collect();
+    if paths.is_empty() {
+        return Err(Denial::CriterionWithheld { parameter: owner.name().to_owned() });
+    }
+    Ok(paths)
+}
+
+pub(super) fn covers(mask: &Mask, reads: &[ElementPath]) -> bool {
     !reads.is_empty() && reads.iter().all(|path| mask.covers(path))
 }
 
-/// SMART's letter for the interaction.
-fn letter(action: Action) -> char {
-    match action {
-        Action::Read | Action::Vread | Action::Disclose => 'r',
-        Action::Search => 's',
-    }
-}
-
-/// What the policies say about one type before any record is seen, for `policy mask` and tables.
-#[derive(Clone, Debug)]
-pub struct TypeRehearsal {
-    /// Some record may be released.
-    pub open: bool,
-    /// Elements that some record may disclose.
-    pub possible: Arc<Mask>,
-    /// Elements that every record discloses.
-    pub definite: Arc<Mask>,
-    /// Policies that permit without looking at a record.
-    pub policies: Vec<String>,
-}
-
-/// Asks about a type without a token: what would somebody in this situation see?
-///
-/// # Errors
-/// [`Denial::PolicyFault`] only.
-pub fn rehearse_type(
-    policies: &Arc<PolicySet>,
-    situation: &Situation,
-    resource: ResourceType,
-) -> Result<TypeRehearsal, Denial> {
-    let desk = Desk::new(Arc::clone(policies), Masks::new(), situation.clone());
-    let view = desk.view(Action::Read, resource)?;
-    Ok(TypeRehearsal {
-        open: view.is_open(),
-        possible: Arc::clone(&view.possible),
-        definite: Arc::clone(&view.definite),
-        policies: view.policies.to_vec(),
-    })
-}
-
-/// Asks about a record without a token, from scratch: what would somebody in this situation see of it?
-///
-/// # Errors
-/// [`RecordDenial`] as for a real request.
-pub fn rehearse_record(
-    policies: &PolicySet,
-    situation: &Situation,
-    facts: &Facts,
-) -> Result<Disclosure, RecordDenial> {
-    let relations = situation.relations(facts);
-    judge(policies, situation, Action::Read, &Record { facts, relations: &relations })
+/// The mask that lets nothing pass; of any type where none is meant.
+fn nothing(resource: Option<ResourceType>) -> Result<Arc<Mask>, Denial> {
+    let resource = resource.or_else(|| ResourceType::all().next()).ok_or(Denial::NothingToDecide)?;
+    Ok(Arc::new(Mask::new(resource, [])))
 }

@@ -16,6 +16,7 @@ mod key;
 mod load;
 mod masks;
 mod permit;
+mod rehearsal;
 mod rewrite;
 mod scopes;
 mod set;
@@ -24,10 +25,11 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-pub use admit::{TypeRehearsal, admit, rehearse_record, rehearse_type};
+pub use admit::admit;
 pub use denial::{Denial, RecordDenial};
-pub use masks::{Disclosure, Masks};
+pub use masks::{Change, Disclosure, Masks};
 pub use permit::Permit;
+pub use rehearsal::{TypeRehearsal, rehearse_action, rehearse_record, rehearse_type};
 pub use set::PolicySet;
 pub use situation::{Circumstances, Situation};
 pub use source::{Problem, Source};

@@ -48,8 +48,8 @@ pub struct Permit {
 /// What may stand in the answer.
 #[derive(Clone)]
 pub(super) enum Wanted {
-    /// One record; without a version, any version of it.
-    One { resource: ResourceType, id: String, version: Option<String> },
+    /// One record; without a version, any version of it. Each must disclose these elements.
+    One { resource: ResourceType, id: String, version: Option<String>, reads: BTreeSet<ElementPath> },
     /// Rows of these types; each must disclose these elements, because the question read them.
     Rows { resource: Option<ResourceType>, reads: Reads },
     /// What a write or an operation gives back, whatever its id. `readable`: the scopes let it be read.
@@ -69,6 +69,8 @@ pub(super) struct Basis {
     pub id: String,
     /// What the question reads of it.
     pub reads: BTreeSet<ElementPath>,
+    /// The action to be permitted on it, beside reading it.
+    pub action: Option<Action>,
 }
 
 /// Types whose names or identifiers the caller may not see, so that references must not show them either.
@@ -114,8 +116,8 @@ impl Permit {
         }
     }
 
-    /// The record that the whole answer rests on: the patient of `$everything`, the group of an export. Unless
-    /// [`Permit::record`] releases it, nothing may be answered, as if it did not exist.
+    /// The record that the whole answer rests on: the patient of `$everything`, the group of an export. It must be
+    /// read first, and unless [`Permit::rests_on`] holds, the answer is that of a missing record.
     #[must_use]
     pub fn basis(&self) -> Option<(ResourceType, &str)> {
         self.basis.as_ref().map(|basis| (basis.resource, basis.id.as_str()))
@@ -215,7 +217,7 @@ impl Permit {
         if matches!(self.wanted, Wanted::Output { readable: false, .. } | Wanted::Nothing { .. }) {
             return Err(RecordDenial::NotPermitted);
         }
-        self.basis_permits(facts, container)?;
+        self.basis_permits()?;
         let disclosure = self.judged(self.shown_by, facts, container, &BTreeSet::new())?;
         let shown = container.is_some() || self.reads(facts).all(|path| disclosure.mask().covers(path));
         if shown { Ok(disclosure) } else { Err(RecordDenial::CriterionWithheld) }
@@ -315,42 +317,52 @@ impl Permit {
         self.desk.judge(action, &Record { facts: &facts, relations: &relations })
     }
 
-    /// An operation on one patient must be permitted on that patient, as far as each record can tell.
-    fn basis_permits(&self, facts: &Facts, container: Option<&Facts>) -> Result<(), RecordDenial> {
-        let Some(basis) = self.basis.as_ref().filter(|_| self.action == Action::Operate) else {
+    /// Decides the record that the whole answer rests on: whether it may be read, with what the question reads of
+    /// it, and be operated on.
+    ///
+    /// # Errors
+    /// [`RecordDenial`]: nothing may be answered; [`RecordDenial::NotAsked`] if it is not [`Permit::basis`].
+    pub fn rests_on(&self, facts: &Facts) -> Result<(), RecordDenial> {
+        let basis = self.basis.as_ref().filter(|basis| basis.is(facts)).ok_or(RecordDenial::NotAsked)?;
+        if let Some(action) = basis.action {
+            let _ = self.judged(action, facts, None, &BTreeSet::new())?;
+        }
+        let disclosure = self.judged(Action::Read, facts, None, &BTreeSet::new())?;
+        let shown = basis.reads.iter().all(|path| disclosure.mask().covers(path));
+        if shown { Ok(()) } else { Err(RecordDenial::CriterionWithheld) }
+    }
+
+    /// Rows of an operation on one patient: it must be permitted on that patient, as far as can be told without
+    /// the patient's own record.
+    fn basis_permits(&self) -> Result<(), RecordDenial> {
+        let Some((basis, action)) = self.basis.as_ref().and_then(|basis| Some((basis, basis.action?))) else {
             return Ok(());
         };
-        if container.is_none() && basis.is(facts) {
-            return self.judged(Action::Operate, facts, None, &BTreeSet::new()).map(|_| ());
-        }
-        let mut patient = Facts::of_type(basis.resource);
-        patient.id = Some(basis.id.clone());
-        patient.patients.insert(basis.id.clone());
-        self.judged(Action::Operate, &patient, None, &BTreeSet::new()).map(|_| ())
+        let mut facts = Facts::of_type(basis.resource);
+        facts.id = Some(basis.id.clone());
+        facts.patients.insert(basis.id.clone());
+        self.judged(action, &facts, None, &BTreeSet::new()).map(|_| ())
     }
 
     /// What the question read of this record.
     fn reads(&self, facts: &Facts) -> impl Iterator<Item = &ElementPath> {
-        let rows = match &self.wanted {
+        let reads = match &self.wanted {
+            Wanted::One { reads, .. } => Some(reads),
             Wanted::Rows { reads, .. } | Wanted::Output { reads, .. } => reads.get(&facts.resource_type),
-            Wanted::One { .. } | Wanted::Nothing { .. } => None,
+            Wanted::Nothing { .. } => None,
         };
-        let basis = self.basis.as_ref().filter(|basis| basis.is(facts)).map(|basis| &basis.reads);
-        rows.into_iter().chain(basis).flatten()
+        reads.into_iter().flatten()
     }
 
     fn asked_for(&self, facts: &Facts) -> bool {
         match &self.wanted {
-            Wanted::One { resource, id, version } => {
+            Wanted::One { resource, id, version, .. } => {
                 let version = version.as_deref();
                 facts.resource_type == *resource
                     && facts.id.as_deref() == Some(id)
                     && (version.is_none() || facts.version.as_deref() == version)
             }
-            Wanted::Rows { reads, .. } => {
-                let basis = self.basis.as_ref().is_some_and(|basis| basis.is(facts));
-                facts.id.is_some() && (basis || reads.contains_key(&facts.resource_type))
-            }
+            Wanted::Rows { reads, .. } => facts.id.is_some() && reads.contains_key(&facts.resource_type),
             Wanted::Output { resource, .. } => facts.resource_type == *resource,
             Wanted::Nothing { .. } => false,
         }

@@ -28,7 +28,7 @@ use crate::limits::UPSTREAM_QUERY_BYTES_MAX;
 /// [`plan_page`]; [`PlanError::OtherPermit`] for a permit of another type.
 pub fn plan(interaction: &Interaction, permit: &Permit) -> Result<Plan, PlanError> {
     let plan = Plan::from_interaction(interaction).ok_or(PlanError::NoUpstream)?;
-    if interaction.resource_type() == Some(permit.resource_type()) {
+    if interaction.resource_type() == permit.resource_type() {
         Ok(plan)
     } else {
         Err(PlanError::OtherPermit)
@@ -41,7 +41,8 @@ pub fn plan(interaction: &Interaction, permit: &Permit) -> Result<Plan, PlanErro
 /// # Errors
 /// [`PageError`]: the link would ask something else than a page of this search.
 pub fn plan_page(permit: &Permit, link: &str, upstream_base: &str) -> Result<Plan, PageError> {
-    Plan::next_page(permit.resource_type(), link, upstream_base)
+    let resource = permit.resource_type().ok_or(PageError::OtherPath)?;
+    Plan::next_page(resource, link, upstream_base)
 }
 
 /// Why there is no plan.
