@@ -28,8 +28,10 @@ mod json_patch;
 mod list;
 mod localise;
 mod merge;
+mod pointing;
 mod refusal;
 mod tree;
+mod written;
 
 use crate::domain::fhir::interaction::PatchFormat;
 use crate::domain::fhir::mask::Mask;
@@ -141,4 +143,22 @@ pub fn patch(
 /// Bundles are left alone: their references are resolved through `fullUrl`.
 pub fn localise(tree: &mut Tree, base: &str) {
     localise::localise(tree, base);
+}
+
+/// Every `reference` text of the record, at any depth.
+#[must_use]
+pub fn references(tree: &Tree) -> Vec<String> {
+    pointing::references(tree)
+}
+
+/// Replaces each `reference` text that has another name in `places`: what a reference by search was found to mean, or
+/// what an entry of the same transaction is called.
+pub fn point(tree: &mut Tree, places: &std::collections::BTreeMap<String, String>) {
+    pointing::point(tree, places);
+}
+
+/// The elements at the top of the record in which it differs from what it was; all, for a new record.
+#[must_use]
+pub fn changed(resource: ResourceType, before: Option<&Tree>, after: &Tree) -> Vec<String> {
+    written::changed(resource, before, after)
 }
