@@ -115,7 +115,7 @@ impl Scene {
             hide_identifier: permit.hidden_identifiers().clone(),
         };
         let mut out = Vec::with_capacity(self.patient.len());
-        let verdict = filter::Verdict::Release(disclosure.mask());
+        let verdict = filter::Verdict::whole(disclosure.mask());
         let _how = document
             .emit(0, &[verdict], &references, &BASES, &mut out)
             .map_err(|withheld| format!("{withheld:?}"))?;

@@ -48,7 +48,7 @@ fn masks() -> BTreeMap<ResourceType, Mask> {
 
 fn filter_all(body: &str, masks: &BTreeMap<ResourceType, Mask>, references: &References) -> usize {
     let Ok(document) = filter::parse(body.as_bytes(), &BASES) else { return 0 };
-    let verdict = |kind| masks.get(&kind).map_or(Verdict::Withhold, Verdict::Release);
+    let verdict = |kind| masks.get(&kind).map_or(Verdict::Withhold, Verdict::whole);
     let verdicts: Vec<_> =
         document.records().iter().map(|record| verdict(record.facts.resource_type)).collect();
     let mut out = Vec::with_capacity(body.len());

@@ -306,6 +306,10 @@ pub const JSON_DEPTH_MAX: usize = 128;
 pub const RECORD_DEPTH_MAX: usize = 6;
 /// How often contained resources are weighed again because another one of them fell away.
 pub const CONTAINED_ROUNDS_MAX: usize = 8;
+/// Elements named in one `_elements`. The type with the most has 58 of its own.
+pub const SHAPE_ELEMENTS_MAX: usize = 64;
+/// One line of an NDJSON file, its end not counted: one record of the size above.
+pub const NDJSON_LINE_BYTES_MAX: usize = RECORD_BYTES_MAX;
 
 const _: () = assert!(DOCUMENT_BYTES_MAX < u32::MAX as usize);
 const _: () = assert!(RECORD_BYTES_MAX <= DOCUMENT_BYTES_MAX);

@@ -90,7 +90,7 @@ fn released(
     let masks = sight.masks(document);
     let expected = with_oracle.then(|| second_opinion(document, &masks, unit.1, sight)).flatten();
     let verdicts: Vec<Verdict<'_>> =
-        masks.iter().map(|mask| mask.as_deref().map_or(Verdict::Withhold, Verdict::Release)).collect();
+        masks.iter().map(|mask| mask.as_deref().map_or(Verdict::Withhold, Verdict::whole)).collect();
     let (record, tree) = unit;
     let mut out = Vec::new();
     let emitted = document.emit(record, &verdicts, &sight.references, &BASES, &mut out);
@@ -196,7 +196,7 @@ fn examples_under_a_mask_that_keeps_all() {
         let document = filter::parse(text.as_bytes(), &BASES).unwrap();
         let records = document.records().iter();
         let verdicts: Vec<Verdict<'_>> =
-            records.map(|one| Verdict::Release(mask(one.facts.resource_type))).collect();
+            records.map(|one| Verdict::whole(mask(one.facts.resource_type))).collect();
         let RootType::Single(record) = document.root_type() else { continue };
         let mut out = Vec::new();
         document.emit(record, &verdicts, &References::default(), &BASES, &mut out).unwrap();

@@ -46,7 +46,7 @@ fn masks(decisions: &BTreeMap<String, bool>) -> BTreeMap<ResourceType, Mask> {
 }
 
 fn verdicts<'m>(document: &Document<'_>, masks: &'m BTreeMap<ResourceType, Mask>) -> Vec<Verdict<'m>> {
-    let verdict = |facts: &Facts| masks.get(&facts.resource_type).map_or(Verdict::Withhold, Verdict::Release);
+    let verdict = |facts: &Facts| masks.get(&facts.resource_type).map_or(Verdict::Withhold, Verdict::whole);
     document.records().iter().map(|record| verdict(&record.facts)).collect()
 }
 

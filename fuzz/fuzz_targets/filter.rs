@@ -22,7 +22,7 @@ fuzz_target!(|input: (u64, &[u8])| {
             Mask::new(kind, paths.filter_map(|(path, keep)| Some((ElementPath::parse(&path).ok()?, keep))))
         })
         .collect();
-    let verdicts: Vec<_> = masks.iter().map(Verdict::Release).collect();
+    let verdicts: Vec<_> = masks.iter().map(Verdict::whole).collect();
     for record in 0..verdicts.len() {
         let mut out = Vec::new();
         if document.emit(record, &verdicts, &References::default(), &BASES, &mut out).is_ok() {

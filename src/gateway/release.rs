@@ -92,7 +92,7 @@ impl<'a> Judged<'a> {
     /// What was decided of each record, in the filter's form.
     fn verdicts(&self) -> Vec<Verdict<'_>> {
         let decided = self.decided.iter().map(Option::as_ref);
-        decided.map(|d| d.map_or(Verdict::Withhold, |d| Verdict::Release(d.mask()))).collect()
+        decided.map(|d| d.map_or(Verdict::Withhold, |d| Verdict::whole(d.mask()))).collect()
     }
 
     /// Emits one record into `release`, with what it contains; `false` when it is withheld.

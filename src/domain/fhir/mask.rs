@@ -49,6 +49,44 @@ impl Mask {
         mask
     }
 
+    /// Keeps these paths, each with all below it, and nothing else. They may be content references, which a policy's
+    /// paths cannot.
+    pub(super) fn of_kept<'p>(resource: ResourceType, paths: impl IntoIterator<Item = &'p String>) -> Self {
+        let mut mask = Self::new(resource, []);
+        paths.into_iter().for_each(|path| mask.decide(path, true));
+        mask.inherit();
+        mask.sum_up();
+        mask
+    }
+
+    /// What both keep. A mask for another type keeps nothing in common.
+    ///
+    /// A path is covered by it exactly when both cover it.
+    #[must_use]
+    pub fn and(&self, other: &Self) -> Self {
+        let mut both = Self { resource: self.resource, branches: vec![Branch::below(ROOT)] };
+        if self.resource != other.resource {
+            return Self::new(self.resource, []);
+        }
+        let mut waiting = vec![(ROOT, self.cursor(), other.cursor())];
+        while let Some((at, one, two)) = waiting.pop() {
+            if let Some(branch) = both.branches.get_mut(at) {
+                branch.decided = Some(one.keeps() && two.keeps());
+            }
+            for (name, url) in one.branching().into_iter().chain(two.branching()) {
+                let before = both.branches.len();
+                let place = both.branch(at, name, url);
+                // Named by both masks, but walked once.
+                if place >= before {
+                    waiting.push((place, one.down(name, url), two.down(name, url)));
+                }
+            }
+        }
+        both.inherit();
+        both.sum_up();
+        both
+    }
+
     /// The type of the records this mask is for.
     #[must_use]
     pub fn resource_type(&self) -> ResourceType {
@@ -239,7 +277,15 @@ enum Place {
     Below(bool),
 }
 
-impl MaskCursor<'_> {
+impl<'m> MaskCursor<'m> {
+    /// Names and URLs (`true`) of the branches right below.
+    fn branching(self) -> Vec<(&'m str, bool)> {
+        let Place::At(index) = self.place else { return Vec::new() };
+        let Some(branch) = self.mask.branches.get(index) else { return Vec::new() };
+        let children = branch.children.iter().map(|(name, _)| (&**name, false));
+        children.chain(branch.urls.iter().map(|(url, _)| (&**url, true))).collect()
+    }
+
     /// The cursor on the child element `name` (a choice without `[x]`).
     #[must_use]
     pub fn child(self, name: &str) -> Self {

@@ -1,58 +1,258 @@
-//! What of each record the client wants to see: `_elements` and `_summary`.
+//! How much of a record the client asks to see: `_elements` and `_summary`.
 //!
-//! Owns: [`Shape`], its reading and its one spelling. Must never: be asked upstream; the answer is shaped
-//! here, from the full record. Look next: `mask`, which it becomes.
+//! Owns: the reading of both parameters and the mask each means for a resource type (R4 search.html, sections 3.1.1.5.8
+//! and 3.1.1.5.9). Must never: widen anything; a shape's mask only leaves out what policy let pass, by [`Mask::and`].
+//! Look next: `mask`; `filter`, which writes records under both.
+//!
+//! What always joins is what the rest could not be read without: `id`, `meta`, `implicitRules`, mandatory elements and
+//! modifier elements; inside a parent asked for in part, its own mandatory and modifier elements. So leaving out by
+//! shape never needs a mark of absence. An element defined elsewhere (a content reference) brings the place of its
+//! definition along, because masks decide it there.
 
-use super::r4::ResourceType;
+use std::collections::BTreeSet;
 
-/// The wished form of each record of an answer.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+use super::mask::Mask;
+use super::r4::{self, Element, ElementPath, Kind, ResourceType, Structure};
+use crate::limits::SHAPE_ELEMENTS_MAX;
+
+/// What of a record the client wants to see.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Shape {
-    /// Everything.
-    #[default]
+    /// All of it.
     Whole,
-    /// `_elements`: these top-level elements.
+    /// These elements, each named from the record on (`identifier`, `name.family`) or with its type
+    /// (`Patient.identifier`); sorted, none twice.
     Elements(Vec<String>),
-    /// `_summary=true`.
+    /// `_summary=true`: what R4 flags as summary.
     Summary,
-    /// `_summary=text`.
+    /// `_summary=text`: the narrative.
     Text,
-    /// `_summary=data`.
+    /// `_summary=data`: everything but the narrative.
     Data,
-    /// `_summary=count`.
+    /// `_summary=count`: how many, no record.
     Count,
 }
 
 impl Shape {
-    /// Reads the two parameters. `None`: malformed, or in conflict.
+    /// Reads the values of `_elements` and `_summary`; absent parameters are `None`. Each element must exist in one
+    /// of `types`, or in any type when there are none.
+    ///
+    /// `None`: malformed, an unknown element, more of them than `limits` allows, or both parameters that contradict.
     #[must_use]
-    pub fn read(elements: Option<&str>, summary: Option<&str>, _types: &[ResourceType]) -> Option<Self> {
-        match (elements, summary) {
-            (None, None | Some("false")) => Some(Self::Whole),
-            (None, Some("true")) => Some(Self::Summary),
-            (None, Some("text")) => Some(Self::Text),
-            (None, Some("data")) => Some(Self::Data),
-            (None, Some("count")) => Some(Self::Count),
-            (Some(_) | None, Some(_)) => None,
-            (Some(names), None) => {
-                let mut names: Vec<String> = names.split(',').map(str::to_owned).collect();
-                names.sort();
-                names.dedup();
-                names.iter().all(|name| !name.is_empty()).then_some(Self::Elements(names))
+    pub fn read(elements: Option<&str>, summary: Option<&str>, types: &[ResourceType]) -> Option<Self> {
+        let summary = match summary {
+            None | Some("false") => Self::Whole,
+            Some("true") => Self::Summary,
+            Some("text") => Self::Text,
+            Some("data") => Self::Data,
+            Some("count") => Self::Count,
+            Some(_) => return None,
+        };
+        match elements {
+            None => Some(summary),
+            Some(list) if summary == Self::Whole => read_elements(list, types).map(Self::Elements),
+            Some(_) => None,
+        }
+    }
+
+    /// What of a record of this type stays; `None` when all of it does. The same on every call, so that it may be
+    /// kept by type.
+    #[must_use]
+    pub fn mask(&self, resource: ResourceType) -> Option<Mask> {
+        let mut kept = Kept { resource, paths: BTreeSet::new() };
+        match self {
+            Self::Whole => return None,
+            Self::Data => return Some(without_narrative(resource)),
+            Self::Count => {}
+            Self::Elements(names) => {
+                kept.always();
+                names.iter().for_each(|name| kept.request(name));
+            }
+            Self::Text => {
+                kept.always();
+                kept.request("text");
+            }
+            Self::Summary => {
+                kept.always();
+                kept.summarise(r4::root(resource), resource.name());
+            }
+        }
+        kept.follow();
+        Some(Mask::of_kept(resource, &kept.paths))
+    }
+
+    /// The parameter and value that mean this shape; `None` when all of a record is asked for.
+    #[must_use]
+    pub fn canonical(&self) -> Option<(&'static str, String)> {
+        let summary = match self {
+            Self::Whole => return None,
+            Self::Elements(names) => return Some(("_elements", names.join(","))),
+            Self::Summary => "true",
+            Self::Text => "text",
+            Self::Data => "data",
+            Self::Count => "count",
+        };
+        Some(("_summary", summary.to_owned()))
+    }
+}
+
+fn read_elements(list: &str, types: &[ResourceType]) -> Option<Vec<String>> {
+    let mut names = BTreeSet::new();
+    for name in list.split(',').take(SHAPE_ELEMENTS_MAX + 1) {
+        let name: Vec<&str> =
+            name.split('.').map(|segment| segment.strip_suffix("[x]").unwrap_or(segment)).collect();
+        let name = name.join(".");
+        let known = |kind: ResourceType| path_in(&name, kind).is_some();
+        let exists =
+            if types.is_empty() { ResourceType::all().any(known) } else { types.iter().copied().any(known) };
+        if !exists {
+            return None;
+        }
+        names.insert(name);
+    }
+    (list.split(',').count() <= SHAPE_ELEMENTS_MAX).then(|| names.into_iter().collect())
+}
+
+/// The element path that a name means in a type, if it means one there.
+fn path_in(name: &str, resource: ResourceType) -> Option<ElementPath> {
+    if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.') {
+        return None;
+    }
+    let first = name.split('.').next().unwrap_or_default();
+    let typed = ResourceType::from_name(first).is_some();
+    let text = if typed { name.to_owned() } else { format!("{}.{name}", resource.name()) };
+    let path = ElementPath::parse(&text).ok()?;
+    (path.resource_type() == resource && path.element().is_some()).then_some(path)
+}
+
+fn without_narrative(resource: ResourceType) -> Mask {
+    let own =
+        |name: &str, keep| ElementPath::parse(&format!("{}.{name}", resource.name())).ok().zip(Some(keep));
+    let root = Some((ElementPath::root(resource), true));
+    Mask::new(resource, [root, own("extension", true), own("text", false)].into_iter().flatten())
+}
+
+/// Without it the rest would be misread, or not be R4.
+fn always_joins(element: &Element) -> bool {
+    element.min > 0 || element.modifier
+}
+
+/// A part of a resource with a definition of its own in it (`Patient.contact`).
+fn is_backbone(structure: Structure) -> bool {
+    r4::kind(structure) == Kind::Complex && r4::type_name(structure).contains('.')
+}
+
+/// Paths that stay, each with everything below it.
+struct Kept {
+    resource: ResourceType,
+    paths: BTreeSet<String>,
+}
+
+impl Kept {
+    fn always(&mut self) {
+        let (name, root) = (self.resource.name(), r4::root(self.resource));
+        for always in ["id", "meta"].into_iter().filter(|one| r4::property(root, one).is_some()) {
+            self.paths.insert(format!("{name}.{always}"));
+        }
+        self.companions(root, name);
+    }
+
+    fn companions(&mut self, structure: Structure, path: &str) {
+        let joining = r4::elements(structure).iter().filter(|element| always_joins(element));
+        self.paths.extend(joining.map(|element| format!("{path}.{}", element.name)));
+    }
+
+    /// A name from `_elements`; nothing where this type does not have it.
+    fn request(&mut self, name: &str) {
+        if let Some(path) = path_in(name, self.resource) {
+            self.keep(path.as_str());
+        }
+    }
+
+    /// A path, and what must stand beside each of its segments below the record.
+    fn keep(&mut self, wanted: &str) {
+        let mut path = self.resource.name().to_owned();
+        let mut types = vec![r4::root(self.resource)];
+        for (depth, name) in wanted.split('.').skip(1).enumerate() {
+            if depth > 0 {
+                types.iter().for_each(|&structure| self.companions(structure, &path));
+            }
+            path = format!("{path}.{name}");
+            types = children(&types, name);
+        }
+        self.paths.insert(path);
+    }
+
+    fn summarise(&mut self, structure: Structure, path: &str) {
+        for element in r4::elements(structure).iter().filter(|element| element.summary) {
+            let inner = format!("{path}.{}", element.name);
+            let part = element.types.first().copied().filter(|&one| is_backbone(one));
+            match part {
+                // A mandatory part stays whole: cut down to nothing it would need a mark.
+                Some(part) if !always_joins(element) && element.rewind.is_none() && has_summary(part) => {
+                    self.companions(part, &inner);
+                    self.summarise(part, &inner);
+                }
+                _ => {
+                    self.paths.insert(inner);
+                }
             }
         }
     }
 
-    /// Name and value of the one parameter that says this.
-    #[must_use]
-    pub fn canonical(&self) -> Option<(&'static str, String)> {
-        match self {
-            Self::Whole => None,
-            Self::Elements(names) => Some(("_elements", names.join(","))),
-            Self::Summary => Some(("_summary", "true".to_owned())),
-            Self::Text => Some(("_summary", "text".to_owned())),
-            Self::Data => Some(("_summary", "data".to_owned())),
-            Self::Count => Some(("_summary", "count".to_owned())),
+    /// Adds where the contents of what stays are defined, until nothing is added.
+    fn follow(&mut self) {
+        let mut waiting: Vec<String> = self.paths.iter().cloned().collect();
+        while let Some(path) = waiting.pop() {
+            for target in self.continuations(&path) {
+                if !self.paths.iter().any(|kept| is_at_or_below(target, kept)) {
+                    let before = self.paths.clone();
+                    self.keep(target);
+                    waiting.extend(self.paths.difference(&before).cloned());
+                }
+            }
         }
     }
+
+    /// Where elements at or below a path continue, unless around themselves.
+    fn continuations(&self, path: &str) -> BTreeSet<&'static str> {
+        let mut types = vec![r4::root(self.resource)];
+        let mut targets = BTreeSet::new();
+        let mut names = path.split('.').skip(1).peekable();
+        while let Some(name) = names.next() {
+            if names.peek().is_none() {
+                let owners = types.iter().flat_map(|&owner| r4::elements(owner));
+                targets.extend(owners.filter(|element| element.name == name).filter_map(|one| one.rewind));
+            }
+            types = children(&types, name);
+        }
+        let mut seen = BTreeSet::new();
+        while let Some(structure) = types.pop() {
+            if !is_backbone(structure) || !seen.insert(structure) {
+                continue;
+            }
+            for element in r4::elements(structure) {
+                targets.extend(element.rewind);
+                types.extend(element.types);
+            }
+        }
+        targets.retain(|target| !is_at_or_below(path, target));
+        targets
+    }
+}
+
+fn children(types: &[Structure], name: &str) -> Vec<Structure> {
+    let elements = types.iter().flat_map(|&structure| r4::elements(structure));
+    elements
+        .filter(|element| element.name == name)
+        .flat_map(|element| element.types.iter().copied())
+        .collect()
+}
+
+fn has_summary(structure: Structure) -> bool {
+    r4::elements(structure).iter().any(|element| element.summary && element.name != "modifierExtension")
+}
+
+fn is_at_or_below(path: &str, above: &str) -> bool {
+    path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }

@@ -43,7 +43,7 @@ impl Bars {
             return Reference { bound, terms, object, scope, cursor, element }.bars();
         }
         if structure == types.attachment {
-            let digest = !(cursor.child("data").keeps() && cursor.child("url").keeps());
+            let digest = !(scope.complete || cursor.child("data").keeps() && cursor.child("url").keeps());
             return Self { digest, ..none };
         }
         if structure == types.signature {
@@ -92,7 +92,7 @@ impl Reference<'_> {
         Bars {
             display: self.may_be(&self.terms.references.hide_display, text.as_deref()),
             identifier: self.may_be(&self.terms.references.hide_identifier, text.as_deref()),
-            reference: fragment.is_some_and(|id| !self.resolves(id)),
+            reference: !self.scope.complete && fragment.is_some_and(|id| !self.resolves(id)),
             moves: Some("reference"),
             ..Bars::default()
         }
@@ -130,7 +130,7 @@ impl Reference<'_> {
 
     fn keeps_id(&self, record: usize) -> bool {
         match self.terms.verdicts.get(record) {
-            Some(Verdict::Release(mask)) => mask.cursor().child("id").keeps(),
+            Some(Verdict::Release { mask, .. }) => mask.cursor().child("id").keeps(),
             Some(Verdict::Withhold) | None => false,
         }
     }

@@ -51,17 +51,36 @@ pub(super) struct Bound<'a> {
 ///
 /// # Errors
 /// The first known element with the wrong kind of value, or a resource of no known type.
-pub(super) fn bind<'a>(body: &'a str, nodes: Vec<Node>, bases: &Bases<'_>) -> Result<Bound<'a>, FilterFault> {
+pub(super) fn bind<'a>(
+    body: &'a str,
+    nodes: Vec<Node>,
+    bases: &Bases<'_>,
+    sender: Sender,
+) -> Result<Bound<'a>, FilterFault> {
     let types = data_types().ok_or(FilterFault::Tables)?;
     let bound = Bound { body, nodes, records: Vec::new(), envelope: None, root: RootType::Bundle, types };
-    let mut binder = Binder { bound, bases };
+    let mut binder = Binder { bound, bases, sender };
     binder.root()?;
     facts::settle(&mut binder.bound.records);
     Ok(binder.bound)
 }
 
-/// Bundles that carry an answer. All others are records of their own, stored as they are.
-const CARRIERS: [&str; 4] = ["searchset", "history", "transaction-response", "batch-response"];
+/// Who wrote what is taken apart.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sender {
+    Upstream,
+    Client,
+}
+
+impl Sender {
+    /// Bundles that carry answers, or requests. All others are records of their own, stored as they are.
+    fn carriers(self) -> &'static [&'static str] {
+        match self {
+            Self::Upstream => &["searchset", "history", "transaction-response", "batch-response"],
+            Self::Client => &["batch", "transaction"],
+        }
+    }
+}
 
 /// Where in a record the binder stands.
 #[derive(Clone, Copy)]
@@ -101,13 +120,14 @@ impl Place {
 struct Binder<'a, 'b> {
     bound: Bound<'a>,
     bases: &'b Bases<'b>,
+    sender: Sender,
 }
 
 impl Binder<'_, '_> {
     fn root(&mut self) -> Result<(), FilterFault> {
         let kind = self.resource_type(0)?;
         let bundle = kind.name() == "Bundle";
-        let carrier = bundle && self.carries_answer();
+        let carrier = bundle && self.carries(0);
         let place = Place { record: None, nesting: 0, compartment: &[], fitting: 0, level: 0 };
         if carrier {
             self.object(0, r4::root(kind), place)?;
@@ -120,9 +140,18 @@ impl Binder<'_, '_> {
         Ok(())
     }
 
-    fn carries_answer(&self) -> bool {
-        let kind = self.raw_member(0, "type").and_then(|at| self.bound.text(at));
-        kind.is_some_and(|kind| CARRIERS.contains(&kind.as_ref()))
+    /// The Bundle at this node carries answers or requests.
+    fn carries(&self, index: usize) -> bool {
+        let kind = self.raw_member(index, "type").and_then(|at| self.bound.text(at));
+        kind.is_some_and(|kind| self.sender.carriers().contains(&kind.as_ref()))
+    }
+
+    /// What R4 does not know: left out of an answer, not taken from a client.
+    fn unknown(&mut self, at: usize) -> Result<u8, FilterFault> {
+        match self.sender {
+            Sender::Upstream => Ok(self.mark(at, Mark::LOOSE)),
+            Sender::Client => Err(FilterFault::Unknown(self.start(at))),
+        }
     }
 
     fn node(&self, index: usize) -> Option<&Node> {
@@ -173,6 +202,10 @@ impl Binder<'_, '_> {
         if outer.nesting >= limits::RECORD_DEPTH_MAX {
             return Err(FilterFault::Nesting(start));
         }
+        let nested = index > 0 && outer.record.is_none() && kind.name() == "Bundle" && self.carries(index);
+        if self.sender == Sender::Client && nested {
+            return Err(FilterFault::Nesting(start));
+        }
         if bytes > limits::RECORD_BYTES_MAX {
             return Err(FilterFault::Size(start));
         }
@@ -206,7 +239,7 @@ impl Binder<'_, '_> {
         let name = text::unescape(raw_name(body, node));
         let Some(property) = r4::property(owner, &name) else {
             let anchor = name == "resourceType" && r4::kind(owner) == Kind::Resource;
-            return Ok(self.mark(at, if anchor { Mark::ANCHOR } else { Mark::LOOSE }));
+            return if anchor { Ok(self.mark(at, Mark::ANCHOR)) } else { self.unknown(at) };
         };
         if let Some(node) = self.bound.nodes.get_mut(at) {
             node.element = Some(property.element);
@@ -270,7 +303,7 @@ impl Binder<'_, '_> {
                 "id" => (types.id, types.id_structure),
                 "extension" => (types.extensions, types.extension),
                 _ => {
-                    marks |= self.mark(at, Mark::LOOSE);
+                    marks |= self.unknown(at)?;
                     at = self.after(at);
                     continue;
                 }

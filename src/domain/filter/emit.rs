@@ -44,8 +44,10 @@ pub(super) fn emit(
 /// What is the same for everything inside one record.
 #[derive(Clone, Copy)]
 pub(super) struct Scope<'s> {
-    /// The record leaves whole: see the room's header.
+    /// Policy withholds nothing of it: see the room's header.
     pub complete: bool,
+    /// It leaves whole: complete, and all of it was asked for.
+    pub whole: bool,
     /// It stands in `contained`.
     pub contained: bool,
     /// Contained records that leave with it; what `#id` may point to.
@@ -118,36 +120,50 @@ impl<'w> Writer<'w> {
         let mask = self.mask(record)?;
         let found = self.bound.records.get(record).ok_or(Withheld::Verdict)?;
         let complete = self.complete(record);
+        let whole = complete && self.all_inside(record, |mask, _| mask.is_total());
         let settled = if found.contained { None } else { Some(self.settle_contained(record)?) };
         let released = settled.as_deref().unwrap_or(released);
-        let scope = Scope { complete, contained: found.contained, released };
+        let scope = Scope { complete, whole, contained: found.contained, released };
         let structure = r4::root(found.facts.resource_type);
         let cursor = mask.cursor();
         let object = Object { index: found.node, structure, element: None, cursor, role: Role::Record };
-        let kept = if complete && self.straight(found.node) {
+        let kept = if whole && self.straight(found.node) {
             self.copy(found.node);
             true
         } else {
             self.object(object, scope)?
         };
-        Ok(Emitted { kept, subsetted: !complete })
+        Ok(Emitted { kept, subsetted: !whole })
     }
 
     fn mask(&self, record: usize) -> Result<&'w Mask, Withheld> {
+        self.release(record).map(|(mask, _)| mask)
+    }
+
+    /// The mask of a record, and whether policy's own is total.
+    fn release(&self, record: usize) -> Result<(&'w Mask, bool), Withheld> {
         let found = self.bound.records.get(record).ok_or(Withheld::Verdict)?;
         match self.terms.verdicts.get(record) {
-            Some(Verdict::Release(mask)) if mask.resource_type() == found.facts.resource_type => Ok(mask),
+            Some(&Verdict::Release { mask, complete })
+                if mask.resource_type() == found.facts.resource_type =>
+            {
+                Ok((mask, complete))
+            }
             _ => Err(Withheld::Verdict),
         }
     }
 
     /// Everything of the record and of what it contains may leave, and no reference hides a name.
-    /// What is inside a record follows it without a gap.
     fn complete(&self, record: usize) -> bool {
+        self.terms.references.is_empty() && self.all_inside(record, |_, complete| complete)
+    }
+
+    /// It is so of the record and of all it contains. What is inside a record follows it without a gap.
+    fn all_inside(&self, record: usize, so: impl Fn(&Mask, bool) -> bool) -> bool {
         let inside = self.bound.records.iter().enumerate().skip(record + 1);
         let inside = inside.take_while(|(_, one)| one.container.is_some_and(|container| container >= record));
-        let total = |index: usize| self.mask(index).is_ok_and(Mask::is_total);
-        self.terms.references.is_empty() && total(record) && inside.into_iter().all(|(index, _)| total(index))
+        let holds = |index: usize| self.release(index).is_ok_and(|(mask, complete)| so(mask, complete));
+        holds(record) && inside.into_iter().all(|(index, _)| holds(index))
     }
 
     /// The contained records that will be written. One that falls away takes along the references to it,
@@ -262,7 +278,7 @@ impl<'w> Writer<'w> {
         if nothing || narrative || bars.bar(element.name) {
             return Ok(Outcome::Dropped);
         }
-        if carries_tag(object.role, element) && !scope.complete {
+        if carries_tag(object.role, element) && !scope.whole {
             self.lead(node);
             return self.tagged_member(object.role, index, element, structure, cursor, scope);
         }
@@ -286,7 +302,7 @@ impl<'w> Writer<'w> {
         }
     }
 
-    /// `meta` of an incomplete record, or `tag` of that meta.
+    /// `meta` of a record that is not whole, or `tag` of that meta.
     fn tagged_member(
         &mut self,
         role: Role,
@@ -320,7 +336,7 @@ impl<'w> Writer<'w> {
             Role::Meta => (r#""tag":["#, "]"),
             Role::Inner => return,
         };
-        if scope.complete || tally.tagged {
+        if scope.whole || tally.tagged {
             return;
         }
         self.comma(tally);
@@ -435,7 +451,7 @@ fn carries_tag(role: Role, element: &Element) -> bool {
 
 /// The cursor on a child element. A content reference continues where its content is defined; where
 /// that is not around it (`Observation.component.referenceRange`), it must be kept here as well.
-fn step<'m>(cursor: MaskCursor<'m>, owner: Structure, element: &Element) -> MaskCursor<'m> {
+pub(super) fn step<'m>(cursor: MaskCursor<'m>, owner: Structure, element: &Element) -> MaskCursor<'m> {
     let here = cursor.child(element.name);
     let Some(path) = element.rewind else { return here };
     let around = r4::type_name(owner).strip_prefix(path);

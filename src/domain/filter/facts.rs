@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use super::bind::{Bound, Mark};
 use super::scan::{Node, Shape, children};
-use super::{Entry, Envelope, Record, text};
+use super::{Entry, EntryRequestText, EntryResponse, Envelope, Record, text};
 
 /// DS4P: an element labelled where it stands.
 const INLINE_LABEL: &str =
@@ -140,11 +140,38 @@ pub(super) fn envelope(bound: &Bound<'_>) -> Envelope {
         full_url: text(at, "fullUrl"),
         mode: bound.member(at, "search").and_then(|search| text(search, "mode")),
         record: bound.member(at, "resource").and_then(|resource| bound.record_at(resource)),
+        request: bound.member(at, "request").map(|request| entry_request(bound, request)),
+        response: bound.member(at, "response").map(|response| entry_response(bound, response)),
     };
+    let total = bound.member(0, "total").and_then(|at| bound.nodes.get(at));
+    let total = total.and_then(|node| bound.body.get(node.start as usize..node.end as usize));
     Envelope {
         kind: text(0, "type").unwrap_or_default(),
+        total: total.and_then(|total| total.parse().ok()),
         links: items("link").filter_map(link).collect(),
         entries: items("entry").map(entry).collect(),
+    }
+}
+
+fn entry_request(bound: &Bound<'_>, request: usize) -> EntryRequestText {
+    let text = |name| bound.says(request, name).map(Cow::into_owned);
+    EntryRequestText {
+        method: text("method").unwrap_or_default(),
+        url: text("url").unwrap_or_default(),
+        if_none_exist: text("ifNoneExist"),
+        if_match: text("ifMatch"),
+        if_none_match: text("ifNoneMatch"),
+        if_modified_since: text("ifModifiedSince"),
+    }
+}
+
+fn entry_response(bound: &Bound<'_>, response: usize) -> EntryResponse {
+    let text = |name| bound.says(response, name).map(Cow::into_owned);
+    EntryResponse {
+        status: text("status").unwrap_or_default(),
+        location: text("location"),
+        etag: text("etag"),
+        last_modified: text("lastModified"),
     }
 }
 

@@ -31,6 +31,8 @@ pub enum FilterFault {
     Size(usize),
     /// A known element holds the wrong kind of JSON value, or two values of a choice.
     Type(usize),
+    /// A client sent an element, or a key, that R4 does not know at its place.
+    Unknown(usize),
     /// A resource has no `resourceType`, or one that R4 does not know.
     ResourceType(usize),
     /// The R4 tables lack something the filter is built on.
@@ -50,6 +52,7 @@ impl fmt::Display for FilterFault {
             Self::Nesting(at) => write!(f, "resources nested too deeply at byte {at}"),
             Self::Size(at) => write!(f, "longer than its limit at byte {at}"),
             Self::Type(at) => write!(f, "wrong kind of json value for its element at byte {at}"),
+            Self::Unknown(at) => write!(f, "nothing r4 knows at byte {at}"),
             Self::ResourceType(at) => write!(f, "no known resource type at byte {at}"),
             Self::Tables => write!(f, "the r4 tables lack a data type"),
         }

@@ -9,9 +9,10 @@
 //!
 //! - White space before a member or item goes with it, white space before a comma goes always unless the
 //!   whole subtree is copied; what stands before a closing bracket stays.
-//! - A record is `complete` when its mask is total, no name is hidden in references, and everything it
-//!   contains is complete too. Only complete records keep narrative and signature data; all others are
-//!   tagged SUBSETTED.
+//! - A record is `complete` when policy withholds nothing of it (the verdict says so), no name is hidden in
+//!   references, and everything it contains is complete too. Only complete records keep narrative, signature
+//!   data and references to contained records that the client did not ask for, and these where the mask keeps
+//!   them. A complete record under total masks is whole; all others are tagged SUBSETTED.
 //! - A parent whose one resource is withheld (`Bundle.entry`, `Parameters.parameter`) goes with it, so
 //!   that its address or name does not stay behind (T-059).
 //! - An `Extension` without value and extensions goes.
@@ -25,17 +26,23 @@ mod emit;
 mod facts;
 mod fault;
 mod marker;
+mod ndjson;
+mod outside;
+mod pretty;
 mod reference;
 mod scan;
 mod text;
 mod values;
 
+use std::borrow::Cow;
 use std::fmt;
 
 use crate::domain::fhir::facts::Facts;
 use crate::domain::fhir::mask::Mask;
 
 pub use fault::{FilterFault, Withheld};
+pub use ndjson::Lines;
+pub use pretty::pretty;
 pub use reference::{Bases, References};
 
 /// Takes a whole upstream answer apart.
@@ -43,12 +50,26 @@ pub use reference::{Bases, References};
 /// # Errors
 /// [`FilterFault`] if it is anything but one strict JSON text that holds one FHIR R4 resource.
 pub fn parse<'a>(body: &'a [u8], bases: &Bases<'_>) -> Result<Document<'a>, FilterFault> {
+    read(body, bases, bind::Sender::Upstream)
+}
+
+/// Takes the body of a writer apart: as [`parse`] does, but what R4 does not know is a fault instead of being left
+/// out later (T-119, T-130), and a batch or transaction Bundle at the root is the envelope of its entries.
+///
+/// # Errors
+/// [`FilterFault`] as from [`parse`]; `Unknown` for an element or key R4 does not have at its place, `Nesting` for a
+/// batch or transaction in an entry of another.
+pub fn parse_sent<'a>(body: &'a [u8], bases: &Bases<'_>) -> Result<Document<'a>, FilterFault> {
+    read(body, bases, bind::Sender::Client)
+}
+
+fn read<'a>(body: &'a [u8], bases: &Bases<'_>, sender: bind::Sender) -> Result<Document<'a>, FilterFault> {
     if body.starts_with(b"\xef\xbb\xbf") {
         return Err(FilterFault::ByteOrderMark);
     }
     let body = std::str::from_utf8(body).map_err(|error| FilterFault::Encoding(error.valid_up_to()))?;
     let nodes = scan::scan(body)?;
-    Ok(Document { bound: bind::bind(body, nodes, bases)? })
+    Ok(Document { bound: bind::bind(body, nodes, bases, sender)? })
 }
 
 /// An upstream answer, taken apart. Nothing of it has been released.
@@ -62,8 +83,8 @@ pub enum RootType {
     /// One record, by its index. A stored Bundle (document, message, collection, …) is one record that
     /// contains others.
     Single(usize),
-    /// A Bundle that carries an answer: searchset, history, transaction-response, batch-response.
-    /// It is no record itself; see [`Document::bundle`].
+    /// A Bundle that carries an answer (searchset, history, transaction-response, batch-response) or, from a
+    /// client, requests (batch, transaction). It is no record itself; see [`Document::bundle`].
     Bundle,
 }
 
@@ -84,6 +105,8 @@ pub struct Record {
 pub struct Envelope {
     /// `Bundle.type`; empty if upstream did not say.
     pub kind: String,
+    /// `Bundle.total`, if it is a plain number.
+    pub total: Option<u64>,
     /// `Bundle.link`: relation and URL.
     pub links: Vec<(String, String)>,
     /// `Bundle.entry`, all of them, in order.
@@ -99,15 +122,62 @@ pub struct Entry {
     pub mode: Option<String>,
     /// Index of the record in `resource`.
     pub record: Option<usize>,
+    /// `request`: what a client asks of this entry, or what once made this version of a history.
+    pub request: Option<EntryRequestText>,
+    /// `response`: what upstream did with this entry.
+    pub response: Option<EntryResponse>,
+}
+
+/// `Bundle.entry.request`, as text.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct EntryRequestText {
+    /// `method`; empty if it is not said.
+    pub method: String,
+    /// `url`; empty if it is not said.
+    pub url: String,
+    /// `ifNoneExist`.
+    pub if_none_exist: Option<String>,
+    /// `ifMatch`.
+    pub if_match: Option<String>,
+    /// `ifNoneMatch`.
+    pub if_none_match: Option<String>,
+    /// `ifModifiedSince`, as written.
+    pub if_modified_since: Option<String>,
+}
+
+/// `Bundle.entry.response`, as text. Its `outcome` is not among it.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct EntryResponse {
+    /// `status`, such as `201 Created`; empty if it is not said.
+    pub status: String,
+    /// `location`.
+    pub location: Option<String>,
+    /// `etag`.
+    pub etag: Option<String>,
+    /// `lastModified`, as written.
+    pub last_modified: Option<String>,
 }
 
 /// What policy said about one record.
 #[derive(Clone, Copy, Debug)]
 pub enum Verdict<'m> {
-    /// It may go out under this mask.
-    Release(&'m Mask),
+    /// It may go out.
+    Release {
+        /// Under this mask: policy's, and of that what was asked for.
+        mask: &'m Mask,
+        /// Policy's own mask was total: what `mask` leaves out was not asked for, and is not withheld.
+        complete: bool,
+    },
     /// It stays here.
     Withhold,
+}
+
+impl<'m> Verdict<'m> {
+    /// Policy's mask as it is: the client asked for whole records.
+    #[must_use]
+    pub fn whole(mask: &'m Mask) -> Self {
+        Self::Release { mask, complete: mask.is_total() }
+    }
 }
 
 /// How a record was written.
@@ -136,6 +206,32 @@ impl Document<'_> {
     #[must_use]
     pub fn bundle(&self) -> Option<&Envelope> {
         self.bound.envelope.as_ref()
+    }
+
+    /// A record's own bytes, as they came; empty if there is no such record.
+    #[must_use]
+    pub fn raw(&self, record: usize) -> &[u8] {
+        let node = self.bound.records.get(record).and_then(|record| self.bound.nodes.get(record.node));
+        let span =
+            node.and_then(|node| self.bound.body.as_bytes().get(node.start as usize..node.end as usize));
+        span.unwrap_or_default()
+    }
+
+    /// The path of the first element in the record that the mask does not cover, if there is one. Only what a server
+    /// or we write does not count: `resourceType`, `id`, `meta.versionId`, `meta.lastUpdated`, the tag SUBSETTED.
+    ///
+    /// Paths are spelled as policies do (a choice without `[x]`, extensions by URL, a twin by its primitive, content
+    /// references where they are defined). What R4 does not know is named by the element around it. A contained
+    /// record asks for `contained` here and for the rest as the record it is. A mask for another type covers nothing.
+    #[must_use]
+    pub fn outside(&self, record: usize, mask: &Mask) -> Option<String> {
+        outside::outside(&self.bound, record, mask)
+    }
+
+    /// What every `Reference.reference` in the record says, contained records included, in the order of the text.
+    #[must_use]
+    pub fn references(&self, record: usize) -> Vec<Cow<'_, str>> {
+        outside::references(&self.bound, record)
     }
 
     /// Appends one record to `out`, with what it contains, each under its own verdict.
@@ -168,6 +264,18 @@ impl fmt::Debug for Envelope {
             .field("kind", &self.kind)
             .field("entries", &entries)
             .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for EntryRequestText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EntryRequestText").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for EntryResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EntryResponse").finish_non_exhaustive()
     }
 }
 
