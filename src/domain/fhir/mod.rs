@@ -15,3 +15,4 @@ mod operation;
 pub mod outcome;
 pub mod path;
 pub mod search;
+pub mod shape;
