@@ -4,7 +4,8 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a failing test panics")]
 
-use chartgate::domain::access::{PolicySet, RecordDenial, Situation, Source, rehearse_record, rehearse_type};
+use chartgate::domain::access::{PolicySet, RecordDenial, Situation, Source};
+use chartgate::domain::access::{TypeRehearsal, rehearse_action, rehearse_record, rehearse_type};
 use chartgate::domain::fhir::facts::Facts;
 use chartgate::domain::fhir::mask::MaskCursor;
 use chartgate::domain::fhir::r4::{self, ResourceType};
@@ -13,14 +14,17 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
-const ROLES: [(&str, &str); 6] = [
+const ROLES: [(&str, &str); 7] = [
     ("physician", "TREAT"),
     ("nurse", "TREAT"),
     ("front-desk", "HOPERAT"),
     ("billing-clerk", "HPAYMT"),
     ("researcher", "HRESCH"),
     ("patient", "PATRQT"),
+    ("integration", "HOPERAT"),
 ];
+
+const OPERATIONS: [&str; 5] = ["$everything", "$lastn", "$validate", "$expand", "$lookup"];
 
 fn source(path: &Path) -> Source {
     let name = path.file_name().unwrap().to_str().unwrap().to_owned();
@@ -47,7 +51,10 @@ fn shipped() -> Arc<PolicySet> {
 
 fn table() -> String {
     let policies = shipped();
-    let mut table = String::from("# What each role may see, by type. Written by tests/policies.rs.\n");
+    let mut table = String::from(
+        "# What each role may see and do, by type. Written by tests/policies.rs.\n\
+         # A line of a type: the elements that may be seen. `+`: the elements that may be written, and how.\n",
+    );
     for (role, purpose) in ROLES {
         let situation = Situation::rehearsal(&[role], purpose);
         let _ = write!(table, "\n## {role} ({purpose})\n\n");
@@ -57,9 +64,50 @@ fn table() -> String {
                 let kept = view.possible.kept().join(" ");
                 let _ = writeln!(table, "{}: {kept}", resource.name());
             }
+            table.push_str(&written(&policies, &situation, resource));
         }
+        table.push_str(&by_action(&policies, &situation));
     }
     table
+}
+
+fn open(
+    policies: &Arc<PolicySet>,
+    situation: &Situation,
+    action: &str,
+    resource: ResourceType,
+) -> Option<TypeRehearsal> {
+    rehearse_action(policies, situation, action, resource).unwrap().ok().filter(|view| view.open)
+}
+
+/// `+ Patient [update patch]: Patient.telecom Patient.address`
+fn written(policies: &Arc<PolicySet>, situation: &Situation, resource: ResourceType) -> String {
+    let mut ways = Vec::new();
+    let mut kept = Vec::new();
+    for action in ["create", "update", "patch", "delete"] {
+        if let Some(view) = open(policies, situation, action, resource) {
+            ways.push(action);
+            kept.extend(Some(view.possible.kept()).filter(|kept| !kept.is_empty()));
+        }
+    }
+    kept.dedup();
+    assert!(kept.len() <= 1, "what may be written does not depend on how");
+    let kept = kept.first().map(|kept| kept.join(" ")).unwrap_or_default();
+    if ways.is_empty() { kept } else { format!("+ {} [{}]: {kept}\n", resource.name(), ways.join(" ")) }
+}
+
+/// `$lastn: Observation`, and so on for history and export.
+fn by_action(policies: &Arc<PolicySet>, situation: &Situation) -> String {
+    let operations = OPERATIONS.map(|name| ("operate", name, situation.clone().with_operation(name)));
+    let others = ["history", "export"].map(|action| (action, action, situation.clone()));
+    let mut lines = String::from("\n");
+    for (action, name, situation) in others.into_iter().chain(operations) {
+        let is_open = |resource: &ResourceType| open(policies, &situation, action, *resource).is_some();
+        let types: Vec<&str> = ResourceType::all().filter(is_open).map(ResourceType::name).collect();
+        let every = types.len() == ResourceType::all().count();
+        let _ = writeln!(lines, "{name}: {}", if every { "every type".to_owned() } else { types.join(" ") });
+    }
+    lines
 }
 
 #[test]
