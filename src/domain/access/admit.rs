@@ -32,59 +32,18 @@ pub fn admit(
     circumstances: &Circumstances,
 ) -> Result<Permit, Denial> {
     let situation = Situation::new(caller, circumstances)?;
-    let (action, resource) = match interaction {
-        Interaction::Read { resource, .. } => (Action::Read, *resource),
-        Interaction::Vread { resource, .. } => (Action::Vread, *resource),
-        Interaction::Search(search) => (Action::Search, search.resource_type()),
-        Interaction::NextPage { .. }
-        | Interaction::Capabilities
-        | Interaction::SmartConfiguration
-        | Interaction::History(_)
-        | Interaction::SearchMany { .. }
-        | Interaction::Create { .. }
-        | Interaction::Update { .. }
-        | Interaction::Patch { .. }
-        | Interaction::Delete { .. }
-        | Interaction::Bundle
-        | Interaction::Operation(_)
-        | Interaction::ExportStatus { .. }
-        | Interaction::ExportCancel { .. }
-        | Interaction::ExportFile { .. } => {
-            return Err(Denial::NothingToDecide);
-        }
-    };
     let narrowing = Narrowing::read(&situation.scopes, situation.launch_patient.as_deref())?;
     let door = Door { desk: Desk::new(Arc::clone(policies), masks.clone(), situation), narrowing };
-    let view = door.open(action, resource)?;
-    let wanted = match interaction {
-        Interaction::Vread { resource, id, version, .. } => Wanted::One {
-            resource: *resource,
-            id: id.as_str().to_owned(),
-            version: Some(version.as_str().to_owned()),
-        },
-        Interaction::Read { resource, id, .. } => {
-            Wanted::One { resource: *resource, id: id.as_str().to_owned(), version: None }
+    match interaction {
+        Interaction::Read { resource, id, .. } => door.one(Action::Read, *resource, id.as_str(), None),
+        Interaction::Vread { resource, id, version, .. } => {
+            door.one(Action::Vread, *resource, id.as_str(), Some(version.as_str()))
         }
-        Interaction::Search(search) => Wanted::Rows { resource, reads: door.rows(search, &view)? },
+        Interaction::Search(search) => door.search(search),
         Interaction::NextPage { .. }
         | Interaction::Capabilities
-        | Interaction::SmartConfiguration
-        | Interaction::History(_)
-        | Interaction::SearchMany { .. }
-        | Interaction::Create { .. }
-        | Interaction::Update { .. }
-        | Interaction::Patch { .. }
-        | Interaction::Delete { .. }
-        | Interaction::Bundle
-        | Interaction::Operation(_)
-        | Interaction::ExportStatus { .. }
-        | Interaction::ExportCancel { .. }
-        | Interaction::ExportFile { .. } => {
-            return Err(Denial::NothingToDecide);
-        }
-    };
-    let hidden = Hidden::of(&door.desk, &door.narrowing)?;
-    Ok(Permit { desk: door.desk, narrowing: door.narrowing, action, wanted, view, hidden })
+        | Interaction::SmartConfiguration => Err(Denial::NothingToDecide),
+    }
 }
 
 /// One caller at the door.
