@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
 use chartgate::config;
+use chartgate::domain::fhir::r4::ResourceType;
 use std::path::Path;
 
 #[derive(serde::Deserialize)]
@@ -31,6 +32,22 @@ fn the_contracts_example_is_understood() {
     assert_eq!(settings.issuers[0].mfa.max_age.as_secs(), 12 * 3600);
     assert_eq!(settings.session.idle_timeout.as_secs(), 15 * 60);
     assert_eq!(settings.audit.signing_key, Path::new("/etc/chartgate/secrets/audit.key"));
+}
+
+#[test]
+fn declared_parameters_and_queries_are_understood() {
+    let settings = config::parse("good.toml", GOOD, Path::new("")).unwrap();
+    let (patient, observation) =
+        (ResourceType::from_name("Patient").unwrap(), ResourceType::from_name("Observation").unwrap());
+    let mrn = settings.parameters.parameter(patient, "mrn").unwrap();
+    assert_eq!(mrn.reads, ["Patient.identifier.system", "Patient.identifier.value"]);
+    let ward = settings.parameters.parameter(observation, "ward").unwrap();
+    assert_eq!((ward.reads, ward.targets.len()), (["Observation.encounter.reference"].as_slice(), 1));
+    assert!(settings.parameters.parameter(observation, "mrn").is_none());
+    let query = settings.parameters.query(patient, "frequent-visitors").unwrap();
+    let reads: Vec<_> = query.iter().map(|path| path.as_str()).collect();
+    assert_eq!(reads, ["Patient.birthDate", "Encounter.period"]);
+    assert!(settings.parameters.query(observation, "frequent-visitors").is_none());
 }
 
 #[test]

@@ -20,6 +20,8 @@ pub(super) struct Raw<'t> {
     pub(super) session: Session,
     pub(super) policies: Text,
     pub(super) audit: Audit,
+    pub(super) search_parameters: Vec<SearchParameter>,
+    pub(super) named_queries: Vec<NamedQuery>,
     pub(super) reader: Reader<'t>,
 }
 
@@ -77,6 +79,21 @@ pub(super) struct Audit {
     pub(super) encryption_key: Text,
 }
 
+pub(super) struct SearchParameter {
+    pub(super) resource: Text,
+    pub(super) code: Text,
+    pub(super) kind: Text,
+    pub(super) expression: Text,
+    pub(super) targets: Texts,
+}
+
+pub(super) struct NamedQuery {
+    pub(super) resource: Text,
+    pub(super) name: Text,
+    pub(super) offset: usize,
+    pub(super) reads: Texts,
+}
+
 /// Reads the file's shape; `None` only when it is not TOML at all.
 pub(super) fn read<'t>(file: &'t str, text: &'t str) -> (Option<Raw<'t>>, Vec<Problem>) {
     let document = match DeTable::parse(text) {
@@ -98,6 +115,8 @@ pub(super) fn read<'t>(file: &'t str, text: &'t str) -> (Option<Raw<'t>>, Vec<Pr
         session: session(&mut reader, &mut root),
         policies: policies(&mut reader, &mut root),
         audit: audit(&mut reader, &mut root),
+        search_parameters: search_parameters(&mut reader, &mut root),
+        named_queries: named_queries(&mut reader, &mut root),
         reader: Reader::new(file, text),
     };
     root.finish(&mut reader);
@@ -212,4 +231,35 @@ fn audit(reader: &mut Reader<'_>, root: &mut Section<'_>) -> Audit {
     };
     section.finish(reader);
     audit
+}
+
+fn search_parameters(reader: &mut Reader<'_>, root: &mut Section<'_>) -> Vec<SearchParameter> {
+    let sections = root.tables(reader, "search_parameter");
+    let read = |mut section: Section<'_>| {
+        let parameter = SearchParameter {
+            resource: section.required_text(reader, "resource"),
+            code: section.required_text(reader, "code"),
+            kind: section.required_text(reader, "type"),
+            expression: section.required_text(reader, "expression"),
+            targets: section.texts(reader, "targets"),
+        };
+        section.finish(reader);
+        parameter
+    };
+    sections.into_iter().map(read).collect()
+}
+
+fn named_queries(reader: &mut Reader<'_>, root: &mut Section<'_>) -> Vec<NamedQuery> {
+    let sections = root.tables(reader, "named_query");
+    let read = |mut section: Section<'_>| {
+        let query = NamedQuery {
+            offset: section.offset(),
+            resource: section.required_text(reader, "resource"),
+            name: section.required_text(reader, "name"),
+            reads: section.texts(reader, "reads"),
+        };
+        section.finish(reader);
+        query
+    };
+    sections.into_iter().map(read).collect()
 }

@@ -5,8 +5,10 @@
 //! Look next: `app`, which turns these into each room's own settings.
 
 use super::Problem;
+use super::parameters;
 use super::raw::{self, Raw, Text, Texts};
 use super::section::{Located, Reader};
+use crate::domain::fhir::search::Registry;
 use crate::limits;
 use jiff::SignedDuration;
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,6 +35,8 @@ pub struct Settings {
     pub policies: PathBuf,
     /// The trail.
     pub audit: Audit,
+    /// `[[search_parameter]]` and `[[named_query]]`: what the EMR has beyond R4.
+    pub parameters: Registry,
 }
 
 /// `[listen]`.
@@ -139,6 +143,7 @@ pub(super) fn build(mut raw: Raw<'_>, folder: &Path, problems: &mut Vec<Problem>
         meaning.path(raw.policies),
         meaning.audit(raw.audit),
     );
+    let parameters = parameters::registry(raw.search_parameters, raw.named_queries, &mut raw.reader);
     problems.append(&mut raw.reader.problems);
     let (listen, operations, public_base, upstream, issuers, session, policies, audit) = settings;
     Some(Settings {
@@ -150,6 +155,7 @@ pub(super) fn build(mut raw: Raw<'_>, folder: &Path, problems: &mut Vec<Problem>
         session: session?,
         policies: policies?,
         audit: audit?,
+        parameters,
     })
 }
 

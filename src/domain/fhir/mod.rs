@@ -7,9 +7,11 @@ pub mod facts;
 pub mod mask;
 pub mod r4;
 
+mod address;
 pub mod capabilities;
 pub mod classify;
 pub mod interaction;
+mod operation;
 pub mod outcome;
 pub mod path;
 pub mod search;

@@ -86,7 +86,7 @@ pub(super) fn parameters(text: &'static str) -> Option<Parameters> {
 
 fn parameter(line: &'static str) -> Option<SearchParameter> {
     let mut fields = line.split('\t');
-    let (code, kind, reads) = (fields.next()?, search_type(fields.next()?)?, fields.next()?);
+    let (code, kind, reads) = (fields.next()?, SearchType::from_name(fields.next()?)?, fields.next()?);
     let targets: Option<Vec<_>> = words(fields.next()).map(ResourceType::from_name).collect();
     let components = words(fields.next()).collect();
     let understood = reads != "?";
@@ -100,17 +100,21 @@ pub(super) fn words(field: Option<&'static str>) -> impl Iterator<Item = &'stati
     field.into_iter().flat_map(|field| field.split(' ')).filter(|word| !word.is_empty())
 }
 
-fn search_type(word: &str) -> Option<SearchType> {
-    Some(match word {
-        "number" => SearchType::Number,
-        "date" => SearchType::Date,
-        "string" => SearchType::String,
-        "token" => SearchType::Token,
-        "reference" => SearchType::Reference,
-        "composite" => SearchType::Composite,
-        "quantity" => SearchType::Quantity,
-        "uri" => SearchType::Uri,
-        "special" => SearchType::Special,
-        _ => return None,
-    })
+impl SearchType {
+    /// The type of this R4 code: `token`, `reference`.
+    #[must_use]
+    pub fn from_name(word: &str) -> Option<Self> {
+        Some(match word {
+            "number" => SearchType::Number,
+            "date" => SearchType::Date,
+            "string" => SearchType::String,
+            "token" => SearchType::Token,
+            "reference" => SearchType::Reference,
+            "composite" => SearchType::Composite,
+            "quantity" => SearchType::Quantity,
+            "uri" => SearchType::Uri,
+            "special" => SearchType::Special,
+            _ => return None,
+        })
+    }
 }
