@@ -11,7 +11,7 @@ use super::permit::{Hidden, Permit, Reads, Wanted};
 use super::scopes::Narrowing;
 use super::set::{Action, PolicySet};
 use super::situation::{Circumstances, Situation};
-use crate::domain::fhir::interaction::{Include, Interaction, Search};
+use crate::domain::fhir::interaction::{Include, Interaction, Search, Target};
 use crate::domain::fhir::mask::Mask;
 use crate::domain::fhir::r4::{self, ElementPath, ResourceType};
 use crate::domain::identity::Caller;
@@ -31,7 +31,10 @@ pub fn admit(
     interaction: &Interaction,
     circumstances: &Circumstances,
 ) -> Result<Permit, Denial> {
-    let situation = Situation::new(caller, circumstances)?;
+    let mut situation = Situation::new(caller, circumstances)?;
+    if let Interaction::Operation(operation) = interaction {
+        situation.operation = super::operations::name(operation);
+    }
     let narrowing = Narrowing::read(&situation.scopes, situation.launch_patient.as_deref())?;
     let door = Door { desk: Desk::new(Arc::clone(policies), masks.clone(), situation), narrowing };
     match interaction {
@@ -39,8 +42,21 @@ pub fn admit(
         Interaction::Vread { resource, id, version, .. } => {
             door.one(Action::Vread, *resource, id.as_str(), Some(version.as_str()))
         }
+        Interaction::History(history) => door.history(history),
         Interaction::Search(search) => door.search(search),
-        Interaction::NextPage { .. }
+        Interaction::Create { resource, if_none_exist } => {
+            door.write(Action::Create, *resource, None, if_none_exist.as_ref())
+        }
+        Interaction::Update { resource, target } => door.write_to(Action::Update, *resource, target),
+        Interaction::Patch { resource, target, .. } => door.write_to(Action::Patch, *resource, target),
+        Interaction::Delete { resource, target } => door.write_to(Action::Delete, *resource, target),
+        Interaction::Operation(operation) => door.operation(operation),
+        Interaction::SearchMany { .. }
+        | Interaction::NextPage { .. }
+        | Interaction::Bundle
+        | Interaction::ExportStatus { .. }
+        | Interaction::ExportCancel { .. }
+        | Interaction::ExportFile { .. }
         | Interaction::Capabilities
         | Interaction::SmartConfiguration => Err(Denial::NothingToDecide),
     }
@@ -73,6 +89,13 @@ impl Door {
         let membership = membership(search, &view)?;
         let wanted = Wanted::Rows { resource: Some(resource), reads };
         Ok(Permit { membership, ..self.permit(Action::Search, Action::Search, wanted, Some(&view))? })
+    }
+
+    fn write_to(&self, action: Action, resource: ResourceType, target: &Target) -> Result<Permit, Denial> {
+        match target {
+            Target::Id(id) => self.write(action, resource, Some(id.as_str()), None),
+            Target::Match(search) => self.write(action, resource, None, Some(search)),
+        }
     }
 
     /// A write, with the search that decides which record it is for, or whether there is one: its criteria read

@@ -15,6 +15,7 @@ mod groups;
 mod key;
 mod load;
 mod masks;
+mod operations;
 mod permit;
 mod rehearsal;
 mod rewrite;

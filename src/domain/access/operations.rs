@@ -7,8 +7,7 @@ use super::admit::{Door, covers};
 use super::denial::Denial;
 use super::permit::{Basis, Permit, Reads, Wanted};
 use super::set::Action;
-use crate::domain::fhir::interaction::Search;
-use crate::domain::fhir::operation::{ExportLevel, History, HistoryScope, Operation};
+use crate::domain::fhir::interaction::{ExportLevel, History, HistoryScope, Operation, Search};
 use crate::domain::fhir::r4::{self, ElementPath, ResourceType, SearchType};
 use std::collections::BTreeSet;
 
