@@ -484,6 +484,27 @@ async fn a_peer_that_does_not_read_is_dropped() {
     panic!("the stalled HTTP/2 connection is still open");
 }
 
+/// A request that takes longer than a stall, but goes on: its body comes in pieces, or it has many steps.
+#[tokio::test]
+async fn what_goes_on_is_not_stalled() {
+    let house = house(Bounds { reply_stall: Duration::from_secs(1), ..short() }).await;
+    for (path, is_heard) in [("/watched", true), ("/steps", true), ("/echo", false)] {
+        let mut stream = house.connect(&[b"http/1.1"]).await;
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 15\r\nconnection: close\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        for _ in 0..15 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let _closed_by_then = stream.write_all(b"x").await;
+        }
+        let mut got = Vec::new();
+        let _over = timeout(LONG, stream.read_to_end(&mut got)).await;
+        let got = String::from_utf8_lossy(&got);
+        assert_eq!(got.contains("200 OK"), is_heard, "{path}: {got}");
+    }
+}
+
 #[tokio::test]
 async fn large_replies_arrive_whole() {
     let house = house(short()).await;

@@ -456,7 +456,7 @@ async fn only_a_verified_emr_is_asked() {
     let base = format!("https://localhost:{}/fhir", address.port());
     let upstream = Upstream::new(settings(&base, strangers, None, SHORT), Telemetry::new()).unwrap();
     let refused = outcome(&upstream, 100).await;
-    assert!(matches!(refused, Err(UpstreamError::Untrusted | UpstreamError::Unreachable)), "{refused:?}");
+    assert!(matches!(refused, Err(UpstreamError::CutOff | UpstreamError::Unreachable)), "{refused:?}");
     let (address, ..) = emr(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", false).await;
     let base = format!("https://localhost:{}", address.port());
     let settings = settings(&base, authority.client(), None, SHORT);
