@@ -19,7 +19,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use chartgate::domain::audit::{Assembly, Decision, Record, Verdict};
+use chartgate::domain::audit::{Assembly, Decision, Record, Verdict, Written};
 use chartgate::edge::journal::{
     Journal, Keys, Request, Settings, create, generate_missing, inspect, read_entries,
 };
@@ -38,6 +38,17 @@ fn record(id: &str) -> Record {
     Record::Decision(Box::new(Decision::new(time, id.to_owned(), Verdict::Refuse)))
 }
 
+fn intent(id: &str) -> Record {
+    let Record::Decision(decision) = record(id) else { panic!("a decision") };
+    let written = Written {
+        reference: "Patient/p1".to_owned(),
+        version: None,
+        patients: ["p1".to_owned()].into(),
+        mask: vec!["Patient.telecom".to_owned()].into(),
+    };
+    Record::Intent(Box::new(Decision { verdict: Verdict::Permit, written: vec![written], ..*decision }))
+}
+
 /// Writes every id that was acknowledged to a file beside the trail, as a client would know it.
 fn work(place: &Path) {
     let Ok(journal) = Journal::open(&settings(place)) else { return };
@@ -51,6 +62,11 @@ fn work(place: &Path) {
         }
         if runtime.block_on(journal.append(&many)).is_ok() {
             writeln!(seen, "many-{round}-0\nmany-{round}-259").unwrap();
+        }
+        // A write as the gateway does it: the EMR is asked only after this.
+        let write = format!("write-{round}");
+        if runtime.block_on(journal.append(&[intent(&write)])).is_ok() {
+            writeln!(seen, "{write}").unwrap();
         }
     }
     let _out_of_service = runtime.block_on(journal.close());
@@ -68,7 +84,16 @@ fn recorded(settings: &Settings) -> Vec<String> {
     let (mut ids, mut assembly) = (Vec::new(), Assembly::default());
     read_entries(&settings.directory, &keys, &mut |entry| {
         let record = assembly.push(entry.sequence, entry.part.unwrap()).unwrap();
-        ids.extend(record.and_then(|(_, record)| record.request_id().map(str::to_owned)));
+        if let Some((_, record)) = record {
+            let is_intent = matches!(&record, Record::Intent(intent) if intent.written.len() == 1);
+            let id = record.request_id().map(str::to_owned);
+            assert_eq!(
+                is_intent,
+                id.as_ref().is_some_and(|id| id.starts_with("write-")),
+                "nothing is invented"
+            );
+            ids.extend(id);
+        }
         Ok(())
     })
     .unwrap();
@@ -135,10 +160,10 @@ fn nothing_acknowledged_is_lost_whatever_call_fails() {
             fs::remove_dir_all(&place).unwrap();
             // Past the last call nothing fails any more: all is acknowledged, and the process ends well. A few
             // more are tried, since the publisher's calls come behind the last acknowledgement.
-            if acknowledged == 6 && status.success() && at > 80 {
+            if acknowledged == 8 && status.success() && at > 80 {
                 break;
             }
         }
-        assert_eq!(acknowledged, 6, "{fault}: the loop ended before the work did");
+        assert_eq!(acknowledged, 8, "{fault}: the loop ended before the work did");
     }
 }
