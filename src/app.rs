@@ -360,6 +360,8 @@ fn gate(settings: &Settings, parts: Parts, journal: Journal, telemetry: Telemetr
         telemetry,
         issuers: issuers.collect(),
         started: clock::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        parameters: settings.parameters.clone(),
+        compresses: settings.compression,
     }
 }
 

@@ -442,3 +442,29 @@ pub const PAGE_LINK_LIFETIME: Duration = Duration::from_secs(15 * 60);
 
 /// The largest answer of the EMR that is judged whole in memory. Synthea's largest patient has 3 MB.
 pub const UPSTREAM_ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+// ---- Lists of rows, and changes ----
+
+/// Rows on a page where the client does not say and the gate puts pages together itself. Enough for a chart's section,
+/// small enough that a page is judged in a moment.
+pub const PAGE_ROWS_DEFAULT: usize = 50;
+
+/// Pages of the EMR's that one page of ours, or one count, may be put together from. It bounds the work a question can
+/// cause; a caller from whom more rows in a row are withheld than fit in so many pages can tell that much from a short
+/// page (T-017).
+pub const REFILL_REQUESTS_MAX: usize = 16;
+
+/// Rows on a page of the EMR's while rows are only counted.
+pub const COUNT_PAGE_ROWS: usize = 1_000;
+
+/// Body of a change, or of a batch or transaction, unpacked. A Synthea patient's whole history is 1 to 3 MB.
+pub const CHANGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Entries of a batch or transaction; each may cost several requests to the EMR.
+pub const BUNDLE_ENTRIES_MAX: usize = 1_000;
+
+/// How often a change is merged anew when the record changed under it: twice is bad luck, more is a hot record.
+pub const WRITE_TRIES_MAX: usize = 4;
+
+/// Answers shorter than this fit into one packet as they are.
+pub const COMPRESS_BYTES_MIN: usize = 1_400;

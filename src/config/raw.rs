@@ -14,7 +14,7 @@ pub(super) type Texts = Option<Located<Vec<Located<String>>>>;
 pub(super) struct Raw<'t> {
     pub(super) listen: Listen,
     pub(super) operations: Operations,
-    pub(super) base_url: Text,
+    pub(super) public: Public,
     pub(super) upstream: Upstream,
     pub(super) issuers: Vec<Issuer>,
     pub(super) session: Session,
@@ -68,6 +68,11 @@ pub(super) struct Mfa {
     pub(super) max_age: Text,
 }
 
+pub(super) struct Public {
+    pub(super) base_url: Text,
+    pub(super) compression: bool,
+}
+
 pub(super) struct Session {
     pub(super) idle_timeout: Text,
     pub(super) absolute_timeout: Text,
@@ -109,7 +114,7 @@ pub(super) fn read<'t>(file: &'t str, text: &'t str) -> (Option<Raw<'t>>, Vec<Pr
     let raw = Raw {
         listen: listen(&mut reader, &mut root),
         operations: operations(&mut reader, &mut root),
-        base_url: public(&mut reader, &mut root),
+        public: public(&mut reader, &mut root),
         upstream: upstream(&mut reader, &mut root),
         issuers: issuers(&mut reader, &mut root),
         session: session(&mut reader, &mut root),
@@ -146,11 +151,14 @@ fn operations(reader: &mut Reader<'_>, root: &mut Section<'_>) -> Operations {
     operations
 }
 
-fn public(reader: &mut Reader<'_>, root: &mut Section<'_>) -> Text {
+fn public(reader: &mut Reader<'_>, root: &mut Section<'_>) -> Public {
     let mut section = root.table(reader, "public", true);
-    let base_url = section.required_text(reader, "base_url");
+    let public = Public {
+        base_url: section.required_text(reader, "base_url"),
+        compression: section.switch(reader, "compression"),
+    };
     section.finish(reader);
-    base_url
+    public
 }
 
 fn upstream(reader: &mut Reader<'_>, root: &mut Section<'_>) -> Upstream {

@@ -134,6 +134,16 @@ impl<'d> Section<'d> {
         }
     }
 
+    /// `true` or `false`; false when it is not said.
+    pub(super) fn switch(&mut self, reader: &mut Reader<'_>, key: &'static str) -> bool {
+        let Some(value) = self.entry(key) else { return false };
+        let DeValue::Boolean(on) = value.get_ref() else {
+            reader.wrong_type(self, key, value.span(), "`true` or `false`");
+            return false;
+        };
+        *on
+    }
+
     pub(super) fn required_text(
         &mut self,
         reader: &mut Reader<'_>,

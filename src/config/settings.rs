@@ -25,6 +25,8 @@ pub struct Settings {
     pub operations: Operations,
     /// The base URL clients use, without a trailing slash.
     pub public_base: String,
+    /// Whether answers are compressed for clients that ask for it.
+    pub compression: bool,
     /// The EMR.
     pub upstream: Upstream,
     /// Who may vouch for people.
@@ -136,13 +138,14 @@ pub(super) fn build(mut raw: Raw<'_>, folder: &Path, problems: &mut Vec<Problem>
     let settings = (
         meaning.listen(raw.listen),
         meaning.operations(raw.operations),
-        meaning.base_url(raw.base_url, "public.base_url", Scheme::Https),
+        meaning.base_url(raw.public.base_url, "public.base_url", Scheme::Https),
         meaning.upstream(raw.upstream),
         meaning.issuers(raw.issuers),
         meaning.session(raw.session),
         meaning.path(raw.policies),
         meaning.audit(raw.audit),
     );
+    let compression = raw.public.compression;
     let parameters = parameters::registry(raw.search_parameters, raw.named_queries, &mut raw.reader);
     problems.append(&mut raw.reader.problems);
     let (listen, operations, public_base, upstream, issuers, session, policies, audit) = settings;
@@ -150,6 +153,7 @@ pub(super) fn build(mut raw: Raw<'_>, folder: &Path, problems: &mut Vec<Problem>
         listen: listen?,
         operations: operations?,
         public_base: public_base?,
+        compression,
         upstream: upstream?,
         issuers,
         session: session?,

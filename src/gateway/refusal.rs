@@ -7,9 +7,12 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 use crate::domain::access::Denial;
+use crate::domain::change::ChangeRefusal;
 use crate::domain::fhir::classify::{FhirRefusal, NotServed, RefusalClass};
 use crate::domain::fhir::outcome::IssueType;
+use crate::domain::filter::FilterFault;
 use crate::domain::identity::IdentityRefusal;
+use crate::edge::coding::CodingRefusal;
 use crate::edge::listener::BodyRefusal;
 use crate::edge::sessions::SessionEnded;
 use crate::edge::upstream::UpstreamError;
@@ -36,6 +39,36 @@ pub(super) enum Refusal {
     PageLink,
     /// Missing, withheld, or not the caller's: one and the same.
     NotFound,
+    /// The caller's own body is not sound FHIR JSON.
+    BodyUnsound(FilterFault),
+    /// The body comes in a coding that is not gzip, or unpacks to more than it may.
+    Coding(CodingRefusal),
+    /// The body is a record of another type than the URL names.
+    OtherType,
+    /// The body is a record with another id than the URL names.
+    OtherId,
+    /// The body is not a batch or transaction whose entries can be told apart.
+    NotABundle,
+    /// More entries, or more to answer, than one Bundle may have.
+    BundleTooLong,
+    /// Policy does not let this record be written as it would be.
+    WriteDenied,
+    /// A policy could not be evaluated for the record.
+    PolicyFault,
+    /// What was sent cannot be brought together with the record.
+    Change(ChangeRefusal),
+    /// Criteria that should name one record name several.
+    MultipleMatches,
+    /// A reference by search names no record or several.
+    ReferenceUnresolved,
+    /// The record is not in the version that the caller named.
+    PreconditionFailed,
+    /// The record changed while it was being written.
+    Conflict,
+    /// The EMR does not take the change.
+    WriteRefusedUpstream,
+    /// A count would take more of the EMR's pages than one answer may.
+    TooManyToCount,
     /// The EMR cannot be reached, or did not answer in time.
     Upstream(UpstreamError),
     /// The EMR does not understand a question that we understand.
@@ -73,6 +106,22 @@ impl Refusal {
             Self::Access(denial) => denial_code(denial),
             Self::PageLink => "page-link-not-valid",
             Self::NotFound => "not-found",
+            Self::BodyUnsound(_) => "body-unsound",
+            Self::Coding(CodingRefusal::TooLarge) => "body-too-large",
+            Self::Coding(_) => "body-coding-unsound",
+            Self::OtherType => "body-of-other-type",
+            Self::OtherId => "body-of-other-id",
+            Self::NotABundle => "bundle-not-understood",
+            Self::BundleTooLong => "bundle-too-long",
+            Self::WriteDenied => "write-not-permitted",
+            Self::PolicyFault => "policy-fault",
+            Self::Change(refusal) => change_code(refusal),
+            Self::MultipleMatches => "multiple-matches",
+            Self::ReferenceUnresolved => "reference-unresolved",
+            Self::PreconditionFailed => "version-mismatch",
+            Self::Conflict => "conflict",
+            Self::WriteRefusedUpstream => "write-refused-upstream",
+            Self::TooManyToCount => "too-many-to-count",
             Self::Upstream(error) => upstream_code(*error),
             Self::QueryRefusedUpstream => "query-refused-upstream",
             Self::AnswerUnsound => "upstream-answer-unsound",
@@ -85,10 +134,11 @@ impl Refusal {
     pub(super) fn interaction(&self) -> Option<&'static str> {
         let Self::Fhir(FhirRefusal::NotServed(what)) = self else { return None };
         match what {
-            NotServed::GraphQl | NotServed::Operation => Some("operation"),
-            NotServed::Options(_) | NotServed::Subscription | NotServed::Asynchronous | NotServed::Nested => {
-                None
-            }
+            NotServed::Operation | NotServed::GraphQl => Some("operation"),
+            NotServed::Options(_)
+            | NotServed::Subscription
+            | NotServed::Asynchronous
+            | NotServed::Nested => None,
         }
     }
 
@@ -96,8 +146,22 @@ impl Refusal {
     pub(super) fn is_alarm(&self) -> bool {
         match self {
             Self::Access(denial) => denial.is_alarm(),
-            Self::AnswerUnsound | Self::TrailUnavailable | Self::Internal => true,
-            Self::Protocol
+            Self::AnswerUnsound | Self::TrailUnavailable | Self::Internal | Self::PolicyFault => true,
+            Self::BodyUnsound(_)
+            | Self::Coding(_)
+            | Self::OtherType
+            | Self::OtherId
+            | Self::NotABundle
+            | Self::BundleTooLong
+            | Self::WriteDenied
+            | Self::Change(_)
+            | Self::MultipleMatches
+            | Self::ReferenceUnresolved
+            | Self::PreconditionFailed
+            | Self::Conflict
+            | Self::WriteRefusedUpstream
+            | Self::TooManyToCount
+            | Self::Protocol
             | Self::LengthRequired
             | Self::Identity(_)
             | Self::Session(_)
@@ -155,6 +219,68 @@ impl Refusal {
             Self::NotFound => {
                 say(StatusCode::NOT_FOUND, IssueType::NotFound, "there is no such record for this caller")
             }
+            Self::BodyUnsound(fault) => {
+                (StatusCode::BAD_REQUEST, IssueType::Structure, format!("the body is not sound FHIR JSON: {fault}"))
+            }
+            Self::Coding(CodingRefusal::TooLarge) => {
+                say(StatusCode::PAYLOAD_TOO_LARGE, IssueType::TooLong, "the request body is too large")
+            }
+            Self::Coding(_) => {
+                say(StatusCode::BAD_REQUEST, IssueType::Structure, "the body's coding is not sound")
+            }
+            Self::OtherType => {
+                say(StatusCode::BAD_REQUEST, IssueType::Invalid, "the body is a record of another type")
+            }
+            Self::OtherId => {
+                say(StatusCode::BAD_REQUEST, IssueType::Invalid, "the body is a record with another id")
+            }
+            Self::NotABundle => say(
+                StatusCode::BAD_REQUEST,
+                IssueType::Structure,
+                "the body is no batch or transaction that can be answered entry by entry",
+            ),
+            Self::BundleTooLong => say(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                IssueType::TooLong,
+                "the bundle asks for more than one answer may hold",
+            ),
+            Self::WriteDenied => say(
+                StatusCode::FORBIDDEN,
+                IssueType::Forbidden,
+                "the record may not be written like this by this caller",
+            ),
+            Self::PolicyFault => {
+                say(StatusCode::FORBIDDEN, IssueType::Forbidden, "the request cannot be decided")
+            }
+            Self::Change(refusal) => change_answer(refusal),
+            Self::MultipleMatches => say(
+                StatusCode::PRECONDITION_FAILED,
+                IssueType::MultipleMatches,
+                "the criteria match several records",
+            ),
+            Self::ReferenceUnresolved => say(
+                StatusCode::PRECONDITION_FAILED,
+                IssueType::NotFound,
+                "a reference by search does not name one record",
+            ),
+            Self::PreconditionFailed => say(
+                StatusCode::PRECONDITION_FAILED,
+                IssueType::Conflict,
+                "the record is in another version than was named",
+            ),
+            Self::Conflict => {
+                say(StatusCode::CONFLICT, IssueType::Conflict, "the record changed while it was written")
+            }
+            Self::WriteRefusedUpstream => say(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                IssueType::Processing,
+                "the record system does not take the change",
+            ),
+            Self::TooManyToCount => say(
+                StatusCode::FORBIDDEN,
+                IssueType::TooCostly,
+                "there are too many rows to be counted for this caller",
+            ),
             Self::Upstream(error) => {
                 let (status, issue) = upstream_class(*error);
                 (status, issue, error.to_string())
@@ -191,6 +317,21 @@ impl Refusal {
             | Self::Access(_)
             | Self::PageLink
             | Self::NotFound
+            | Self::BodyUnsound(_)
+            | Self::Coding(_)
+            | Self::OtherType
+            | Self::OtherId
+            | Self::NotABundle
+            | Self::BundleTooLong
+            | Self::WriteDenied
+            | Self::PolicyFault
+            | Self::Change(_)
+            | Self::MultipleMatches
+            | Self::ReferenceUnresolved
+            | Self::PreconditionFailed
+            | Self::Conflict
+            | Self::WriteRefusedUpstream
+            | Self::TooManyToCount
             | Self::Upstream(_)
             | Self::QueryRefusedUpstream
             | Self::AnswerUnsound
@@ -199,6 +340,34 @@ impl Refusal {
         };
         Some((header::WWW_AUTHENTICATE, HeaderValue::from_str(&challenge).ok()?))
     }
+}
+
+/// Stable codes of changes that are not made.
+fn change_code(refusal: &ChangeRefusal) -> &'static str {
+    match refusal {
+        ChangeRefusal::Malformed => "change-malformed",
+        ChangeRefusal::NotWritable(_) => "element-not-writable",
+        ChangeRefusal::Withheld(_) => "element-withheld",
+        ChangeRefusal::CannotMerge(_) => "cannot-merge",
+        ChangeRefusal::TestFailed => "patch-test-failed",
+        ChangeRefusal::NoSuchPlace => "patch-place-missing",
+        ChangeRefusal::TooLarge => "change-too-large",
+    }
+}
+
+/// Names of elements are no secret: they stand in the specification, and the caller sent them.
+fn change_answer(refusal: &ChangeRefusal) -> (StatusCode, IssueType, String) {
+    let (status, issue) = match refusal {
+        ChangeRefusal::Malformed => (StatusCode::BAD_REQUEST, IssueType::Structure),
+        ChangeRefusal::NotWritable(_) | ChangeRefusal::Withheld(_) => {
+            (StatusCode::FORBIDDEN, IssueType::Forbidden)
+        }
+        ChangeRefusal::CannotMerge(_) | ChangeRefusal::TestFailed | ChangeRefusal::NoSuchPlace => {
+            (StatusCode::UNPROCESSABLE_ENTITY, IssueType::Processing)
+        }
+        ChangeRefusal::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, IssueType::TooLong),
+    };
+    (status, issue, refusal.to_string())
 }
 
 fn status_of(class: RefusalClass) -> StatusCode {

@@ -64,8 +64,8 @@ pub(super) fn view(resource: ResourceType, current: &Tree, seen: &Mask) -> Resul
     let masks: Vec<Mask> =
         document.records().iter().map(|record| total(record.facts.resource_type)).collect();
     let verdict = |(at, mask)| match at {
-        0 => Verdict::Release(seen),
-        _ if contained => Verdict::Release(mask),
+        0 => Verdict::whole(seen),
+        _ if contained => Verdict::whole(mask),
         _ => Verdict::Withhold,
     };
     let verdicts: Vec<Verdict<'_>> = masks.iter().enumerate().map(verdict).collect();

@@ -262,7 +262,7 @@ impl PageToken {
 }
 
 /// R4's `id`. A lone `.` or `..` is in its alphabet but would be a path step upstream (T-144).
-pub(super) fn is_id(text: &str) -> bool {
+pub(crate) fn is_id(text: &str) -> bool {
     (1..=crate::limits::ID_BYTES_MAX).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.')
         && text.bytes().any(|byte| byte != b'.')

@@ -42,6 +42,12 @@ pub enum IssueType {
     Timeout,
     /// Too many requests.
     Throttled,
+    /// The body is not structured as it should be.
+    Structure,
+    /// Criteria match more than one record.
+    MultipleMatches,
+    /// The answer would take too much work.
+    TooCostly,
 }
 
 impl IssueType {
@@ -64,6 +70,9 @@ impl IssueType {
             Self::Exception => "exception",
             Self::Timeout => "timeout",
             Self::Throttled => "throttled",
+            Self::Structure => "structure",
+            Self::MultipleMatches => "multiple-matches",
+            Self::TooCostly => "too-costly",
         }
     }
 }
@@ -78,6 +87,20 @@ pub fn operation_outcome(issue_type: IssueType, code: &str, text: &str, request_
             "code": issue_type.code(),
             "details": { "coding": [{ "system": REFUSAL_SYSTEM, "code": code }], "text": text },
             "diagnostics": format!("request {request_id}"),
+        }],
+    });
+    outcome.to_string().into_bytes()
+}
+
+/// The body that says a change was made, for `Prefer: return=OperationOutcome`.
+#[must_use]
+pub fn done(request_id: &str) -> Vec<u8> {
+    let outcome = json!({
+        "resourceType": "OperationOutcome",
+        "issue": [{
+            "severity": "information",
+            "code": "informational",
+            "diagnostics": format!("done: request {request_id}"),
         }],
     });
     outcome.to_string().into_bytes()

@@ -3,52 +3,85 @@
 //! Owns: [`Plan`], the only thing the upstream client accepts, and what its answer must look like.
 //! Must never: copy a byte of the client's head, or add a parameter that widens a search. What is asked is
 //! what was understood: rendering a plan and classifying it again gives the same interaction.
-//! Look next: `fhir::interaction`, the parts; `edge::upstream`, which sends it.
+//! Look next: `change`, what writes; `page`, which links of the EMR's may be followed; `edge::upstream`, which sends.
 
+mod change;
 mod page;
 
 use std::fmt;
 
+use bytes::Bytes;
 use http::Method;
 
-pub use self::page::PageError;
+pub use self::change::{Change, plan_change, plan_transaction};
+pub use self::page::{PageError, plan_page};
 
 use crate::domain::access::Permit;
-use crate::domain::fhir::interaction::Interaction;
+use crate::domain::fhir::facts::Facts;
+use crate::domain::fhir::interaction::{History, HistoryScope, Interaction};
 use crate::domain::fhir::r4::ResourceType;
+use crate::domain::fhir::search::Search;
 use crate::limits::UPSTREAM_QUERY_BYTES_MAX;
 
-/// Builds the upstream request of a permitted interaction.
+/// The media type of `POST _search`.
+const FORM: &str = "application/x-www-form-urlencoded";
+/// So that upstream refuses a parameter it would otherwise skip (T-019).
+const STRICT: &str = "handling=strict";
+
+/// Builds the upstream request of a permitted question.
 ///
 /// The permit's narrowing is applied to each record of the answer and is not asked for here: a parameter
-/// that upstream ignores would protect nothing (T-019).
+/// that upstream ignores would protect nothing (T-019). What of a record the client wants to see is not asked for
+/// either: policy decides on the whole record (T-035).
 ///
 /// # Errors
-/// [`PlanError::NoUpstream`] for what is answered without upstream, and for a page, whose search is planned by
-/// [`plan_page`]; [`PlanError::OtherPermit`] for a permit of another type.
-pub fn plan(interaction: &Interaction, permit: &Permit) -> Result<Plan, PlanError> {
-    let plan = Plan::from_interaction(interaction).ok_or(PlanError::NoUpstream)?;
-    if interaction.resource_type() == permit.resource_type() {
-        Ok(plan)
-    } else {
-        Err(PlanError::OtherPermit)
-    }
+/// [`PlanError::NoUpstream`] for what is answered without upstream, in several steps, or by [`plan_change`];
+/// [`PlanError::OtherPermit`] for a permit of another type.
+pub fn plan(question: &Interaction, permit: &Permit) -> Result<Plan, PlanError> {
+    plan_rows(question, permit, None)
 }
 
-/// Builds the upstream request for the `next` link of a permitted search. `link` is what upstream gave,
-/// whole or below its base; `upstream_base` has no trailing slash.
+/// As [`plan`], for rows with a page length of our own in place of the client's, where pages are put together here.
 ///
 /// # Errors
-/// [`PageError`]: the link would ask something else than a page of this search.
-pub fn plan_page(permit: &Permit, link: &str, upstream_base: &str) -> Result<Plan, PageError> {
-    let resource = permit.resource_type().ok_or(PageError::OtherPath)?;
-    Plan::next_page(resource, link, upstream_base)
+/// As [`plan`].
+pub fn plan_rows(question: &Interaction, permit: &Permit, rows: Option<usize>) -> Result<Plan, PlanError> {
+    let plan = Plan::of(question, rows).ok_or(PlanError::NoUpstream)?;
+    fits(question, permit)?;
+    Ok(plan)
+}
+
+/// Builds the request for how many rows a search has, for a caller from whom none is withheld.
+///
+/// # Errors
+/// As [`plan`].
+pub fn plan_count(search: &Search, permit: &Permit) -> Result<Plan, PlanError> {
+    if permit.resource_type() != Some(search.resource_type()) {
+        return Err(PlanError::OtherPermit);
+    }
+    let query = join(&without_count(search), "_summary=count");
+    Ok(Plan::search(search, query))
+}
+
+/// Builds the request for a record as it is now, which a change has to be judged on.
+///
+/// # Errors
+/// [`PlanError::OtherPermit`] for a permit of another type.
+pub fn plan_current(permit: &Permit, resource: ResourceType, id: &str) -> Result<Plan, PlanError> {
+    if permit.resource_type() != Some(resource) {
+        return Err(PlanError::OtherPermit);
+    }
+    Ok(Plan::record(resource, id, None))
+}
+
+fn fits(question: &Interaction, permit: &Permit) -> Result<(), PlanError> {
+    if question.resource_type() == permit.resource_type() { Ok(()) } else { Err(PlanError::OtherPermit) }
 }
 
 /// Why there is no plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PlanError {
-    /// This interaction asks nothing upstream.
+    /// This interaction asks nothing upstream, or not in one request.
     NoUpstream,
     /// The permit was given for another resource type.
     OtherPermit,
@@ -71,7 +104,9 @@ impl std::error::Error for PlanError {}
 pub struct Plan {
     method: Method,
     target: String,
-    form: Option<String>,
+    body: Option<(&'static str, Bytes)>,
+    prefer: Option<&'static str>,
+    if_match: Option<String>,
     expected: Expected,
 }
 
@@ -92,10 +127,31 @@ pub enum Expected {
         /// The type of its matches; includes add others.
         resource: ResourceType,
     },
+    /// A `Bundle` of type `history`.
+    History {
+        /// Of one record: none of it may be there.
+        instance: bool,
+    },
+    /// What an operation gives: one resource.
+    Output,
+    /// What became of a change.
+    Change,
+    /// A `Bundle` of type `transaction-response`.
+    Transaction,
+}
+
+impl Expected {
+    /// Whether a record is the one that was asked for.
+    #[must_use]
+    pub fn is(&self, facts: &Facts) -> bool {
+        let Self::Record { resource, id, version } = self else { return false };
+        let version_fits = version.as_deref().is_none_or(|asked| facts.version.as_deref() == Some(asked));
+        facts.resource_type == *resource && facts.id.as_deref() == Some(id) && version_fits
+    }
 }
 
 impl Plan {
-    /// GET, or POST for a search too long for a URL.
+    /// GET, POST for a search too long for a URL, or the method of a change.
     #[must_use]
     pub fn method(&self) -> &Method {
         &self.method
@@ -108,17 +164,22 @@ impl Plan {
         &self.target
     }
 
-    /// The body of `POST _search`, `application/x-www-form-urlencoded`.
+    /// Media type and body: of `POST _search`, or of a change.
     #[must_use]
-    pub fn form(&self) -> Option<&str> {
-        self.form.as_deref()
+    pub fn body(&self) -> Option<(&'static str, &Bytes)> {
+        self.body.as_ref().map(|(media_type, body)| (*media_type, body))
     }
 
-    /// Whether to send `Prefer: handling=strict`, so that upstream refuses a parameter it would
-    /// otherwise skip (T-019). True for every search.
+    /// The `Prefer` header: strict handling for every question with parameters (T-019), the whole record for a change.
     #[must_use]
-    pub fn strict_handling(&self) -> bool {
-        matches!(self.expected, Expected::Searchset { .. })
+    pub fn prefer(&self) -> Option<&'static str> {
+        self.prefer
+    }
+
+    /// The `If-Match` header: a change is made to the version it was judged on, or not at all (P5).
+    #[must_use]
+    pub fn if_match(&self) -> Option<&str> {
+        self.if_match.as_deref()
     }
 
     /// What the answer must be.
@@ -127,56 +188,90 @@ impl Plan {
         &self.expected
     }
 
-    /// The request that asks an interaction, whole. `None` for what is answered without upstream
-    /// (capabilities, SMART configuration) and for a page, whose link is still sealed.
-    fn from_interaction(interaction: &Interaction) -> Option<Self> {
+    /// The request that asks an interaction, whole. `None` for what is answered without upstream or in several steps,
+    /// and for a page, whose link is still sealed.
+    fn of(interaction: &Interaction, rows: Option<usize>) -> Option<Self> {
         match interaction {
             Interaction::Read { resource, id, .. } => Some(Self::record(*resource, id.as_str(), None)),
             Interaction::Vread { resource, id, version, .. } => {
                 Some(Self::record(*resource, id.as_str(), Some(version.as_str())))
             }
             Interaction::Search(search) => {
-                Some(Self::search(search.resource_type(), search.canonical_query()))
+                let query = match rows {
+                    Some(rows) => join(&without_count(search), &format!("_count={rows}")),
+                    None => search.canonical_query(),
+                };
+                Some(Self::search(search, query))
             }
-            Interaction::NextPage { .. }
-            | Interaction::Capabilities
-            | Interaction::SmartConfiguration
-            | Interaction::History(_)
-            | Interaction::SearchMany { .. }
-            | Interaction::Create { .. }
-            | Interaction::Update { .. }
-            | Interaction::Patch { .. }
-            | Interaction::Delete { .. }
-            | Interaction::Bundle
-            | Interaction::Operation(_)
-            | Interaction::ExportStatus { .. }
-            | Interaction::ExportCancel { .. }
-            | Interaction::ExportFile { .. } => None,
+            Interaction::History(history) => Some(Self::history(history, rows)),
+            _ => None,
         }
+    }
+
+    fn get(target: String, expected: Expected) -> Self {
+        Self { method: Method::GET, target, body: None, prefer: None, if_match: None, expected }
     }
 
     fn record(resource: ResourceType, id: &str, version: Option<&str>) -> Self {
         let suffix = version.map(|version| format!("/_history/{version}")).unwrap_or_default();
         let expected = Expected::Record { resource, id: id.to_owned(), version: version.map(str::to_owned) };
-        Self {
-            method: Method::GET,
-            target: format!("{}/{id}{suffix}", resource.name()),
-            form: None,
-            expected,
-        }
+        Self::get(format!("{}/{id}{suffix}", resource.name()), expected)
     }
 
     /// Body or URL, never both (T-020).
-    fn search(resource: ResourceType, query: String) -> Self {
-        let name = resource.name();
-        let expected = Expected::Searchset { resource };
-        if query.len() > UPSTREAM_QUERY_BYTES_MAX {
-            let target = format!("{name}/_search");
-            return Self { method: Method::POST, target, form: Some(query), expected };
+    fn search(search: &Search, query: String) -> Self {
+        let resource = search.resource_type();
+        let name = match search.compartment() {
+            Some(within) => {
+                format!("{}/{}/{}", within.owner().name(), within.id().as_str(), resource.name())
+            }
+            None => resource.name().to_owned(),
+        };
+        let long = query.len() > UPSTREAM_QUERY_BYTES_MAX;
+        let target = match (long, query.is_empty()) {
+            (true, _) => format!("{name}/_search"),
+            (false, true) => name,
+            (false, false) => format!("{name}?{query}"),
+        };
+        let mut plan = Self::get(target, Expected::Searchset { resource });
+        plan.prefer = Some(STRICT);
+        if long {
+            plan.method = Method::POST;
+            plan.body = Some((FORM, Bytes::from(query)));
         }
-        let target = if query.is_empty() { name.to_owned() } else { format!("{name}?{query}") };
-        Self { method: Method::GET, target, form: None, expected }
+        plan
     }
+
+    fn history(history: &History, rows: Option<usize>) -> Self {
+        let (path, instance) = match history.scope() {
+            HistoryScope::Instance(resource, id) => (format!("{}/{}/", resource.name(), id.as_str()), true),
+            HistoryScope::Type(resource) => (format!("{}/", resource.name()), false),
+            HistoryScope::System => (String::new(), false),
+        };
+        let query = match rows {
+            Some(rows) => {
+                let all = history.canonical_query();
+                let kept: Vec<&str> =
+                    all.split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("_count=")).collect();
+                join(&kept.join("&"), &format!("_count={rows}"))
+            }
+            None => history.canonical_query(),
+        };
+        let query = if query.is_empty() { query } else { format!("?{query}") };
+        Self::get(format!("{path}_history{query}"), Expected::History { instance })
+    }
+}
+
+/// The canonical query of a search but for the length of its pages.
+fn without_count(search: &Search) -> String {
+    let query = search.canonical_query();
+    let kept: Vec<&str> =
+        query.split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("_count=")).collect();
+    kept.join("&")
+}
+
+fn join(query: &str, pair: &str) -> String {
+    if query.is_empty() { pair.to_owned() } else { format!("{query}&{pair}") }
 }
 
 /// Targets hold ids and search values.
@@ -191,6 +286,10 @@ impl fmt::Debug for Expected {
         match self {
             Self::Record { resource, .. } => write!(out, "record {}", resource.name()),
             Self::Searchset { resource } => write!(out, "searchset {}", resource.name()),
+            Self::History { .. } => out.write_str("history"),
+            Self::Output => out.write_str("output"),
+            Self::Change => out.write_str("change"),
+            Self::Transaction => out.write_str("transaction"),
         }
     }
 }
@@ -201,7 +300,7 @@ mod tests {
     use crate::domain::fhir::classify::asked;
 
     fn target(line: &str) -> String {
-        Plan::from_interaction(&asked(line).unwrap()).unwrap().path_and_query().to_owned()
+        Plan::of(&asked(line).unwrap(), None).unwrap().path_and_query().to_owned()
     }
 
     #[test]
@@ -232,7 +331,7 @@ mod tests {
     #[test]
     fn what_needs_no_upstream_has_no_plan() {
         for line in ["GET /metadata", "GET /.well-known/smart-configuration", "GET /Patient?~page=abc"] {
-            assert!(Plan::from_interaction(&asked(line).unwrap()).is_none(), "{line}");
+            assert!(Plan::of(&asked(line).unwrap(), None).is_none(), "{line}");
         }
     }
 
@@ -248,7 +347,7 @@ mod tests {
 
     #[test]
     fn debug_shows_no_id() {
-        let plan = Plan::from_interaction(&asked("GET /Patient/canary").unwrap()).unwrap();
+        let plan = Plan::of(&asked("GET /Patient/canary").unwrap(), None).unwrap();
         assert!(!format!("{plan:?}").contains("canary"));
     }
 }

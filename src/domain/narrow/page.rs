@@ -7,10 +7,9 @@
 
 use std::fmt;
 
-use http::Method;
-
-use super::{Expected, Plan};
-use crate::domain::fhir::r4::ResourceType;
+use super::Plan;
+use crate::domain::access::Permit;
+use crate::domain::fhir::interaction::Interaction;
 use crate::limits::TARGET_BYTES_MAX;
 
 /// Why a page link is not followed.
@@ -36,33 +35,42 @@ impl fmt::Display for PageError {
 
 impl std::error::Error for PageError {}
 
-impl Plan {
-    /// The request for an upstream `next` link of a search of `resource`. `link` is the whole URL or
-    /// starts with a query or a path below the base; `upstream_base` has no trailing slash.
-    ///
-    /// Servers page at the searched type, at its `_search`, or at the base with a token of their own.
-    ///
-    /// # Errors
-    /// [`PageError`]: the link would ask something else than a page of this search.
-    pub(super) fn next_page(
-        resource: ResourceType,
-        link: &str,
-        upstream_base: &str,
-    ) -> Result<Self, PageError> {
-        let sound = link.len() <= TARGET_BYTES_MAX && link.bytes().all(|b| b.is_ascii_graphic() && b != b'#');
-        if !sound {
-            return Err(PageError::Malformed);
-        }
-        let below = below_base(link, upstream_base).ok_or(PageError::Elsewhere)?;
-        let (path, query) = below.split_once('?').ok_or(PageError::OtherPath)?;
-        let name = resource.name();
-        let known = path.is_empty() || path == name || path.strip_suffix("/_search") == Some(name);
-        if !known || query.is_empty() {
-            return Err(PageError::OtherPath);
-        }
-        let target = format!("{path}?{query}");
-        Ok(Self { method: Method::GET, target, form: None, expected: Expected::Searchset { resource } })
+/// Builds the request for an upstream `next` link of a permitted search or history. `link` is the whole URL or
+/// starts with a query or a path below the base; `upstream_base` has no trailing slash.
+///
+/// Servers page at the path that was asked, at its `_search`, or at the base with a token of their own.
+///
+/// # Errors
+/// [`PageError`]: the link would ask something else than a page of this question.
+pub fn plan_page(
+    question: &Interaction,
+    permit: &Permit,
+    link: &str,
+    upstream_base: &str,
+) -> Result<Plan, PageError> {
+    let first = Plan::of(question, None).ok_or(PageError::OtherPath)?;
+    if question.resource_type() != permit.resource_type() {
+        return Err(PageError::OtherPath);
     }
+    next_page(&first, link, upstream_base)
+}
+
+fn next_page(first: &Plan, link: &str, upstream_base: &str) -> Result<Plan, PageError> {
+    let sound = link.len() <= TARGET_BYTES_MAX && link.bytes().all(|b| b.is_ascii_graphic() && b != b'#');
+    if !sound {
+        return Err(PageError::Malformed);
+    }
+    let below = below_base(link, upstream_base).ok_or(PageError::Elsewhere)?;
+    let (path, query) = below.split_once('?').ok_or(PageError::OtherPath)?;
+    let asked = first.target.split('?').next().unwrap_or_default();
+    let asked = asked.strip_suffix("/_search").unwrap_or(asked);
+    let known = path.is_empty() || path.strip_suffix("/_search").unwrap_or(path) == asked;
+    if !known || query.is_empty() {
+        return Err(PageError::OtherPath);
+    }
+    let mut plan = Plan::get(format!("{path}?{query}"), first.expected.clone());
+    plan.prefer = first.prefer;
+    Ok(plan)
 }
 
 fn below_base<'l>(link: &'l str, base: &str) -> Option<&'l str> {
@@ -87,13 +95,14 @@ fn relative_to_host<'l>(link: &'l str, base: &str) -> Option<&'l str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::fhir::classify::asked;
 
     const BASE: &str = "http://127.0.0.1:8080/fhir";
 
     #[track_caller]
     fn check(link: &str, expected: Result<&str, PageError>) {
-        let patient = ResourceType::from_name("Patient").unwrap();
-        let plan = Plan::next_page(patient, link, BASE);
+        let first = Plan::of(&asked("GET /Patient?name=x").unwrap(), None).unwrap();
+        let plan = next_page(&first, link, BASE);
         assert_eq!(plan.as_ref().map(Plan::path_and_query), expected.as_ref().copied(), "{link}");
     }
 

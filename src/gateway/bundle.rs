@@ -1,0 +1,356 @@
+//! Batches and transactions: each entry a request of its own.
+//!
+//! Owns: taking a Bundle of requests apart, and putting the answers together. A batch's entries go through
+//! `answer::question` one by one. A transaction's are all judged and merged before the EMR hears of any, and one refusal
+//! refuses all (T-083 to T-085); its reads are answered after it. Every entry has its record (KF-53).
+//! Must never: send an entry that was not classified and decided as if it had come alone.
+//! Look next: `write`, which prepares a change; `answer`.
+
+use super::answer;
+use super::conclude::{self, Told};
+use super::draft::Draft;
+use super::refusal::Refusal;
+use super::reply::Answer;
+use super::visit::Visit;
+use super::write::{self, Prepared, Ready};
+use crate::domain::fhir::classify::{self, Asked, EntryRequest, Return, Wishes};
+use crate::domain::fhir::interaction::Interaction;
+use crate::domain::filter::{self, Document, EntryRequestText, EntryResponse};
+use crate::domain::narrow;
+use crate::edge::upstream::UpstreamError;
+use crate::limits;
+use bytes::Bytes;
+use http::{StatusCode, header};
+use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// One entry of a client's Bundle, understood.
+struct Entry {
+    full_url: Option<String>,
+    asked: Asked,
+    body: Bytes,
+}
+
+/// Answers a batch or a transaction.
+pub(super) async fn answer(
+    visit: &Visit<'_>,
+    wishes: &Wishes,
+    body: &Bytes,
+    draft: &mut Draft,
+) -> Result<Answer, Refusal> {
+    let bases = visit.bases();
+    let document = filter::parse_sent(body, &bases).map_err(Refusal::BodyUnsound)?;
+    let envelope = document.bundle().ok_or(Refusal::NotABundle)?;
+    if envelope.entries.len() > limits::BUNDLE_ENTRIES_MAX {
+        return Err(Refusal::BundleTooLong);
+    }
+    match envelope.kind.as_str() {
+        "batch" => batch(visit, wishes, &document, draft).await,
+        "transaction" => {
+            draft.interaction = "transaction";
+            "transaction".clone_into(&mut draft.decision.interaction);
+            transaction(visit, wishes, &document, draft).await
+        }
+        _ => Err(Refusal::NotABundle),
+    }
+}
+
+/// Reads one entry as if its request had come alone. What the whole Bundle prefers holds for each.
+fn understand(
+    visit: &Visit<'_>,
+    wishes: &Wishes,
+    document: &Document<'_>,
+    place: usize,
+) -> Result<Entry, Refusal> {
+    let entry = document.bundle().and_then(|envelope| envelope.entries.get(place)).ok_or(Refusal::Internal)?;
+    let request = entry.request.as_ref().ok_or(Refusal::NotABundle)?;
+    let gate = visit.gate;
+    let mut asked =
+        classify::entry(&spelled(request), &gate.public, &gate.parameters).map_err(Refusal::Fhir)?;
+    asked.wishes.prefer = match wishes.prefer {
+        Return::Unstated => Return::Minimal,
+        stated => stated,
+    };
+    let body = entry.record.map(|index| Bytes::copy_from_slice(document.raw(index))).unwrap_or_default();
+    let carries = matches!(
+        asked.interaction,
+        Interaction::Create { .. } | Interaction::Update { .. } | Interaction::Patch { .. }
+    );
+    if carries == body.is_empty() {
+        return Err(Refusal::NotABundle);
+    }
+    Ok(Entry { full_url: entry.full_url.clone(), asked, body })
+}
+
+fn spelled(request: &EntryRequestText) -> EntryRequest<'_> {
+    EntryRequest {
+        method: &request.method,
+        url: &request.url,
+        if_none_exist: request.if_none_exist.as_deref(),
+        if_match: request.if_match.as_deref(),
+        if_none_match: request.if_none_match.as_deref(),
+        if_modified_since: request.if_modified_since.as_deref(),
+    }
+}
+
+/// Entries one by one; a refused one fails alone.
+async fn batch(
+    visit: &Visit<'_>,
+    wishes: &Wishes,
+    document: &Document<'_>,
+    draft: &mut Draft,
+) -> Result<Answer, Refusal> {
+    let entries = document.bundle().map_or(0, |envelope| envelope.entries.len());
+    let mut reply = Reply::new("batch-response");
+    for place in 0..entries {
+        let mut entry_draft = draft.entry(place);
+        let outcome = if reply.is_full() {
+            Err(Refusal::BundleTooLong)
+        } else {
+            alone(visit, wishes, document, place, &mut entry_draft).await
+        };
+        let answered = entry_draft.settle(outcome, visit.gate);
+        draft.entries.push(entry_draft);
+        reply.push(&answered);
+    }
+    Ok(reply.answer())
+}
+
+async fn alone(
+    visit: &Visit<'_>,
+    wishes: &Wishes,
+    document: &Document<'_>,
+    place: usize,
+    draft: &mut Draft,
+) -> Result<Answer, Refusal> {
+    let entry = understand(visit, wishes, document, place)?;
+    draft.asks(&entry.asked.interaction);
+    answer::question(visit, &entry.asked, &entry.body, draft).await
+}
+
+/// A transaction's entry on its way.
+enum Step {
+    /// A change that goes to the EMR in the transaction.
+    Change(Box<Prepared>),
+    /// Answered without a change.
+    Settled(Answer),
+    /// A read, answered when the changes are made.
+    Later,
+}
+
+/// All entries judged and merged, then sent as one; any refusal refuses all.
+async fn transaction(
+    visit: &Visit<'_>,
+    wishes: &Wishes,
+    document: &Document<'_>,
+    draft: &mut Draft,
+) -> Result<Answer, Refusal> {
+    let count = document.bundle().map_or(0, |envelope| envelope.entries.len());
+    let entries = (0..count)
+        .map(|place| understand(visit, wishes, document, place))
+        .collect::<Result<Vec<Entry>, Refusal>>()?;
+    let mut drafts: Vec<Draft> = (0..count).map(|place| draft.entry(place)).collect();
+    let steps = prepare_all(visit, &entries, &mut drafts).await;
+    let sent = match steps {
+        Ok(steps) => commit(visit, &entries, steps, &mut drafts, draft).await,
+        Err(refusal) => Err(refusal),
+    };
+    let mut reply = Reply::new("transaction-response");
+    let outcome = sent.map(|answers| {
+        for (answer, entry_draft) in answers.into_iter().zip(&mut drafts) {
+            reply.push(&entry_draft.settle(answer, visit.gate));
+        }
+    });
+    if let Err(refusal) = &outcome {
+        drafts.iter_mut().for_each(|entry_draft| entry_draft.refused_with_all(refusal));
+    }
+    draft.entries = drafts;
+    outcome.map(|()| reply.answer())
+}
+
+async fn prepare_all(
+    visit: &Visit<'_>,
+    entries: &[Entry],
+    drafts: &mut [Draft],
+) -> Result<Vec<Step>, Refusal> {
+    let (mut steps, places) = prepare_with(visit, entries, &BTreeMap::new(), drafts).await?;
+    if !places.is_empty() {
+        // Entries that refer to one that was found by its condition must name the record that is there.
+        (steps, _) = prepare_with(visit, entries, &places, drafts).await?;
+    }
+    check_targets(&steps)?;
+    Ok(steps)
+}
+
+async fn prepare_with(
+    visit: &Visit<'_>,
+    entries: &[Entry],
+    places: &BTreeMap<String, String>,
+    drafts: &mut [Draft],
+) -> Result<(Vec<Step>, BTreeMap<String, String>), Refusal> {
+    let (mut steps, mut found) = (Vec::new(), BTreeMap::new());
+    for (entry, draft) in entries.iter().zip(drafts) {
+        draft.asks(&entry.asked.interaction);
+        steps.push(match &entry.asked.interaction {
+            Interaction::Create { .. }
+            | Interaction::Update { .. }
+            | Interaction::Patch { .. }
+            | Interaction::Delete { .. } => {
+                match write::prepare(visit, &entry.asked, &entry.body, places, draft).await? {
+                    Ready::Send(prepared) => {
+                        draft.decision.written = vec![prepared.written.clone()];
+                        Step::Change(prepared)
+                    }
+                    Ready::Found { permit, resource, id } => {
+                        let name = format!("{}/{id}", resource.name());
+                        found.extend(entry.full_url.clone().map(|url| (url, name)));
+                        let wishes = &entry.asked.wishes;
+                        Step::Settled(conclude::found(visit, &permit, resource, &id, wishes, draft).await?)
+                    }
+                }
+            }
+            Interaction::Read { .. } | Interaction::Vread { .. } | Interaction::Search(_) => {
+                let _asked_again_when_the_changes_are_made = visit.admit(&entry.asked.interaction, draft)?;
+                Step::Later
+            }
+            _ => return Err(Refusal::NotABundle),
+        });
+    }
+    Ok((steps, found))
+}
+
+/// No record may be changed twice in one transaction (R4 http.html, transaction rules).
+fn check_targets(steps: &[Step]) -> Result<(), Refusal> {
+    let mut seen = BTreeSet::new();
+    for step in steps {
+        if let Step::Change(prepared) = step
+            && prepared.written.reference.contains('/')
+            && !seen.insert(prepared.written.reference.as_str())
+        {
+            return Err(Refusal::NotABundle);
+        }
+    }
+    Ok(())
+}
+
+type Answers = Vec<Result<Answer, Refusal>>;
+
+async fn commit(
+    visit: &Visit<'_>,
+    entries: &[Entry],
+    steps: Vec<Step>,
+    drafts: &mut [Draft],
+    draft: &mut Draft,
+) -> Result<Answers, Refusal> {
+    let changes: Vec<(&Prepared, Option<&str>)> = steps
+        .iter()
+        .zip(entries)
+        .filter_map(|(step, entry)| match step {
+            Step::Change(prepared) => Some((&**prepared, entry.full_url.as_deref())),
+            Step::Settled(_) | Step::Later => None,
+        })
+        .collect();
+    let told = if changes.is_empty() { Vec::new() } else { send(visit, &changes, drafts, draft).await? };
+    let mut told = told.into_iter();
+    let mut answers = Vec::with_capacity(steps.len());
+    for ((step, entry), entry_draft) in steps.into_iter().zip(entries).zip(drafts) {
+        answers.push(match step {
+            Step::Settled(answer) => Ok(answer),
+            Step::Later => answer::question(visit, &entry.asked, &entry.body, entry_draft).await,
+            Step::Change(prepared) => match told.next() {
+                Some(told) => conclude::told(visit, &prepared, told, &entry.asked.wishes, entry_draft).await,
+                None => Err(Refusal::AnswerUnsound),
+            },
+        });
+    }
+    Ok(answers)
+}
+
+/// Sends the changes as one transaction, after their intents; gives what the EMR said of each.
+async fn send(
+    visit: &Visit<'_>,
+    changes: &[(&Prepared, Option<&str>)],
+    drafts: &[Draft],
+    draft: &mut Draft,
+) -> Result<Vec<Told>, Refusal> {
+    let changing: Vec<Draft> =
+        drafts.iter().filter(|entry| !entry.decision.written.is_empty()).cloned().collect();
+    let intended = visit.intend_all(draft, &changing).await?;
+    let parts: Vec<_> =
+        changes.iter().map(|(prepared, url)| (&prepared.change, &prepared.permit, *url)).collect();
+    let plan = narrow::plan_transaction(&parts).map_err(|_| Refusal::Internal)?;
+    let answer = visit.send(&plan, &intended).await.inspect_err(|refusal| {
+        draft.unknown = matches!(refusal, Refusal::Upstream(error) if !UpstreamError::outcome_is_known(*error));
+    })?;
+    conclude::check_status(answer.status, draft)?;
+    // From here on the changes are made.
+    draft.unknown = true;
+    let body = answer.body.read(limits::UPSTREAM_ANSWER_BYTES_MAX).await.map_err(Refusal::Upstream)?;
+    let told = read_response(visit, &body, changes.len()).ok_or(Refusal::AnswerUnsound)?;
+    draft.unknown = false;
+    Ok(told)
+}
+
+fn read_response(visit: &Visit<'_>, body: &[u8], expected: usize) -> Option<Vec<Told>> {
+    let bases = visit.bases();
+    let document = filter::parse(body, &bases).ok()?;
+    let envelope = document.bundle().filter(|envelope| envelope.kind == "transaction-response")?;
+    let told: Option<Vec<Told>> = envelope
+        .entries
+        .iter()
+        .map(|entry| {
+            let response: &EntryResponse = entry.response.as_ref()?;
+            let status = response.status.split(' ').next()?.parse::<u16>().ok()?;
+            let status = StatusCode::from_u16(status).ok().filter(|status| write::is_taken(*status))?;
+            let body = entry.record.map(|index| Bytes::copy_from_slice(document.raw(index)));
+            Some(Told { status, location: response.location.clone(), body: body.unwrap_or_default() })
+        })
+        .collect();
+    told.filter(|told| told.len() == expected)
+}
+
+/// The Bundle of answers, while it is put together.
+struct Reply {
+    body: Vec<u8>,
+    entries: usize,
+}
+
+impl Reply {
+    fn new(kind: &str) -> Self {
+        Self { body: format!(r#"{{"resourceType":"Bundle","type":"{kind}""#).into_bytes(), entries: 0 }
+    }
+
+    /// One answer may not grow past what an answer of the EMR may.
+    fn is_full(&self) -> bool {
+        self.body.len() >= limits::UPSTREAM_ANSWER_BYTES_MAX
+    }
+
+    fn push(&mut self, answer: &Answer) {
+        self.body.extend_from_slice(if self.entries == 0 { br#","entry":["# } else { b"," });
+        self.entries += 1;
+        let failed = answer.status.as_u16() >= 400;
+        let mut response = Map::new();
+        response.insert("status".to_owned(), json!(answer.status.as_u16().to_string()));
+        let text = |name| answer.headers.get(name).and_then(|value| value.to_str().ok());
+        response.extend(text(header::LOCATION).map(|url| ("location".to_owned(), json!(url))));
+        response.extend(text(header::ETAG).map(|tag| ("etag".to_owned(), json!(tag))));
+        if let Some(instant) = &answer.last_modified {
+            response.insert("lastModified".to_owned(), json!(instant));
+        }
+        if failed && let Ok(outcome) = serde_json::from_slice::<Value>(&answer.body) {
+            response.insert("outcome".to_owned(), outcome);
+        }
+        self.body.push(b'{');
+        if !failed && !answer.body.is_empty() {
+            self.body.extend_from_slice(br#""resource":"#);
+            self.body.extend_from_slice(&answer.body);
+            self.body.push(b',');
+        }
+        self.body.extend_from_slice(format!(r#""response":{}}}"#, Value::Object(response)).as_bytes());
+    }
+
+    fn answer(mut self) -> Answer {
+        self.body.extend_from_slice(if self.entries == 0 { b"}" } else { b"]}" });
+        Answer::fhir(StatusCode::OK, self.body)
+    }
+}

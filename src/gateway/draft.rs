@@ -1,0 +1,199 @@
+//! What is known about a request so far, for its record.
+//!
+//! Owns: filling in the audit record while the journey goes on, one for the request and one for each entry of a
+//! batch or transaction. Must never: hold an element's value or a token.
+//! Look next: `domain::audit`, what a record says; `mod.rs`, where it is written.
+
+use super::Gate;
+use super::refusal::Refusal;
+use super::release::Release;
+use super::reply::{Answer, outcome_of};
+use crate::clock;
+use crate::domain::access::Permit;
+use crate::domain::audit::{self, Decision, Outcome, Record};
+use crate::domain::fhir::interaction::{Interaction, Operation};
+use crate::domain::fhir::r4::ResourceType;
+use crate::domain::identity::Caller;
+use crate::edge::listener::Peer;
+use http::Request;
+use jiff::Timestamp;
+
+/// A record in the making.
+#[derive(Clone)]
+pub(super) struct Draft {
+    pub(super) decision: Decision,
+    pub(super) began: Timestamp,
+    pub(super) interaction: &'static str,
+    /// A change was sent, and nobody knows whether it was made.
+    pub(super) unknown: bool,
+    /// The drafts of a batch's or transaction's entries, in their order.
+    pub(super) entries: Vec<Draft>,
+}
+
+impl Draft {
+    pub(super) fn open<B>(request: &Request<B>, peer: &Peer) -> Self {
+        let began = clock::now();
+        let mut decision = Decision::new(began, request_id(), audit::Verdict::Refuse);
+        decision.source = Some(peer.address.ip().to_canonical().to_string());
+        let path = request.uri().path();
+        decision.request = format!("{} {path}", request.method());
+        Self { decision, began, interaction: "unknown", unknown: false, entries: Vec::new() }
+    }
+
+    pub(super) fn knows(&mut self, caller: &Caller) {
+        self.decision.caller = Some(audit::Caller {
+            issuer: caller.issuer().to_owned(),
+            subject: caller.subject().to_owned(),
+            session: caller.session().to_owned(),
+            token_hash: caller.token_hash().to_owned(),
+            application: caller.application().map(str::to_owned),
+            roles: caller.roles().iter().cloned().collect(),
+        });
+    }
+
+    /// The request in canonical spelling, once it is understood. A page is told apart from its search.
+    pub(super) fn asks(&mut self, interaction: &Interaction) {
+        self.interaction = interaction.code();
+        interaction.code().clone_into(&mut self.decision.interaction);
+        self.decision.request = line(interaction);
+    }
+
+    /// What let this kind of question in.
+    pub(super) fn permitted(&mut self, permit: &Permit) {
+        self.decision.purposes = vec![permit.purpose().to_owned()];
+        self.decided_by(permit.policies());
+    }
+
+    /// Policies that had a say.
+    pub(super) fn decided_by(&mut self, policies: &[String]) {
+        for policy in policies {
+            if !self.decision.policies.contains(policy) {
+                self.decision.policies.push(policy.clone());
+            }
+        }
+    }
+
+    /// What an answer lets out; nothing of it counts when the answer is refused after all.
+    pub(super) fn releases(&mut self, release: &mut Release, released: bool) {
+        self.decision.withheld += release.withheld;
+        if released {
+            self.decision.released.append(&mut release.records);
+            let mut policies = std::mem::take(&mut release.policies);
+            policies.extend(self.decision.policies.drain(..));
+            self.decision.policies = policies.into_iter().collect();
+        }
+        if release.alarm {
+            tracing::error!(
+                request_id = self.decision.request_id,
+                "a policy could not be evaluated for a record"
+            );
+        }
+    }
+
+    /// The draft of an entry: the same caller and request, at a place of its own.
+    pub(super) fn entry(&self, place: usize) -> Self {
+        let mut entry = self.clone();
+        entry.decision.entry = u32::try_from(place).ok();
+        entry.entries.clear();
+        entry
+    }
+
+    /// Notes how it ended, and gives what is heard of it.
+    pub(super) fn settle(&mut self, outcome: Result<Answer, Refusal>, gate: &Gate) -> Answer {
+        let answer = match outcome {
+            Ok(answer) => {
+                self.decision.verdict = audit::Verdict::Permit;
+                answer
+            }
+            Err(refusal) => self.refuse(&refusal, gate),
+        };
+        self.decision.status = answer.status.as_u16();
+        answer
+    }
+
+    /// The entry of a transaction that was refused as a whole.
+    pub(super) fn refused_with_all(&mut self, refusal: &Refusal) {
+        self.decision.verdict = audit::Verdict::Refuse;
+        self.decision.reason = Some(refusal.code().to_owned());
+        self.decision.status = refusal.heard().status.as_u16();
+        self.decision.released.clear();
+    }
+
+    /// What is about to be written, before it is.
+    pub(super) fn intent(&self) -> Record {
+        let mut decision = self.decision.clone();
+        decision.verdict = audit::Verdict::Permit;
+        decision.status = 0;
+        decision.released.clear();
+        Record::Intent(Box::new(decision))
+    }
+
+    /// The records of the request and of its entries, in the order of the trail.
+    pub(super) fn records(self) -> Vec<Record> {
+        let now = clock::now();
+        let all = std::iter::once(Self { entries: Vec::new(), ..self.clone() }).chain(self.entries);
+        let mut records = Vec::new();
+        for draft in all {
+            let (id, entry) = (draft.decision.request_id.clone(), draft.decision.entry);
+            records.push(Record::Decision(Box::new(draft.decision)));
+            if draft.unknown {
+                records.push(Record::Outcome(Outcome::unknown(now, id, entry)));
+            }
+        }
+        records
+    }
+
+    /// Turns a refusal into its answer, and this draft into its record.
+    fn refuse(&mut self, refusal: &Refusal, gate: &Gate) -> Answer {
+        self.decision.verdict = audit::Verdict::Refuse;
+        self.decision.reason = Some(refusal.code().to_owned());
+        if let Some(code) = refusal.interaction() {
+            self.interaction = code;
+            code.clone_into(&mut self.decision.interaction);
+        }
+        self.decision.released.clear();
+        gate.telemetry.refusal(refusal.code());
+        if refusal.is_alarm() {
+            tracing::error!(
+                request_id = self.decision.request_id,
+                code = refusal.code(),
+                "refused, and somebody should look"
+            );
+        }
+        outcome_of(refusal, &self.decision.request_id)
+    }
+}
+
+/// What was asked, in one line: method and canonical address below the base. A sealed link's token says nothing to
+/// a reader of the trail.
+fn line(interaction: &Interaction) -> String {
+    let method = match interaction {
+        Interaction::Create { .. } | Interaction::Bundle => "POST",
+        Interaction::Update { .. } => "PUT",
+        Interaction::Patch { .. } => "PATCH",
+        Interaction::Delete { .. } | Interaction::ExportCancel { .. } => "DELETE",
+        Interaction::Operation(Operation::Validate { .. }) => "POST",
+        _ => "GET",
+    };
+    let address = match interaction {
+        Interaction::NextPage { resource, .. } => {
+            format!("{} (next page)", resource.map_or("", ResourceType::name))
+        }
+        Interaction::ExportStatus { .. } | Interaction::ExportCancel { .. } => "export status".to_owned(),
+        Interaction::ExportFile { .. } => "export file".to_owned(),
+        Interaction::Create { resource, if_none_exist: Some(search) } => {
+            format!("{} if none exist {}", resource.name(), search.canonical_query())
+        }
+        _ => interaction.address(),
+    };
+    format!("{method} {address}").trim_end().to_owned()
+}
+
+/// 128 random bits as hex; from the clock alone should the system have no randomness to give.
+fn request_id() -> String {
+    let mut bytes = [0_u8; 16];
+    if aws_lc_rs::rand::fill(&mut bytes).is_err() {
+        bytes = clock::now().as_nanosecond().to_be_bytes();
+    }
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

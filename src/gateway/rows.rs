@@ -1,0 +1,578 @@
+//! Answers of many rows: searchsets and histories, page by page.
+//!
+//! Owns: the page a client gets. Its envelope is built anew from what is visible (T-059), it is refilled from the
+//! EMR's following pages where rows are withheld, and it has a `next` only where a visible row follows, so that
+//! neither fullness nor the number of pages tells of withheld rows (T-017), up to `REFILL_REQUESTS_MAX`.
+//! Must never: let a row through that policy did not decide, or a total that counts withheld rows (T-016).
+//! Look next: `release`, which decides each row; `page`, how a place in the rows is sealed into a link.
+
+use super::page::{self, Cursor};
+use super::refusal::Refusal;
+use super::release::{Judged, Release};
+use super::visit::Visit;
+use crate::domain::access::Permit;
+use crate::domain::fhir::interaction::Interaction;
+use crate::domain::fhir::r4::ElementPath;
+use crate::domain::fhir::search::Search;
+use crate::domain::fhir::shape::Shape;
+use crate::domain::filter::{Entry, Verdict};
+use crate::domain::narrow::{self, Plan};
+use crate::limits;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+/// One of the questions that a list of rows answers: a search of one type, or a history.
+pub(super) struct Leg {
+    /// Its place among all legs of the question, so that links stay true when policies change.
+    pub(super) place: usize,
+    pub(super) question: Interaction,
+    pub(super) permit: Permit,
+}
+
+/// A list of rows to be answered.
+pub(super) struct Listing<'q> {
+    /// The whole question, as the client asked it; links are made of it.
+    pub(super) question: &'q Interaction,
+    pub(super) legs: Vec<Leg>,
+    pub(super) cursor: Cursor,
+    pub(super) shape: &'q Shape,
+    /// Rows on a page, where the client said.
+    pub(super) count: Option<usize>,
+}
+
+impl Listing<'_> {
+    /// Whether rows may be withheld one by one, so that pages have to be refilled.
+    fn refills(&self) -> bool {
+        self.legs.len() > 1 || self.legs.iter().any(|leg| leg.permit.depends_on_records())
+    }
+
+    fn is_history(&self) -> bool {
+        matches!(self.question, Interaction::History(_))
+    }
+
+    fn leg(&self, place: usize) -> Option<&Leg> {
+        self.legs.iter().find(|leg| leg.place >= place)
+    }
+
+    /// The request for the rows at `at`. Where pages are refilled their length is ours to say.
+    fn plan(&self, visit: &Visit<'_>, leg: &Leg, at: &Cursor) -> Result<Plan, Refusal> {
+        match &at.link {
+            Some(link) => page::plan(link, leg, &visit.gate.upstream_base, visit.gate.public.as_str()),
+            None => {
+                let rows = self.refills().then_some(self.page_rows());
+                narrow::plan_rows(&leg.question, &leg.permit, rows).map_err(|_| Refusal::Internal)
+            }
+        }
+    }
+
+    fn page_rows(&self) -> usize {
+        self.count.unwrap_or(limits::PAGE_ROWS_DEFAULT)
+    }
+}
+
+/// Releases one page of rows.
+///
+/// # Errors
+/// [`Refusal::AnswerUnsound`] when the EMR answers with something else than rows.
+pub(super) async fn page(
+    visit: &Visit<'_>,
+    listing: &Listing<'_>,
+    release: &mut Release,
+) -> Result<(), Refusal> {
+    let mut sheet = Sheet::new(listing);
+    let mut at = listing.cursor.clone();
+    let mut asked = 0;
+    while let Some(leg) = listing.leg(at.leg) {
+        if leg.place > at.leg {
+            at = Cursor::start(leg.place);
+        }
+        if asked >= limits::REFILL_REQUESTS_MAX {
+            sheet.next = Some(at);
+            break;
+        }
+        asked += 1;
+        let plan = listing.plan(visit, leg, &at)?;
+        let body = visit.ask(&plan).await?;
+        visit.gate.telemetry.filtered(body.len() as u64, 0);
+        let judged = Judged::judge(&body, visit.bases(), &leg.permit, listing.shape, release)?;
+        match sheet.take(&judged, leg, &mut at, release)? {
+            Taken::Full => {
+                sheet.next = Some(at);
+                break;
+            }
+            Taken::More(link) => {
+                at = Cursor { leg: leg.place, link: Some(link), skip: 0 };
+                if !listing.refills() {
+                    sheet.next = Some(at);
+                    break;
+                }
+            }
+            Taken::All => at = Cursor::start(leg.place + 1),
+        }
+    }
+    sheet.close(visit, release);
+    Ok(())
+}
+
+/// How many rows are visible: by the EMR's own count where none can be withheld, else by looking at each.
+///
+/// # Errors
+/// [`Refusal::TooManyToCount`] when there are more pages than one answer may ask for.
+pub(super) async fn count(
+    visit: &Visit<'_>,
+    listing: &Listing<'_>,
+    release: &mut Release,
+) -> Result<(), Refusal> {
+    let rows = match listing.legs.as_slice() {
+        [Leg { question: Interaction::Search(search), permit, .. }] if !listing.refills() => {
+            let plan = narrow::plan_count(search, permit).map_err(|_| Refusal::Internal)?;
+            let body = visit.ask(&plan).await?;
+            let judged = Judged::judge(&body, visit.bases(), permit, &Shape::Whole, release)?;
+            judged.envelope().and_then(|envelope| envelope.total).ok_or(Refusal::AnswerUnsound)?
+        }
+        legs => {
+            let mut rows = 0;
+            look(visit, legs, |_| {
+                rows += 1;
+                true
+            })
+            .await?;
+            rows
+        }
+    };
+    let link = json!([{ "relation": "self", "url": visit.gate.public.question_url(listing.question) }]);
+    let bundle = json!({ "resourceType": "Bundle", "type": "searchset", "total": rows, "link": link });
+    release.body.extend_from_slice(bundle.to_string().as_bytes());
+    Ok(())
+}
+
+/// The ids of the visible records that a search matches; two are enough to say that there are several. Rows the caller
+/// may not see do not count: a condition must not tell of them (T-066 to T-069).
+///
+/// # Errors
+/// [`Refusal::TooManyToCount`] when too many withheld rows stand before the second visible one.
+pub(super) async fn visible_ids(
+    visit: &Visit<'_>,
+    search: &Search,
+    judge: Permit,
+) -> Result<Vec<String>, Refusal> {
+    let legs = [Leg { place: 0, question: Interaction::Search(search.clone()), permit: judge }];
+    let mut ids = BTreeSet::new();
+    look(visit, &legs, |reference| {
+        ids.extend(reference.split_once('/').map(|(_, id)| id.to_owned()));
+        ids.len() < 2
+    })
+    .await?;
+    Ok(ids.into_iter().collect())
+}
+
+/// Looks at the visible rows of all legs, until `wants_more` says no.
+async fn look(
+    visit: &Visit<'_>,
+    legs: &[Leg],
+    mut wants_more: impl FnMut(String) -> bool,
+) -> Result<(), Refusal> {
+    let mut asked = 0;
+    for leg in legs {
+        let mut link: Option<String> = None;
+        loop {
+            if asked >= limits::REFILL_REQUESTS_MAX {
+                return Err(Refusal::TooManyToCount);
+            }
+            asked += 1;
+            let body = visit.ask(&look_plan(visit, leg, link.as_deref())?).await?;
+            let mut scratch = Release::default();
+            let judged = Judged::judge(&body, visit.bases(), &leg.permit, &Shape::Whole, &mut scratch)?;
+            let envelope = judged.envelope().ok_or(Refusal::AnswerUnsound)?;
+            let verdicts = judged.verdicts();
+            for entry in envelope.entries.iter().filter(|entry| Mode::of(entry) == Some(Mode::Match)) {
+                let Some(index) = entry.record else { continue };
+                scratch.body.clear();
+                let shown = judged.write(index, &verdicts, &mut scratch.body)
+                    && in_compartment(leg, &scratch.body, judged.public());
+                if shown && !wants_more(judged.reference(index)) {
+                    return Ok(());
+                }
+            }
+            link = envelope.links.iter().find(|(relation, _)| relation == "next").map(|(_, url)| url.clone());
+            if link.is_none() {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn look_plan(visit: &Visit<'_>, leg: &Leg, link: Option<&str>) -> Result<Plan, Refusal> {
+    match link {
+        Some(link) => page::plan(link, leg, &visit.gate.upstream_base, visit.gate.public.as_str()),
+        None => narrow::plan_rows(&leg.question, &leg.permit, Some(limits::COUNT_PAGE_ROWS))
+            .map_err(|_| Refusal::Internal),
+    }
+}
+
+/// What became of one page of the EMR's.
+enum Taken {
+    /// The client's page is full, and a visible row follows at the cursor.
+    Full,
+    /// All rows were looked at; the EMR has more behind this link.
+    More(String),
+    /// All rows were looked at, and there are no more.
+    All,
+}
+
+/// The client's page while it is written.
+struct Sheet<'l> {
+    listing: &'l Listing<'l>,
+    matches: Vec<u8>,
+    included: Vec<u8>,
+    /// Rows shown as matches, or as versions.
+    rows: usize,
+    /// `Type/id` of what is shown, and what it refers to as it is shown.
+    visible: BTreeSet<String>,
+    referred: BTreeSet<String>,
+    /// Included records that are shown: a page put together from several may be brought one twice.
+    brought: BTreeSet<String>,
+    total: Option<u64>,
+    next: Option<Cursor>,
+}
+
+/// Why a row is in a searchset. An `outcome` holds the EMR's own words and goes no further (T-162).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Match,
+    Include,
+}
+
+impl Mode {
+    fn of(entry: &Entry) -> Option<Self> {
+        match entry.mode.as_deref() {
+            None | Some("match") => Some(Self::Match),
+            Some("include") => Some(Self::Include),
+            Some(_) => None,
+        }
+    }
+}
+
+impl<'l> Sheet<'l> {
+    fn new(listing: &'l Listing<'l>) -> Self {
+        Self {
+            listing,
+            matches: Vec::new(),
+            included: Vec::new(),
+            rows: 0,
+            visible: BTreeSet::new(),
+            referred: BTreeSet::new(),
+            brought: BTreeSet::new(),
+            total: None,
+            next: None,
+        }
+    }
+
+    /// Takes what is visible of one page of the EMR's, from `at.skip` on; moves `at` to where it stopped.
+    fn take(
+        &mut self,
+        judged: &Judged<'_>,
+        leg: &Leg,
+        at: &mut Cursor,
+        release: &mut Release,
+    ) -> Result<Taken, Refusal> {
+        let kind = if self.listing.is_history() { "history" } else { "searchset" };
+        let envelope = judged.envelope().filter(|envelope| envelope.kind == kind);
+        let envelope = envelope.ok_or(Refusal::AnswerUnsound)?;
+        self.total = envelope.total;
+        let verdicts = judged.verdicts();
+        let includes: Vec<usize> = envelope
+            .entries
+            .iter()
+            .filter(|entry| Mode::of(entry) == Some(Mode::Include))
+            .filter_map(|entry| entry.record)
+            .collect();
+        let mut full = false;
+        for (place, entry) in envelope.entries.iter().enumerate().skip(at.skip) {
+            if Mode::of(entry) != Some(Mode::Match) {
+                continue;
+            }
+            let page_is_full = self.listing.refills() && self.rows >= self.listing.page_rows();
+            if page_is_full {
+                if self.would_show(judged, leg, entry, &verdicts) {
+                    at.skip = place;
+                    full = true;
+                    break;
+                }
+                release.withheld += 1;
+                continue;
+            }
+            self.show_row(judged, leg, entry, &verdicts, !includes.is_empty(), release);
+        }
+        self.show_includes(judged, &includes, &verdicts, leg, release);
+        if full {
+            return Ok(Taken::Full);
+        }
+        let next = envelope.links.iter().find(|(relation, _)| relation == "next");
+        Ok(next.map_or(Taken::All, |(_, link)| Taken::More(link.clone())))
+    }
+
+    fn would_show(&self, judged: &Judged<'_>, leg: &Leg, entry: &Entry, verdicts: &[Verdict<'_>]) -> bool {
+        let mut scratch = Vec::new();
+        match entry.record {
+            Some(index) => {
+                judged.write(index, verdicts, &mut scratch) && in_compartment(leg, &scratch, judged.public())
+            }
+            None => self.is_deletion_shown(entry),
+        }
+    }
+
+    /// Shows one match or one version, unless it is withheld.
+    fn show_row(
+        &mut self,
+        judged: &Judged<'_>,
+        leg: &Leg,
+        entry: &Entry,
+        verdicts: &[Verdict<'_>],
+        follows: bool,
+        release: &mut Release,
+    ) {
+        let Some(index) = entry.record else {
+            if self.is_deletion_shown(entry) {
+                self.show_deletion(entry, judged.public());
+            }
+            return;
+        };
+        let mut record = Vec::new();
+        if !judged.write(index, verdicts, &mut record) || !in_compartment(leg, &record, judged.public()) {
+            release.withheld += 1;
+            return;
+        }
+        judged.note(index, release);
+        let reference = judged.reference(index);
+        let tail = if self.listing.is_history() {
+            version_members(judged, index, entry)
+        } else {
+            r#","search":{"mode":"match"}"#.to_owned()
+        };
+        append_entry(&mut self.matches, judged.public(), &reference, &record, &tail);
+        self.rows += 1;
+        self.visible.insert(reference);
+        if follows {
+            self.follow(&record, judged.public());
+        }
+    }
+
+    fn follow(&mut self, record: &[u8], public: &str) {
+        let record: Value = serde_json::from_slice(record).unwrap_or(Value::Null);
+        collect_references(&record, public, &mut self.referred);
+    }
+
+    /// An included row is shown only beside a row that leads to it: otherwise it would tell of a match that is
+    /// withheld, or of a reference that is (T-033). What `:iterate` added may be led to by another included row.
+    fn show_includes(
+        &mut self,
+        judged: &Judged<'_>,
+        includes: &[usize],
+        verdicts: &[Verdict<'_>],
+        leg: &Leg,
+        release: &mut Release,
+    ) {
+        let iterates =
+            matches!(&leg.question, Interaction::Search(search) if search.includes().iter().any(|i| i.iterate()));
+        let mut waiting: Vec<(usize, Vec<u8>)> = Vec::new();
+        for index in includes {
+            let mut record = Vec::new();
+            if judged.write(*index, verdicts, &mut record) {
+                waiting.push((*index, record));
+            } else {
+                release.withheld += 1;
+            }
+        }
+        loop {
+            let (visible, referred) = (self.visible.clone(), self.referred.clone());
+            let (led_to, rest): (Vec<_>, Vec<_>) = waiting
+                .into_iter()
+                .partition(|(index, record)| is_led_to(judged, *index, record, &visible, &referred));
+            waiting = rest;
+            let found = !led_to.is_empty();
+            for (index, record) in led_to {
+                self.show_include(judged, index, &record, iterates, release);
+            }
+            if !found || !iterates {
+                break;
+            }
+        }
+        release.withheld += waiting.len() as u64;
+    }
+
+    fn show_include(
+        &mut self,
+        judged: &Judged<'_>,
+        index: usize,
+        record: &[u8],
+        iterates: bool,
+        release: &mut Release,
+    ) {
+        let reference = judged.reference(index);
+        if !self.brought.insert(reference.clone()) {
+            return;
+        }
+        judged.note(index, release);
+        let tail = r#","search":{"mode":"include"}"#;
+        append_entry(&mut self.included, judged.public(), &reference, record, tail);
+        if iterates {
+            self.visible.insert(reference);
+            self.follow(record, judged.public());
+        }
+    }
+
+    /// That a record was deleted is told only beside a version of it that is shown (T-087).
+    fn is_deletion_shown(&self, entry: &Entry) -> bool {
+        let deleted = entry.request.as_ref().filter(|request| request.method == "DELETE");
+        deleted.is_some_and(|request| self.visible.iter().any(|shown| request.url.ends_with(shown.as_str())))
+    }
+
+    fn show_deletion(&mut self, entry: &Entry, public: &str) {
+        let Some(request) = &entry.request else { return };
+        let Some(reference) = self.visible.iter().find(|shown| request.url.ends_with(shown.as_str())) else {
+            return;
+        };
+        let entry = json!({
+            "fullUrl": format!("{public}/{reference}"),
+            "request": { "method": "DELETE", "url": reference },
+            "response": { "status": "204" },
+        });
+        push_item(&mut self.matches, entry.to_string().as_bytes());
+        self.rows += 1;
+    }
+
+    /// The Bundle: envelope, links, rows. R4 has no empty arrays: without a visible row there is no `entry`.
+    fn close(mut self, visit: &Visit<'_>, release: &mut Release) {
+        let public = &visit.gate.public;
+        let mut links = vec![json!({ "relation": "self", "url": public.question_url(self.listing.question) })];
+        let next = self.next.as_ref();
+        if let Some(url) = next.and_then(|cursor| page::seal_next(visit, self.listing.question, cursor)) {
+            links.push(json!({ "relation": "next", "url": url }));
+        }
+        let kind = if self.listing.is_history() { "history" } else { "searchset" };
+        let out = &mut release.body;
+        out.extend_from_slice(format!(r#"{{"resourceType":"Bundle","type":"{kind}""#).as_bytes());
+        if let Some(total) = self.total.filter(|_| !self.listing.refills()) {
+            out.extend_from_slice(format!(r#","total":{total}"#).as_bytes());
+        }
+        out.extend_from_slice(format!(r#","link":{}"#, Value::Array(links)).as_bytes());
+        if !self.included.is_empty() {
+            let included = std::mem::take(&mut self.included);
+            push_item(&mut self.matches, &included);
+        }
+        if !self.matches.is_empty() {
+            out.extend_from_slice(br#","entry":["#);
+            out.extend_from_slice(&self.matches);
+            out.push(b']');
+        }
+        out.push(b'}');
+    }
+}
+
+fn push_item(list: &mut Vec<u8>, item: &[u8]) {
+    if !list.is_empty() {
+        list.push(b',');
+    }
+    list.extend_from_slice(item);
+}
+
+fn append_entry(list: &mut Vec<u8>, public: &str, reference: &str, record: &[u8], tail: &str) {
+    let url = json!(format!("{public}/{reference}"));
+    push_item(list, format!(r#"{{"fullUrl":{url},"resource":"#).as_bytes());
+    list.extend_from_slice(record);
+    list.extend_from_slice(tail.as_bytes());
+    list.push(b'}');
+}
+
+/// `request` and `response` of a version, as far as the record itself shows them.
+fn version_members(judged: &Judged<'_>, index: usize, entry: &Entry) -> String {
+    let (version, updated) = judged.shown_version(index);
+    let reference = judged.reference(index);
+    let created = entry.request.as_ref().is_some_and(|request| request.method == "POST");
+    let (method, url) = match reference.split_once('/') {
+        Some((name, _)) if created => ("POST", name.to_owned()),
+        Some(_) | None => ("PUT", reference),
+    };
+    let mut response = serde_json::Map::new();
+    response.insert("status".to_owned(), json!(if created { "201" } else { "200" }));
+    response.extend(version.map(|version| ("etag".to_owned(), json!(format!("W/\"{version}\"")))));
+    response.extend(updated.map(|updated| ("lastModified".to_owned(), json!(updated))));
+    format!(r#","request":{},"response":{}"#, json!({ "method": method, "url": url }), Value::Object(response))
+}
+
+/// A row of a compartment search is shown only where an element that is shown puts it there: otherwise its
+/// presence would tell of a withheld reference (T-027, T-033).
+fn in_compartment(leg: &Leg, record: &[u8], public: &str) -> bool {
+    let Interaction::Search(search) = &leg.question else { return true };
+    let Some(compartment) = search.compartment() else { return true };
+    let owner = format!("{}/{}", compartment.owner().name(), compartment.id().as_str());
+    let Ok(record) = serde_json::from_slice::<Value>(record) else { return false };
+    if record["resourceType"] == compartment.owner().name() && record["id"] == compartment.id().as_str() {
+        return true;
+    }
+    let mut named = BTreeSet::new();
+    for path in leg.permit.compartment_paths() {
+        collect_at(&record, path, public, &mut named);
+    }
+    named.contains(&owner)
+}
+
+/// The references that stand at an element path, or below it.
+fn collect_at(record: &Value, path: &ElementPath, public: &str, found: &mut BTreeSet<String>) {
+    let mut places = vec![record];
+    for step in path.as_str().split('.').skip(1) {
+        places = places.into_iter().flat_map(|place| children(place, step)).collect();
+    }
+    places.into_iter().for_each(|place| collect_references(place, public, found));
+}
+
+/// The values of an element in an object or in each item of an array; a choice has its type in its name.
+fn children<'v>(value: &'v Value, name: &str) -> Vec<&'v Value> {
+    match value {
+        Value::Array(items) => items.iter().flat_map(|item| children(item, name)).collect(),
+        Value::Object(members) => {
+            let named = |key: &str| {
+                key.strip_prefix(name).is_some_and(|rest| {
+                    rest.is_empty() || rest.starts_with(|first: char| first.is_ascii_uppercase())
+                })
+            };
+            members.iter().filter(|(key, _)| named(key)).map(|(_, value)| value).collect()
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Vec::new(),
+    }
+}
+
+fn is_led_to(
+    judged: &Judged<'_>,
+    index: usize,
+    record: &[u8],
+    visible: &BTreeSet<String>,
+    referred: &BTreeSet<String>,
+) -> bool {
+    if referred.contains(&judged.reference(index)) {
+        return true;
+    }
+    let mut refers = BTreeSet::new();
+    let record: Value = serde_json::from_slice(record).unwrap_or(Value::Null);
+    collect_references(&record, judged.public(), &mut refers);
+    !refers.is_disjoint(visible)
+}
+
+/// Every `Reference.reference` of a record as `Type/id`: without our base and without a version.
+fn collect_references(value: &Value, public: &str, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(members) => members.iter().for_each(|(name, member)| match member {
+            Value::String(text) if name == "reference" => {
+                let local =
+                    text.strip_prefix(public).map_or(text.as_str(), |rest| rest.trim_start_matches('/'));
+                found.insert(local.split("/_history/").next().unwrap_or(local).to_owned());
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+            Value::Array(_) | Value::Object(_) => collect_references(member, public, found),
+        }),
+        Value::Array(items) => items.iter().for_each(|item| collect_references(item, public, found)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}

@@ -1,0 +1,187 @@
+//! One caller's visit: everything that stays the same while their request, or each entry of it, is answered.
+//!
+//! Owns: asking policy and asking the EMR in this caller's name, with this moment's policies. A batch's entries and the
+//! searches behind conditional headers come through here like any request: there is no second way in.
+//! Must never: remember a decision; that is the policies' business.
+//! Look next: `answer`, which tells one interaction from another.
+
+use super::Gate;
+use super::draft::Draft;
+use super::refusal::Refusal;
+use crate::domain::access::{self, Circumstances, Permit, PolicySet};
+use crate::domain::audit::Record;
+use crate::domain::fhir::classify::{self, EntryRequest, FhirRefusal};
+use crate::domain::fhir::interaction::Interaction;
+use crate::domain::fhir::r4::ResourceType;
+use crate::domain::fhir::search::Search;
+use crate::domain::filter::Bases;
+use crate::domain::identity::Caller;
+use crate::domain::narrow::{self, Expected, Plan};
+use crate::edge::journal::Receipt;
+use crate::edge::listener::Peer;
+use crate::edge::upstream::{self, UpstreamRequest};
+use crate::limits;
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, StatusCode, header, request};
+use jiff::Timestamp;
+use std::sync::{Arc, PoisonError};
+
+/// The header in which a caller chooses among the purposes that the token allows.
+const PURPOSE_OF_USE: HeaderName = HeaderName::from_static("x-purpose-of-use");
+const PREFER: HeaderName = HeaderName::from_static("prefer");
+
+/// An established caller with the policies in force when they came.
+pub(super) struct Visit<'g> {
+    pub(super) gate: &'g Gate,
+    pub(super) caller: Arc<Caller>,
+    policies: Arc<PolicySet>,
+    circumstances: Circumstances,
+    upstream: [&'g str; 1],
+}
+
+impl<'g> Visit<'g> {
+    pub(super) fn begin(
+        gate: &'g Gate,
+        caller: Arc<Caller>,
+        peer: &Peer,
+        parts: &request::Parts,
+        draft: &mut Draft,
+    ) -> Result<Self, Refusal> {
+        let policies = Arc::clone(&gate.policies.read().unwrap_or_else(PoisonError::into_inner));
+        draft.decision.policy_set = Some(policies.hash().to_owned());
+        let circumstances = Circumstances {
+            now: draft.began,
+            network: peer.address.ip(),
+            purpose: purpose_asked(parts)?,
+            emergency: false,
+        };
+        Ok(Self { gate, caller, policies, circumstances, upstream: [gate.upstream_base.as_str()] })
+    }
+
+    /// When the request came.
+    pub(super) fn now(&self) -> Timestamp {
+        self.circumstances.now
+    }
+
+    pub(super) fn bases(&self) -> Bases<'_> {
+        Bases { upstream: &self.upstream, public: self.gate.public.as_str() }
+    }
+
+    /// May this be asked? The permit is noted for the record.
+    pub(super) fn admit(&self, question: &Interaction, draft: &mut Draft) -> Result<Permit, Refusal> {
+        let permit = access::admit(
+            &self.policies,
+            &self.gate.masks,
+            &self.caller,
+            question,
+            &self.circumstances,
+        )
+        .map_err(Refusal::Access)?;
+        draft.permitted(&permit);
+        Ok(permit)
+    }
+
+    /// The EMR's answer to a question, whole and bounded; any status but success is a refusal of ours, without
+    /// its text.
+    pub(super) async fn ask(&self, plan: &Plan) -> Result<Bytes, Refusal> {
+        let answer = self.gate.upstream.send(request_of(plan)).await.map_err(Refusal::Upstream)?;
+        let lists = matches!(plan.expected(), Expected::Searchset { .. } | Expected::History { .. });
+        let about_one = !lists || matches!(plan.expected(), Expected::History { instance: true });
+        match answer.status {
+            StatusCode::OK => {
+                answer.body.read(limits::UPSTREAM_ANSWER_BYTES_MAX).await.map_err(Refusal::Upstream)
+            }
+            StatusCode::NOT_FOUND | StatusCode::GONE if about_one => Err(Refusal::NotFound),
+            StatusCode::BAD_REQUEST
+            | StatusCode::NOT_FOUND
+            | StatusCode::METHOD_NOT_ALLOWED
+            | StatusCode::UNPROCESSABLE_ENTITY
+            | StatusCode::NOT_IMPLEMENTED
+                if lists || matches!(plan.expected(), Expected::Output) =>
+            {
+                Err(Refusal::QueryRefusedUpstream)
+            }
+            _ => Err(Refusal::AnswerUnsound),
+        }
+    }
+
+    /// Sends what changes the EMR. The receipt says that the intent is on disk.
+    pub(super) async fn send(
+        &self,
+        plan: &Plan,
+        intended: &Receipt,
+    ) -> Result<upstream::Answer, Refusal> {
+        self.gate.upstream.write(request_of(plan), intended).await.map_err(Refusal::Upstream)
+    }
+
+    /// A record as it is now, whole; nothing if there is none. Nobody but the merge may see it.
+    pub(super) async fn fetch(
+        &self,
+        permit: &Permit,
+        resource: ResourceType,
+        id: &str,
+    ) -> Result<Option<Bytes>, Refusal> {
+        let plan = narrow::plan_current(permit, resource, id).map_err(|_| Refusal::Internal)?;
+        match self.ask(&plan).await {
+            Ok(body) => Ok(Some(body)),
+            Err(Refusal::NotFound) => Ok(None),
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// The search in a reference like `Patient?identifier=…` (R4 http.html, conditional references).
+    pub(super) fn reference_search(&self, reference: &str) -> Result<(ResourceType, Search), Refusal> {
+        let request = EntryRequest {
+            method: "GET",
+            url: reference,
+            if_none_exist: None,
+            if_match: None,
+            if_none_match: None,
+            if_modified_since: None,
+        };
+        let asked = classify::entry(&request, &self.gate.public, &self.gate.parameters);
+        match asked.map_err(Refusal::Fhir)?.interaction {
+            Interaction::Search(search) if search.includes().is_empty() => Ok((search.resource_type(), search)),
+            _ => Err(Refusal::ReferenceUnresolved),
+        }
+    }
+
+    /// Writes down what is about to be changed, durably, before the EMR hears of it (design: section 4, step 5).
+    pub(super) async fn intend(&self, draft: &Draft) -> Result<Receipt, Refusal> {
+        self.intend_all(draft, &[]).await
+    }
+
+    /// The same for a transaction and its entries.
+    pub(super) async fn intend_all(&self, draft: &Draft, entries: &[Draft]) -> Result<Receipt, Refusal> {
+        let intents: Vec<Record> = std::iter::once(draft).chain(entries).map(Draft::intent).collect();
+        self.gate.journal.append(&intents).await.map_err(|error| {
+            tracing::error!(%error, "no record, no write");
+            Refusal::TrailUnavailable
+        })
+    }
+}
+
+fn request_of(plan: &Plan) -> UpstreamRequest {
+    let mut request = UpstreamRequest::new(plan.method().clone(), plan.path_and_query());
+    if let Some(prefer) = plan.prefer() {
+        request = request.header(PREFER, HeaderValue::from_static(prefer));
+    }
+    if let Some(tag) = plan.if_match().and_then(|tag| HeaderValue::try_from(tag).ok()) {
+        request = request.header(header::IF_MATCH, tag);
+    }
+    if let Some((media_type, body)) = plan.body() {
+        request = request.body(HeaderValue::from_static(media_type), body.clone());
+    }
+    request
+}
+
+/// At most one purpose of use is asked for.
+fn purpose_asked(parts: &request::Parts) -> Result<Option<String>, Refusal> {
+    let mut given = parts.headers.get_all(PURPOSE_OF_USE).iter();
+    let Some(value) = given.next() else { return Ok(None) };
+    let text = value.to_str().map_err(|_| Refusal::Fhir(FhirRefusal::MalformedHeader))?;
+    match given.next() {
+        Some(_) => Err(Refusal::Fhir(FhirRefusal::RepeatedHeader)),
+        None => Ok(Some(text.to_owned())),
+    }
+}
