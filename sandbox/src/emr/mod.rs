@@ -5,13 +5,17 @@
 //! Look next: `rest` (HTTP), `store` (records), `query` (search).
 
 mod criteria;
+mod filter;
 mod parameters;
+mod path;
 mod query;
 mod rest;
 mod splice;
 mod store;
+mod terminology;
 mod terms;
 mod transaction;
+mod wording;
 
 #[cfg(test)]
 mod tests;

@@ -228,7 +228,9 @@ fn sort_key(term: &Term) -> (f64, String) {
         Term::Date(from, _) => (*from as f64, String::new()),
         Term::Reference { url, .. } => (0.0, url.clone()),
         Term::Quantity { low, high, .. } => (f64::midpoint(*low, *high), String::new()),
-        Term::Uri(uri) => (0.0, uri.clone()),
+        Term::Uri(text) | Term::Display(text) => (0.0, text.clone()),
+        Term::Typed { value, .. } | Term::Logical(_, value) => (0.0, value.clone()),
+        Term::Composite(_) => (0.0, String::new()),
     }
 }
 

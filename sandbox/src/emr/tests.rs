@@ -111,7 +111,7 @@ const QUESTIONS: &[(&str, &str, &str)] = &[
     ("Patient", "_sort=-gender,_id", "p5 p4 p3 p6 p1 p2"),
     // Includes.
     ("Encounter", "_id=enc1&_include=Encounter:subject", "enc1 +p1"),
-    ("Encounter", "_id=enc1&_include=Encounter:*", "enc1 +p1 +pr-physician +org-hospital"),
+    ("Encounter", "_id=enc1&_include=Encounter:*", "enc1 +pr-physician +p1 +org-hospital"),
     ("Encounter", "_id=enc1&_include=Encounter:subject:Group", "enc1"),
     ("Patient", "_id=p2&_revinclude=Condition:subject", "p2 +cond-p2"),
     (
