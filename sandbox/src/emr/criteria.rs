@@ -44,7 +44,10 @@ enum Test {
 
 #[derive(Debug)]
 enum Value {
-    Token { system: Option<String>, code: Option<String> },
+    Token {
+        system: Option<String>,
+        code: Option<String>,
+    },
     TokenText(String),
     /// `:of-type`: system and code of the identifier's type, and its value.
     OfType(String, String, String),
@@ -55,8 +58,15 @@ enum Value {
     Ends(String),
     Exact(String),
     Date(Prefix, i64, i64),
-    Reference { resource_type: Option<String>, id: String, url: String },
-    Logical { system: Option<String>, code: Option<String> },
+    Reference {
+        resource_type: Option<String>,
+        id: String,
+        url: String,
+    },
+    Logical {
+        system: Option<String>,
+        code: Option<String>,
+    },
     Display(String),
     Quantity(Prefix, f64, f64, Option<String>, Option<String>),
     Uri(String),
@@ -438,7 +448,8 @@ impl Value {
             }
             (Self::CodeIn(codes), Term::Token { system, code, text: false }) => {
                 // A plain `code` element says no system.
-                let said = |(s, c): &(String, String)| c == code && system.as_ref().is_none_or(|has| has == s);
+                let said =
+                    |(s, c): &(String, String)| c == code && system.as_ref().is_none_or(|has| has == s);
                 codes.iter().any(said)
             }
             (Self::Starts(text), Term::Text(has)) => has.to_lowercase().starts_with(text.as_str()),

@@ -2,13 +2,22 @@
 //!
 //! Owns: `Emr` (data, request log, prepared answers, delay) and `serve`.
 //! Must never: leave loopback; guard anything: it is what stands behind the gate.
-//! Look next: `rest` (HTTP), `store` (records), `query` (search).
+//! Look next: `rest` (HTTP), `reading` and `writing` (interactions), `store` (records), `query` (search).
 
+mod ask;
+mod bundle;
+mod capabilities;
+mod compartments;
 mod criteria;
+mod export;
 mod filter;
+mod history;
+mod operations;
 mod parameters;
+mod patch;
 mod path;
 mod query;
+mod reading;
 mod rest;
 mod splice;
 mod store;
@@ -16,6 +25,7 @@ mod terminology;
 mod terms;
 mod transaction;
 mod wording;
+mod writing;
 
 #[cfg(test)]
 mod tests;
@@ -101,6 +111,7 @@ struct Inner {
     recording: AtomicBool,
     served: AtomicU64,
     delay_us: AtomicU64,
+    exports: Mutex<export::Jobs>,
 }
 
 impl fmt::Debug for Inner {
@@ -127,6 +138,7 @@ impl Emr {
             recording: AtomicBool::new(true),
             served: AtomicU64::new(0),
             delay_us: AtomicU64::new(0),
+            exports: Mutex::default(),
         }))
     }
 
@@ -143,7 +155,7 @@ impl Emr {
     /// `LoadError`; nothing is stored then, except when a resource is nested deeper than 127 levels: those before it stay.
     pub fn load_transaction(&self, bundle: &[u8]) -> Result<usize, LoadError> {
         let now = self.now();
-        let stored = transaction::apply(&mut self.write(), bundle, now, transaction::Naming::Keep)?;
+        let stored = transaction::apply(&mut self.write(), bundle, now)?;
         Ok(stored.len())
     }
 

@@ -45,7 +45,11 @@ struct Found<'v> {
 impl Path {
     /// Reads an expression; `None` when a part of it is not understood. `base` is the type name it may begin with.
     pub(super) fn parse(text: &str, base: &str) -> Option<Path> {
-        split(text, '|').into_iter().map(|part| alternative(part.trim(), base)).collect::<Option<_>>().map(Path)
+        split(text, '|')
+            .into_iter()
+            .map(|part| alternative(part.trim(), base))
+            .collect::<Option<_>>()
+            .map(Path)
     }
 
     /// The values found from `from`, inside `record`.

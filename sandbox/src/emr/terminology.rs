@@ -67,14 +67,16 @@ pub(super) fn expand(store: &Store, value_set: &Value) -> Vec<Concept> {
             None => out.extend(known),
             Some(listed) => {
                 let codes = listed.iter().filter_map(|one| text_of(one, "code").map(|code| (code, one)));
-                out.extend(codes.map(|(code, one)| Concept {
-                    system: system.to_owned(),
-                    code: code.to_owned(),
-                    display: text_of(one, "display").map(str::to_owned).or_else(|| {
-                        known.iter().find(|k| k.code == code).and_then(|k| k.display.clone())
-                    }),
-                    definition: None,
-                    above: Vec::new(),
+                out.extend(codes.map(|(code, one)| {
+                    Concept {
+                        system: system.to_owned(),
+                        code: code.to_owned(),
+                        display: text_of(one, "display").map(str::to_owned).or_else(|| {
+                            known.iter().find(|k| k.code == code).and_then(|k| k.display.clone())
+                        }),
+                        definition: None,
+                        above: Vec::new(),
+                    }
                 }));
             }
         }

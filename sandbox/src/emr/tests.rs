@@ -21,7 +21,8 @@ fn charted() -> Emr {
 /// The ids of a search through the library, in order; included ones after a `+`.
 fn found(emr: &Emr, resource_type: &str, question: &str) -> String {
     let asked = crate::web::pairs(question);
-    let bundle = query::search(&emr.store(), "http://h/fhir", resource_type, &asked, true);
+    let bundle =
+        query::search(&emr.store(), "http://h/fhir", &query::Scope::of_type(resource_type), &asked, true);
     let bundle = match bundle {
         Ok(bundle) => bundle,
         Err(refused) => return format!("refused: {}", refused.0),
@@ -343,7 +344,7 @@ async fn creating_and_conditions() {
     assert_eq!((again.status().as_u16(), json(&again)["id"].as_str()), (200, Some("s1")));
     assert_eq!(ask("PUT", &format!("{base}/Patient/other"), &[], body).await.status(), 400);
     assert_eq!(ask("POST", &format!("{base}/Observation"), &[], body).await.status(), 400);
-    assert_eq!(ask("PATCH", &format!("{base}/Patient/s1"), &[], "[]").await.status(), 405);
+    assert_eq!(ask("PATCH", &format!("{base}/Patient/s1"), &[], "[]").await.status(), 415);
     let bundle = r#"{"resourceType":"Bundle","type":"transaction","entry":[{"resource":{"resourceType":"Basic","id":"x"},"request":{"method":"POST","url":"Basic"}}]}"#;
     let answer = json(&ask("POST", &base, &[], bundle).await);
     assert_eq!(answer["entry"][0]["response"]["location"], "Basic/s2/_history/1");
