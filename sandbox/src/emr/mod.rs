@@ -29,6 +29,10 @@ mod writing;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_doors;
+#[cfg(test)]
+mod tests_search;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -157,6 +161,14 @@ impl Emr {
         let now = self.now();
         let stored = transaction::apply(&mut self.write(), bundle, now)?;
         Ok(stored.len())
+    }
+
+    /// Loads `charts::ward_extras` beside the charts (`charts::load` first) and gives the number of records.
+    ///
+    /// # Errors
+    /// `LoadError` when the Bundle is broken, which a test excludes.
+    pub fn load_extras(&self) -> Result<usize, LoadError> {
+        self.load_transaction(crate::charts::ward_extras().as_bytes())
     }
 
     /// Stores one resource under its own id (a fresh one when it has none). Its bytes stay exactly as given when it has

@@ -12,14 +12,14 @@ use super::*;
 use crate::charts;
 use crate::web::{exchange, query as encode_query};
 
-fn charted() -> Emr {
+pub(super) fn charted() -> Emr {
     let emr = Emr::new();
     charts::load(&emr).unwrap();
     emr
 }
 
 /// The ids of a search through the library, in order; included ones after a `+`.
-fn found(emr: &Emr, resource_type: &str, question: &str) -> String {
+pub(super) fn found(emr: &Emr, resource_type: &str, question: &str) -> String {
     let asked = crate::web::pairs(question);
     let bundle =
         query::search(&emr.store(), "http://h/fhir", &query::Scope::of_type(resource_type), &asked, true);
@@ -249,17 +249,17 @@ fn synthea_bundles_load() {
     }
 }
 
-async fn served(emr: &Emr) -> (Server, String) {
+pub(super) async fn served(emr: &Emr) -> (Server, String) {
     let server = serve(emr, SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
     let base = format!("http://{}/fhir", server.local_addr());
     (server, base)
 }
 
-async fn ask(method: &str, url: &str, headers: &[(&str, &str)], body: &str) -> Response<Bytes> {
+pub(super) async fn ask(method: &str, url: &str, headers: &[(&str, &str)], body: &str) -> Response<Bytes> {
     exchange(method, url, headers, body.to_owned()).await.unwrap()
 }
 
-fn json(answer: &Response<Bytes>) -> Value {
+pub(super) fn json(answer: &Response<Bytes>) -> Value {
     serde_json::from_slice(answer.body()).unwrap()
 }
 
