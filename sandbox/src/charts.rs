@@ -17,6 +17,13 @@ pub const BUNDLES: &[(&str, &str)] = &[
     ("others", include_str!("../data/others.json")),
 ];
 
+/// More records of the same hospital, as a transaction Bundle: code and value sets, lists, a ward's group, binaries and the
+/// documents that own them, plans, consents. Apart from `BUNDLES`, because many tests count those.
+#[must_use]
+pub fn ward_extras() -> &'static str {
+    include_str!("../data/ward-extras.json")
+}
+
 /// Loads all charts and gives the number of records.
 ///
 /// # Errors
@@ -114,10 +121,28 @@ mod tests {
     }
 
     #[test]
+    fn extras_load_beside_the_charts() {
+        let emr = Emr::new();
+        load(&emr).unwrap();
+        let before = emr.census().iter().map(|(_, count)| count).sum::<usize>();
+        assert_eq!(emr.load_extras().unwrap(), 22);
+        let after = emr.census().iter().map(|(_, count)| count).sum::<usize>();
+        assert_eq!((before, after), (53, 75), "no record of the charts is replaced");
+        for id in emr.ids("Binary") {
+            let stored = emr.read("Binary", &id).unwrap();
+            assert!(
+                ward_extras().contains(std::str::from_utf8(&stored).unwrap()),
+                "{id} changed while loading"
+            );
+        }
+    }
+
+    #[test]
     fn references_of_the_charts_exist() {
         let emr = Emr::new();
         load(&emr).unwrap();
-        for (_, text) in BUNDLES {
+        emr.load_extras().unwrap();
+        for text in BUNDLES.iter().map(|(_, text)| *text).chain([ward_extras()]) {
             for part in text.split("\"reference\":").skip(1) {
                 let reference = part.trim_start().trim_start_matches('"').split('"').next().unwrap();
                 let known = reference.starts_with('#')

@@ -265,6 +265,15 @@ pub(crate) fn whole(status: StatusCode, content_type: &'static str, body: impl I
     answer
 }
 
+/// A reply whose body is sent piece by piece.
+pub(crate) fn streamed(content_type: &'static str, pieces: impl Iterator<Item = Bytes>) -> Answer {
+    let chunks = pieces.map(|piece| (Duration::ZERO, piece)).collect();
+    let played = Playback { chunks, ending: Ending::Complete, waiting: None };
+    let mut answer = Response::new(AnswerBody::Played(Box::new(played)));
+    answer.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    answer
+}
+
 /// A reply without a body.
 pub(crate) fn bare(status: StatusCode) -> Answer {
     let mut answer = Response::new(AnswerBody::Whole(None));

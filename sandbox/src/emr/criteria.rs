@@ -1,6 +1,6 @@
 //! One search criterion: read from a query parameter, compared with a record's terms.
 //!
-//! Owns: modifiers, prefixes, alternatives (`,`), chains and `_has`.
+//! Owns: modifiers, prefixes, alternatives (`,`), chains and `_has`, composites; `_text`, `_content`, `_list`.
 //! Must never: hold records; write answers.
 //! Look next: `query`, which runs a whole search.
 
@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use super::parameters::{self, Kind};
 use super::store::{Record, Store};
 use super::terms::{Term, date_range, number_range, parse_reference};
+use super::{filter, terminology, wording};
 
 /// Why a parameter cannot be a criterion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,33 +20,62 @@ pub(super) enum Misfit {
     Invalid,
 }
 
+#[derive(Debug)]
 pub(super) struct Criterion {
     code: &'static str,
     kind: Kind,
     test: Test,
 }
 
+#[derive(Debug)]
 enum Test {
     /// Any of the values, or with `true` none of them (`:not`).
     Values(Vec<Value>, bool),
     Missing(bool),
-    /// `Type/id` of the records that a chain or `_has` found.
+    /// `Type/id` of the records that a chain, `_has` or `_list` found.
     OneOf(BTreeSet<String>),
+    /// Words of the narrative (`_text`), or of all texts (`_content`); one of them is enough.
+    Words(Vec<String>, bool),
+    /// Of `_filter`.
+    All(Vec<Criterion>),
+    Any(Vec<Criterion>),
+    Not(Box<Criterion>),
 }
 
+#[derive(Debug)]
 enum Value {
-    Token { system: Option<String>, code: Option<String> },
+    Token {
+        system: Option<String>,
+        code: Option<String>,
+    },
     TokenText(String),
+    /// `:of-type`: system and code of the identifier's type, and its value.
+    OfType(String, String, String),
+    /// `:in`, `:above`, `:below`: one of these codes.
+    CodeIn(BTreeSet<(String, String)>),
     Starts(String),
     Contains(String),
+    Ends(String),
     Exact(String),
     Date(Prefix, i64, i64),
-    Reference { resource_type: Option<String>, id: String, url: String },
+    Reference {
+        resource_type: Option<String>,
+        id: String,
+        url: String,
+    },
+    Logical {
+        system: Option<String>,
+        code: Option<String>,
+    },
+    Display(String),
     Quantity(Prefix, f64, f64, Option<String>, Option<String>),
     Uri(String),
+    UriBelow(String),
+    UriAbove(String),
+    Composite(Vec<Value>),
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Prefix {
     Eq,
     Ne,
@@ -69,18 +99,43 @@ impl Criterion {
         if let Some(path) = name.strip_prefix("_has:") {
             return has(store, resource_type, path, value);
         }
+        match name {
+            "_text" | "_content" => return Ok(words(name == "_text", value)),
+            "_list" => return list(store, value),
+            "_filter" => return filter::parse(store, resource_type, value),
+            _ => {}
+        }
         if let Some((head, rest)) = name.split_once('.') {
             return chain(store, resource_type, head, rest, value);
         }
         let (code, modifier) = name.split_once(':').map_or((name, None), |(c, m)| (c, Some(m)));
         let parameter = parameters::find(resource_type, code).ok_or(Misfit::Unknown)?;
+        let token = parameter.kind == Kind::Token;
         let test = match modifier {
             Some("missing") => Test::Missing(flag(value)?),
-            Some("not") if parameter.kind == Kind::Token => {
-                Test::Values(values(parameter.kind, None, value)?, true)
-            }
-            _ => Test::Values(values(parameter.kind, modifier, value)?, false),
+            Some("not") if token => Test::Values(values(store, parameter, None, value)?, true),
+            Some("not-in") if token => Test::Values(values(store, parameter, Some("in"), value)?, true),
+            _ => Test::Values(values(store, parameter, modifier, value)?, false),
         };
+        Ok(Criterion { code: parameter.code, kind: parameter.kind, test })
+    }
+
+    pub(super) fn all(parts: Vec<Criterion>) -> Criterion {
+        whole(Test::All(parts))
+    }
+
+    pub(super) fn any(parts: Vec<Criterion>) -> Criterion {
+        whole(Test::Any(parts))
+    }
+
+    pub(super) fn not(part: Criterion) -> Criterion {
+        whole(Test::Not(Box::new(part)))
+    }
+
+    /// For `_filter`: the string `code` ends with `text`.
+    pub(super) fn ends_with(resource_type: &str, code: &str, text: &str) -> Result<Criterion, Misfit> {
+        let parameter = parameters::find(resource_type, code).ok_or(Misfit::Unknown)?;
+        let test = Test::Values(vec![Value::Ends(text.to_lowercase())], false);
         Ok(Criterion { code: parameter.code, kind: parameter.kind, test })
     }
 
@@ -93,9 +148,16 @@ impl Criterion {
                 any != *negated
             }
             Test::OneOf(found) if self.kind == Kind::Reference => {
-                terms.iter().any(|term| reference_of(term).is_some_and(|r| found.contains(&r)))
+                terms.iter().any(|term| term.reference().is_some_and(|r| found.contains(&r)))
             }
             Test::OneOf(found) => found.contains(&format!("{resource_type}/{}", record.id)),
+            Test::Words(wanted, narrative) => {
+                let has = record.bytes().map(|bytes| wording::of(bytes, *narrative)).unwrap_or_default();
+                wanted.iter().any(|word| has.contains(word.as_str()))
+            }
+            Test::All(parts) => parts.iter().all(|part| part.holds(resource_type, record)),
+            Test::Any(parts) => parts.iter().any(|part| part.holds(resource_type, record)),
+            Test::Not(part) => !part.holds(resource_type, record),
         }
     }
 
@@ -106,18 +168,39 @@ impl Criterion {
                 values.iter().map(Value::reference).collect::<Option<Vec<_>>>()
             }
             Test::OneOf(found) if self.kind == Kind::Reference => Some(found.iter().cloned().collect()),
-            Test::Values(..) | Test::Missing(_) | Test::OneOf(_) => None,
+            Test::Values(..)
+            | Test::Missing(_)
+            | Test::OneOf(_)
+            | Test::Words(..)
+            | Test::All(_)
+            | Test::Any(_)
+            | Test::Not(_) => None,
         }
     }
+}
+
+/// A criterion about the record as a whole.
+fn whole(test: Test) -> Criterion {
+    Criterion { code: "_id", kind: Kind::Token, test }
 }
 
 fn flag(value: &str) -> Result<bool, Misfit> {
     value.parse().map_err(|_| Misfit::Invalid)
 }
 
-fn reference_of(term: &Term) -> Option<String> {
-    let Term::Reference { resource_type: Some(name), id, .. } = term else { return None };
-    Some(format!("{name}/{id}"))
+fn words(narrative: bool, value: &str) -> Criterion {
+    let wanted = split(value, ',').into_iter().map(|text| unescape(&text).to_lowercase());
+    whole(Test::Words(wanted.filter(|word| !word.is_empty()).collect(), narrative))
+}
+
+/// `_list=42`: what the entries of `List/42` refer to.
+fn list(store: &Store, value: &str) -> Result<Criterion, Misfit> {
+    // Functional lists (`$current-allergies`) are not kept here.
+    if !super::is_id(value) {
+        return Err(Misfit::Invalid);
+    }
+    let terms = store.find("List", value).map_or(&[] as &[Term], |list| list.terms.of("item"));
+    Ok(whole(Test::OneOf(terms.iter().filter_map(Term::reference).collect())))
 }
 
 /// `subject:Patient.name=x` or `patient.name=x`; `rest` may chain on.
@@ -133,20 +216,30 @@ fn chain(
     if parameter.kind != Kind::Reference {
         return Err(Misfit::Invalid);
     }
+    let names: Vec<&str> = match target {
+        Some(target) => vec![target],
+        None if parameter.targets.is_empty() => store.types().map(|(name, _)| name).collect(),
+        None => parameter.targets.clone(),
+    };
     let mut found = BTreeSet::new();
-    let mut understood = false;
-    for (name, ward) in store.types().filter(|(name, _)| target.is_none_or(|t| t == *name)) {
-        let Ok(inner) = Criterion::parse(store, name, rest, value) else { continue };
-        understood = true;
-        let hits = ward.records.iter().filter(|r| r.bytes().is_some() && inner.holds(name, r));
-        found.extend(hits.map(|record| format!("{name}/{}", record.id)));
+    let mut refused = Some(Misfit::Unknown);
+    for name in names {
+        match Criterion::parse(store, name, rest, value) {
+            Ok(inner) => {
+                refused = None;
+                let records = store.ward(name).map_or(&[] as &[Record], |ward| &ward.records);
+                let hits = records.iter().filter(|r| r.bytes().is_some() && inner.holds(name, r));
+                found.extend(hits.map(|record| format!("{name}/{}", record.id)));
+            }
+            // A value that one target cannot read makes no sense, if no other target can.
+            Err(misfit) if refused == Some(Misfit::Unknown) => refused = Some(misfit),
+            Err(_) => {}
+        }
     }
-    // A type without records cannot tell us whether the rest makes sense.
-    let known = understood || target.is_none_or(|t| store.ward(t).is_none());
-    if !known {
-        return Err(Misfit::Unknown);
+    match refused {
+        Some(misfit) => Err(misfit),
+        None => Ok(Criterion { code: parameter.code, kind: Kind::Reference, test: Test::OneOf(found) }),
     }
-    Ok(Criterion { code: parameter.code, kind: Kind::Reference, test: Test::OneOf(found) })
 }
 
 /// `_has:Observation:patient:code=x`: records that an Observation with that code refers to.
@@ -158,65 +251,120 @@ fn has(store: &Store, resource_type: &str, path: &str, value: &str) -> Result<Cr
     let mut found = BTreeSet::new();
     for record in store.ward(source).map_or(&[] as &[Record], |ward| &ward.records) {
         if record.bytes().is_some() && inner.holds(source, record) {
-            found.extend(record.terms.of(parameter.code).iter().filter_map(reference_of));
+            found.extend(record.terms.of(parameter.code).iter().filter_map(Term::reference));
         }
     }
     found.retain(|reference| reference.split_once('/').is_some_and(|(name, _)| name == resource_type));
-    Ok(Criterion { code: "_id", kind: Kind::Token, test: Test::OneOf(found) })
+    Ok(whole(Test::OneOf(found)))
 }
 
-/// The alternatives of a value: split at commas that are not escaped (R4 search, "Escaping").
-fn alternatives(value: &str) -> Vec<String> {
+/// Splits at marks that are not escaped (R4 search, "Escaping Search Parameters"); escapes stay.
+fn split(value: &str, mark: char) -> Vec<String> {
     let mut out = vec![String::new()];
     let mut escaped = false;
     for letter in value.chars() {
-        match letter {
-            '\\' if !escaped => escaped = true,
-            ',' if !escaped => out.push(String::new()),
-            _ => {
-                escaped = false;
-                if let Some(last) = out.last_mut() {
-                    last.push(letter);
-                }
-            }
+        if letter == mark && !escaped {
+            out.push(String::new());
+            continue;
+        }
+        escaped = letter == '\\' && !escaped;
+        if let Some(last) = out.last_mut() {
+            last.push(letter);
         }
     }
     out
 }
 
-fn values(kind: Kind, modifier: Option<&str>, value: &str) -> Result<Vec<Value>, Misfit> {
-    let read = |text: &String| read_value(kind, modifier, text);
-    alternatives(value).iter().filter(|text| !text.is_empty()).map(read).collect()
+fn unescape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut escaped = false;
+    for letter in text.chars() {
+        escaped = letter == '\\' && !escaped;
+        if !escaped {
+            out.push(letter);
+        }
+    }
+    out
 }
 
-fn read_value(kind: Kind, modifier: Option<&str>, text: &str) -> Result<Value, Misfit> {
+fn values(
+    store: &Store,
+    parameter: &parameters::Parameter,
+    modifier: Option<&str>,
+    value: &str,
+) -> Result<Vec<Value>, Misfit> {
+    let read = |text: &String| match parameter.kind {
+        Kind::Composite => composite(store, parameter, modifier, text),
+        kind => read_value(store, kind, modifier, text),
+    };
+    split(value, ',').iter().filter(|text| !text.is_empty()).map(read).collect()
+}
+
+/// `code$value`: each part as its own kind.
+fn composite(
+    store: &Store,
+    parameter: &parameters::Parameter,
+    modifier: Option<&str>,
+    text: &str,
+) -> Result<Value, Misfit> {
+    let parts = split(text, '$');
+    if modifier.is_some() || parts.len() != parameter.components.len() {
+        return Err(Misfit::Invalid);
+    }
+    let kinds = parameter.components.iter().map(|(kind, _)| *kind);
+    let read = kinds.zip(&parts).map(|(kind, part)| read_value(store, kind, None, part));
+    read.collect::<Result<_, _>>().map(Value::Composite)
+}
+
+fn read_value(store: &Store, kind: Kind, modifier: Option<&str>, text: &str) -> Result<Value, Misfit> {
+    let plain = unescape(text);
     match (kind, modifier) {
         (Kind::Token, None) => Ok(token(text)),
-        (Kind::Token, Some("text")) => Ok(Value::TokenText(text.to_lowercase())),
-        (Kind::Text, None) => Ok(Value::Starts(text.to_lowercase())),
-        (Kind::Text, Some("contains")) => Ok(Value::Contains(text.to_lowercase())),
-        (Kind::Text, Some("exact")) => Ok(Value::Exact(text.to_owned())),
+        (Kind::Token, Some("text")) => Ok(Value::TokenText(plain.to_lowercase())),
+        (Kind::Token, Some("of-type")) => of_type(text),
+        (Kind::Token, Some("in" | "above" | "below")) => {
+            terminology::codes(store, modifier.unwrap_or_default(), &plain)
+                .map(Value::CodeIn)
+                .ok_or(Misfit::Invalid)
+        }
+        (Kind::Text, None) => Ok(Value::Starts(plain.to_lowercase())),
+        (Kind::Text, Some("contains" | "text")) => Ok(Value::Contains(plain.to_lowercase())),
+        (Kind::Text, Some("exact")) => Ok(Value::Exact(plain)),
         (Kind::Date, None) => {
-            let (prefix, rest) = prefix(text);
+            let (prefix, rest) = prefix(&plain);
             date_range(rest).map(|(from, to)| Value::Date(prefix, from, to)).ok_or(Misfit::Invalid)
         }
-        (Kind::Reference, None) => Ok(reference(text, None)),
-        (Kind::Reference, Some(name)) if super::is_type_name(name) => Ok(reference(text, Some(name))),
-        (Kind::Quantity, None) => quantity(text),
-        (Kind::Uri, None) => Ok(Value::Uri(text.to_owned())),
-        (Kind::Token | Kind::Text | Kind::Date | Kind::Reference | Kind::Quantity | Kind::Uri, Some(_)) => {
-            Err(Misfit::Invalid)
-        }
+        (Kind::Reference, None) => Ok(reference(&plain, None)),
+        (Kind::Reference, Some("identifier")) => match token(text) {
+            Value::Token { system, code } => Ok(Value::Logical { system, code }),
+            _ => Err(Misfit::Invalid),
+        },
+        (Kind::Reference, Some("text")) => Ok(Value::Display(plain.to_lowercase())),
+        (Kind::Reference, Some(name)) if super::is_type_name(name) => Ok(reference(&plain, Some(name))),
+        (Kind::Quantity | Kind::Number, None) => quantity(text),
+        (Kind::Uri, None) => Ok(Value::Uri(plain)),
+        (Kind::Uri, Some("below")) => Ok(Value::UriBelow(plain)),
+        (Kind::Uri, Some("above")) => Ok(Value::UriAbove(plain)),
+        (Kind::Uri, Some("contains")) => Ok(Value::Contains(plain.to_lowercase())),
+        (_, _) => Err(Misfit::Invalid),
     }
 }
 
 /// `code` (any system), `system|code`, `|code` (no system), `system|` (any code).
 fn token(text: &str) -> Value {
-    match text.split_once('|') {
-        None => Value::Token { system: None, code: Some(text.to_owned()) },
-        Some((system, "")) => Value::Token { system: Some(system.to_owned()), code: None },
-        Some((system, code)) => Value::Token { system: Some(system.to_owned()), code: Some(code.to_owned()) },
+    let parts = split(text, '|');
+    let part = |at: usize| parts.get(at).map(|part| unescape(part));
+    match (part(0), part(1)) {
+        (code, None) => Value::Token { system: None, code },
+        (system, Some(code)) => Value::Token { system, code: (!code.is_empty()).then_some(code) },
     }
+}
+
+/// `type-system|type-code|value`
+fn of_type(text: &str) -> Result<Value, Misfit> {
+    let parts: Vec<String> = split(text, '|').iter().map(|part| unescape(part)).collect();
+    let [system, code, value] = parts.as_slice() else { return Err(Misfit::Invalid) };
+    Ok(Value::OfType(system.clone(), code.clone(), value.clone()))
 }
 
 fn reference(text: &str, wanted: Option<&str>) -> Value {
@@ -228,12 +376,10 @@ fn reference(text: &str, wanted: Option<&str>) -> Value {
 
 fn quantity(text: &str) -> Result<Value, Misfit> {
     let (prefix, rest) = prefix(text);
-    let mut parts = rest.split('|');
-    let (low, high) = parts.next().and_then(number_range).ok_or(Misfit::Invalid)?;
-    let mut part = || parts.next().filter(|part| !part.is_empty()).map(str::to_owned);
-    let system = part();
-    let unit = part();
-    Ok(Value::Quantity(prefix, low, high, system, unit))
+    let parts = split(rest, '|');
+    let (low, high) = parts.first().and_then(|part| number_range(part)).ok_or(Misfit::Invalid)?;
+    let part = |at: usize| parts.get(at).map(|part| unescape(part)).filter(|part| !part.is_empty());
+    Ok(Value::Quantity(prefix, low, high, part(1), part(2)))
 }
 
 fn prefix(text: &str) -> (Prefix, &str) {
@@ -288,15 +434,31 @@ impl Value {
     fn fits(&self, term: &Term) -> bool {
         match (self, term) {
             (Self::Token { system, code }, Term::Token { system: has_system, code: has, text: false }) => {
-                let system_fits = system.as_ref().is_none_or(|s| has_system.as_deref().unwrap_or("") == s);
-                system_fits && code.as_ref().is_none_or(|code| code == has)
+                token_fits(system, code, has_system, has)
+            }
+            (Self::Logical { system, code }, Term::Logical(has_system, has)) => {
+                token_fits(system, code, has_system, has)
             }
             (Self::TokenText(text), Term::Token { code, text: true, .. }) => {
                 code.to_lowercase().contains(text.as_str())
             }
+            (Self::OfType(system, code, value), Term::Typed { kinds, value: has }) => {
+                let typed = |(s, c): &(Option<String>, String)| s.as_ref() == Some(system) && c == code;
+                value == has && kinds.iter().any(typed)
+            }
+            (Self::CodeIn(codes), Term::Token { system, code, text: false }) => {
+                // A plain `code` element says no system.
+                let said =
+                    |(s, c): &(String, String)| c == code && system.as_ref().is_none_or(|has| has == s);
+                codes.iter().any(said)
+            }
             (Self::Starts(text), Term::Text(has)) => has.to_lowercase().starts_with(text.as_str()),
-            (Self::Contains(text), Term::Text(has)) => has.to_lowercase().contains(text.as_str()),
+            (Self::Ends(text), Term::Text(has)) => has.to_lowercase().ends_with(text.as_str()),
+            (Self::Contains(text), Term::Text(has) | Term::Uri(has)) => {
+                has.to_lowercase().contains(text.as_str())
+            }
             (Self::Exact(text), Term::Text(has)) => has == text,
+            (Self::Display(text), Term::Display(has)) => has.to_lowercase().contains(text.as_str()),
             (Self::Date(prefix, from, to), Term::Date(has_from, has_to)) => {
                 prefix.holds((*has_from, *has_to), (*from, *to))
             }
@@ -311,6 +473,11 @@ impl Value {
                 quantity_fits(*prefix, (*low, *high), system.as_deref(), unit.as_deref(), term)
             }
             (Self::Uri(text), Term::Uri(has)) => text == has,
+            (Self::UriBelow(text), Term::Uri(has)) => has.starts_with(text.as_str()),
+            (Self::UriAbove(text), Term::Uri(has)) => text.starts_with(has.as_str()),
+            (Self::Composite(parts), Term::Composite(terms)) => {
+                parts.iter().zip(terms).all(|(part, terms)| terms.iter().any(|term| part.fits(term)))
+            }
             _ => false,
         }
     }
@@ -319,6 +486,16 @@ impl Value {
         let Self::Reference { resource_type, id, .. } = self else { return None };
         resource_type.as_ref().map(|name| format!("{name}/{id}"))
     }
+}
+
+fn token_fits(
+    system: &Option<String>,
+    code: &Option<String>,
+    has_system: &Option<String>,
+    has: &str,
+) -> bool {
+    let system_fits = system.as_ref().is_none_or(|s| has_system.as_deref().unwrap_or("") == s);
+    system_fits && code.as_ref().is_none_or(|code| code == has)
 }
 
 fn quantity_fits(

@@ -2,19 +2,37 @@
 //!
 //! Owns: `Emr` (data, request log, prepared answers, delay) and `serve`.
 //! Must never: leave loopback; guard anything: it is what stands behind the gate.
-//! Look next: `rest` (HTTP), `store` (records), `query` (search).
+//! Look next: `rest` (HTTP), `reading` and `writing` (interactions), `store` (records), `query` (search).
 
+mod ask;
+mod bundle;
+mod capabilities;
+mod compartments;
 mod criteria;
+mod export;
+mod filter;
+mod history;
+mod operations;
 mod parameters;
+mod patch;
+mod path;
 mod query;
+mod reading;
 mod rest;
 mod splice;
 mod store;
+mod terminology;
 mod terms;
 mod transaction;
+mod wording;
+mod writing;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_doors;
+#[cfg(test)]
+mod tests_search;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -97,6 +115,7 @@ struct Inner {
     recording: AtomicBool,
     served: AtomicU64,
     delay_us: AtomicU64,
+    exports: Mutex<export::Jobs>,
 }
 
 impl fmt::Debug for Inner {
@@ -123,6 +142,7 @@ impl Emr {
             recording: AtomicBool::new(true),
             served: AtomicU64::new(0),
             delay_us: AtomicU64::new(0),
+            exports: Mutex::default(),
         }))
     }
 
@@ -139,8 +159,16 @@ impl Emr {
     /// `LoadError`; nothing is stored then, except when a resource is nested deeper than 127 levels: those before it stay.
     pub fn load_transaction(&self, bundle: &[u8]) -> Result<usize, LoadError> {
         let now = self.now();
-        let stored = transaction::apply(&mut self.write(), bundle, now, transaction::Naming::Keep)?;
+        let stored = transaction::apply(&mut self.write(), bundle, now)?;
         Ok(stored.len())
+    }
+
+    /// Loads `charts::ward_extras` beside the charts (`charts::load` first) and gives the number of records.
+    ///
+    /// # Errors
+    /// `LoadError` when the Bundle is broken, which a test excludes.
+    pub fn load_extras(&self) -> Result<usize, LoadError> {
+        self.load_transaction(crate::charts::ward_extras().as_bytes())
     }
 
     /// Stores one resource under its own id (a fresh one when it has none). Its bytes stay exactly as given when it has

@@ -102,19 +102,23 @@ fn edit_meta(
     }
 }
 
-/// Replaces the text of quoted strings that follow a `"reference"` key; `resolve` gives the new value.
-pub(super) fn references(text: &str, mut resolve: impl FnMut(&str) -> Option<String>) -> String {
-    const KEY: &str = "\"reference\"";
+/// Replaces the text of quoted strings that follow one of the `keys`; `resolve` gives the new value.
+pub(super) fn references(
+    text: &str,
+    keys: &[&str],
+    mut resolve: impl FnMut(&str) -> Option<String>,
+) -> String {
     let mut edits = Vec::new();
-    for (at, _) in text.match_indices(KEY) {
-        let after_key = at + KEY.len();
-        let Some(rest) = text.get(after_key..) else { continue };
-        let Some(value) = rest.trim_start().strip_prefix(':').map(str::trim_start) else { continue };
-        let Some(value) = value.strip_prefix('"') else { continue };
-        let Some((value, _)) = value.split_once('"') else { continue };
-        if let Some(new) = resolve(value) {
-            let start = offset(text, value);
-            edits.push((start, start + value.len(), new));
+    for key in keys.iter().map(|key| format!("\"{key}\"")) {
+        for (at, _) in text.match_indices(&key) {
+            let Some(rest) = text.get(at + key.len()..) else { continue };
+            let Some(value) = rest.trim_start().strip_prefix(':').map(str::trim_start) else { continue };
+            let Some(value) = value.strip_prefix('"') else { continue };
+            let Some((value, _)) = value.split_once('"') else { continue };
+            if let Some(new) = resolve(value) {
+                let start = offset(text, value);
+                edits.push((start, start + value.len(), new));
+            }
         }
     }
     apply(text, edits)

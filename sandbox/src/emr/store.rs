@@ -22,6 +22,10 @@ pub(super) struct Version {
     pub(super) etag: HeaderValue,
     /// RFC 9110 HTTP-date, made once.
     pub(super) last_modified: HeaderValue,
+    /// `PUT`, `POST` or `DELETE`: how it came about, for history.
+    pub(super) method: &'static str,
+    /// The order in which versions were stored, over all records.
+    pub(super) sequence: u64,
 }
 
 #[derive(Debug)]
@@ -59,6 +63,22 @@ impl Ward {
     pub(super) fn referring(&self, reference: &str) -> Option<&BTreeSet<usize>> {
         self.by_reference.get(reference)
     }
+
+    fn forget_references(&mut self, at: usize) {
+        let Some(record) = self.records.get(at) else { return };
+        for reference in record.terms.references() {
+            if let Some(set) = self.by_reference.get_mut(&reference) {
+                set.remove(&at);
+            }
+        }
+    }
+
+    fn note_references(&mut self, at: usize) {
+        let Some(record) = self.records.get(at) else { return };
+        for reference in record.terms.references() {
+            self.by_reference.entry(reference).or_default().insert(at);
+        }
+    }
 }
 
 /// What a stored resource became.
@@ -78,6 +98,15 @@ pub(super) struct Store {
     wards: BTreeMap<String, Ward>,
     /// Temporary addresses of past transactions, so that bundles loaded later may point to them.
     pub(super) aliases: HashMap<String, String>,
+    next_id: u64,
+    sequence: u64,
+    undo: Option<Undo>,
+}
+
+/// What a transaction changed so far: type and position of each new version, in order.
+#[derive(Debug, Default)]
+struct Undo {
+    versions: Vec<(String, usize)>,
     next_id: u64,
 }
 
@@ -105,16 +134,74 @@ impl Store {
 
     /// A logical id nobody uses yet.
     pub(super) fn fresh_id(&mut self) -> String {
-        self.next_id += 1;
-        format!("s{}", self.next_id)
+        loop {
+            self.next_id += 1;
+            let id = format!("s{}", self.next_id);
+            if self.wards.values().all(|ward| ward.find(&id).is_none()) {
+                return id;
+            }
+        }
     }
 
-    /// Stores `text` as the next version of `Type/id`.
+    /// From here on `rollback` undoes what is stored, until `commit`.
+    pub(super) fn begin(&mut self) {
+        self.undo = Some(Undo { versions: Vec::new(), next_id: self.next_id });
+    }
+
+    pub(super) fn commit(&mut self) {
+        self.undo = None;
+    }
+
+    /// Takes back every version since `begin`, newest first; a record that came since is gone.
+    pub(super) fn rollback(&mut self) {
+        let Some(undo) = self.undo.take() else { return };
+        self.next_id = undo.next_id;
+        for (name, at) in undo.versions.iter().rev() {
+            self.take_back(name, *at);
+        }
+    }
+
+    fn take_back(&mut self, name: &str, at: usize) {
+        let Some(ward) = self.wards.get_mut(name) else { return };
+        ward.forget_references(at);
+        let Some(record) = ward.records.get_mut(at) else { return };
+        record.versions.pop();
+        if record.versions.is_empty() {
+            // A new record lies at the end: those that came after it were taken back before it.
+            let id = record.id.clone();
+            ward.by_id.remove(&id);
+            ward.records.truncate(at);
+        } else {
+            let value = record.bytes().and_then(|bytes| serde_json::from_slice(bytes).ok());
+            record.terms = value.map_or_else(Terms::default, |value| Terms::read(name, &value));
+            ward.note_references(at);
+        }
+        if ward.records.is_empty() {
+            self.wards.remove(name);
+        }
+    }
+
+    /// Stores `text` as the next version of `Type/id`, as if it came by `PUT`.
     ///
     /// # Errors
     /// `NotAResource` when it is none.
     pub(super) fn put(
         &mut self,
+        text: &str,
+        id: &str,
+        now: jiff::Timestamp,
+        stamping: Stamping,
+    ) -> Result<Stored, LoadError> {
+        self.put_by("PUT", text, id, now, stamping)
+    }
+
+    /// `put`, with the method that history tells.
+    ///
+    /// # Errors
+    /// `NotAResource` when it is none.
+    pub(super) fn put_by(
+        &mut self,
+        method: &'static str,
         text: &str,
         id: &str,
         now: jiff::Timestamp,
@@ -134,7 +221,7 @@ impl Store {
         let value = serde_json::from_str(&bytes).map_err(|_| LoadError::NotAResource)?;
         let terms = Terms::read(&stamp.resource_type, &value);
         let reference = format!("{}/{id}", stamp.resource_type);
-        let new = make_version(version.clone(), last_updated, Some(bytes.into()));
+        let new = make_version(method, version.clone(), last_updated, Some(bytes.into()));
         self.keep(&stamp.resource_type, id, new, terms);
         Ok(Stored { reference, version, created })
     }
@@ -145,37 +232,40 @@ impl Store {
         if record.bytes().is_none() {
             return false;
         }
-        let gone = make_version(next_version(&record.versions), instant(now), None);
+        let gone = make_version("DELETE", next_version(&record.versions), instant(now), None);
         self.keep(resource_type, id, gone, Terms::default());
         true
     }
 
-    fn keep(&mut self, resource_type: &str, id: &str, version: Version, terms: Terms) {
+    fn keep(&mut self, resource_type: &str, id: &str, mut version: Version, terms: Terms) {
+        self.sequence += 1;
+        version.sequence = self.sequence;
         let ward = self.wards.entry(resource_type.to_owned()).or_default();
         let at = *ward.by_id.entry(id.to_owned()).or_insert(ward.records.len());
+        ward.forget_references(at);
         if let Some(record) = ward.records.get_mut(at) {
-            for reference in record.terms.references() {
-                if let Some(set) = ward.by_reference.get_mut(&reference) {
-                    set.remove(&at);
-                }
-            }
             record.versions.push(version);
             record.terms = terms;
         } else {
             ward.records.push(Record { id: id.to_owned(), versions: vec![version], terms });
         }
-        let Some(record) = ward.records.get(at) else { return };
-        for reference in record.terms.references() {
-            ward.by_reference.entry(reference).or_default().insert(at);
+        ward.note_references(at);
+        if let Some(undo) = &mut self.undo {
+            undo.versions.push((resource_type.to_owned(), at));
         }
     }
 }
 
-fn make_version(version: String, last_updated: String, bytes: Option<Bytes>) -> Version {
+fn make_version(
+    method: &'static str,
+    version: String,
+    last_updated: String,
+    bytes: Option<Bytes>,
+) -> Version {
     let unset = || HeaderValue::from_static("");
     let etag = HeaderValue::from_str(&format!("W/\"{version}\"")).unwrap_or_else(|_| unset());
     let last_modified = HeaderValue::from_str(&http_date(&last_updated)).unwrap_or_else(|_| unset());
-    Version { version, last_updated, bytes, etag, last_modified }
+    Version { version, last_updated, bytes, etag, last_modified, method, sequence: 0 }
 }
 
 fn next_version(past: &[Version]) -> String {

@@ -17,6 +17,11 @@ pub(super) enum Term {
         code: String,
         text: bool,
     },
+    /// An Identifier with its type, for `:of-type`.
+    Typed {
+        kinds: Vec<(Option<String>, String)>,
+        value: String,
+    },
     Text(String),
     /// Milliseconds since 1970, from inclusive, to exclusive.
     Date(i64, i64),
@@ -25,6 +30,11 @@ pub(super) enum Term {
         id: String,
         url: String,
     },
+    /// A Reference's `identifier`, for `:identifier`.
+    Logical(Option<String>, String),
+    /// A Reference's `display`, for `:text`.
+    Display(String),
+    /// Also a number, which has no system and no units.
     Quantity {
         low: f64,
         high: f64,
@@ -32,6 +42,8 @@ pub(super) enum Term {
         units: Vec<String>,
     },
     Uri(String),
+    /// One list of terms for each part.
+    Composite(Vec<Vec<Term>>),
 }
 
 /// All terms of one record, by parameter code. A code that is missing here has no value.
@@ -53,57 +65,39 @@ impl Terms {
 
     /// Every reference under any parameter, as `Type/id`.
     pub(super) fn references(&self) -> impl Iterator<Item = String> + '_ {
-        self.0.iter().flat_map(|(_, terms)| terms).filter_map(|term| match term {
-            Term::Reference { resource_type: Some(name), id, .. } => Some(format!("{name}/{id}")),
-            Term::Reference { .. }
-            | Term::Token { .. }
-            | Term::Text(_)
-            | Term::Date(..)
-            | Term::Quantity { .. }
-            | Term::Uri(_) => None,
-        })
+        self.0.iter().flat_map(|(_, terms)| terms).filter_map(Term::reference)
+    }
+}
+
+impl Term {
+    /// `Type/id` of a reference to a record.
+    pub(super) fn reference(&self) -> Option<String> {
+        let Term::Reference { resource_type: Some(name), id, .. } = self else { return None };
+        Some(format!("{name}/{id}"))
     }
 }
 
 fn terms(parameter: &parameters::Parameter, record: &Value) -> Vec<Term> {
     let mut out = Vec::new();
-    for path in parameter.paths.split(' ') {
-        let mut values = Vec::new();
-        walk(record, path, &mut values);
-        for value in values {
+    for value in parameter.path.find(record, record) {
+        if parameter.kind == Kind::Composite {
+            let part = |(kind, path): &(Kind, super::path::Path)| {
+                let mut terms = Vec::new();
+                path.find(record, value).into_iter().for_each(|value| read(*kind, value, &mut terms));
+                terms
+            };
+            let parts: Vec<_> = parameter.components.iter().map(part).collect();
+            if parts.iter().all(|terms| !terms.is_empty()) {
+                out.push(Term::Composite(parts));
+            }
+        } else if parameter.code == "deceased" && !value.is_boolean() {
+            // A date of death says that the patient is dead (R4 Patient, search parameter `deceased`).
+            tokens(&Value::Bool(true), &mut out);
+        } else {
             read(parameter.kind, value, &mut out);
         }
     }
-    match parameter.code {
-        "patient" => out.retain(|term| refers_to(term, "Patient")),
-        "practitioner" => out.retain(|term| refers_to(term, "Practitioner")),
-        "location" => out.retain(|term| refers_to(term, "Location")),
-        _ => {}
-    }
     out
-}
-
-fn refers_to(term: &Term, name: &str) -> bool {
-    !matches!(term, Term::Reference { resource_type: Some(other), .. } if other != name)
-}
-
-/// Collects the values at a dotted path, going into arrays.
-fn walk<'v>(value: &'v Value, path: &str, out: &mut Vec<&'v Value>) {
-    if let Value::Array(items) = value {
-        items.iter().for_each(|item| walk(item, path, out));
-        return;
-    }
-    if path.is_empty() {
-        out.push(value);
-        return;
-    }
-    let (step, rest) = path.split_once('.').unwrap_or((path, ""));
-    let (name, system) = step.split_once('[').map_or((step, None), |(n, s)| (n, s.strip_suffix(']')));
-    let Some(below) = value.get(name) else { return };
-    let mut found = Vec::new();
-    walk(below, rest, &mut found);
-    found.retain(|v| system.is_none_or(|system| text_of(v, "system") == Some(system)));
-    out.append(&mut found);
 }
 
 fn text_of<'v>(value: &'v Value, name: &str) -> Option<&'v str> {
@@ -114,10 +108,12 @@ fn read(kind: Kind, value: &Value, out: &mut Vec<Term>) {
     match kind {
         Kind::Token => tokens(value, out),
         Kind::Text => texts(value, out),
-        Kind::Date => out.extend(date_term(value)),
-        Kind::Reference => out.extend(reference_term(value)),
-        Kind::Quantity => out.extend(quantity_term(value)),
+        Kind::Date => dates(value, out),
+        Kind::Reference => references(value, out),
+        Kind::Quantity | Kind::Number => out.extend(quantity_term(value)),
         Kind::Uri => out.extend(value.as_str().map(|text| Term::Uri(text.to_owned()))),
+        // Its parts are read one by one, above.
+        Kind::Composite => {}
     }
 }
 
@@ -138,9 +134,21 @@ fn tokens(value: &Value, out: &mut Vec<Term>) {
             out.extend(code.map(|code| token(text_of(value, "system"), code, false)));
             let words = [text_of(value, "text"), text_of(value, "display")];
             out.extend(words.into_iter().flatten().map(|text| token(None, text, true)));
+            out.extend(typed(value));
         }
         Value::Null | Value::Number(_) | Value::Array(_) => {}
     }
+}
+
+/// An Identifier that says of what type it is.
+fn typed(value: &Value) -> Option<Term> {
+    let codings = value.get("type")?.get("coding")?.as_array()?;
+    let kind = |coding: &Value| {
+        let system = text_of(coding, "system").map(str::to_owned);
+        text_of(coding, "code").map(|code| (system, code.to_owned()))
+    };
+    let kinds = codings.iter().filter_map(kind).collect();
+    Some(Term::Typed { kinds, value: text_of(value, "value")?.to_owned() })
 }
 
 /// The parts of HumanName and Address that are searched as text.
@@ -169,6 +177,15 @@ fn texts(value: &Value, out: &mut Vec<Term>) {
     }
 }
 
+fn dates(value: &Value, out: &mut Vec<Term>) {
+    out.extend(date_term(value));
+    // A Timing: its events, and the bounds of its repetition.
+    if let Some(Value::Array(events)) = value.get("event") {
+        out.extend(events.iter().filter_map(date_term));
+    }
+    out.extend(value.pointer("/repeat/boundsPeriod").and_then(date_term));
+}
+
 fn date_term(value: &Value) -> Option<Term> {
     if let Some(text) = value.as_str() {
         return date_range(text).map(|(from, to)| Term::Date(from, to));
@@ -181,8 +198,21 @@ fn date_term(value: &Value) -> Option<Term> {
     Some(Term::Date(start.map_or(i64::MIN, |(from, _)| from), end.map_or(i64::MAX, |(_, to)| to)))
 }
 
-fn reference_term(value: &Value) -> Option<Term> {
-    text_of(value, "reference").or_else(|| value.as_str()).map(parse_reference)
+fn references(value: &Value, out: &mut Vec<Term>) {
+    let kind = text_of(value, "type");
+    if let Some(text) = text_of(value, "reference").or_else(|| value.as_str()) {
+        out.push(match (parse_reference(text), kind) {
+            (Term::Reference { resource_type: None, id, url }, Some(kind)) => {
+                Term::Reference { resource_type: Some(kind.to_owned()), id, url }
+            }
+            (term, _) => term,
+        });
+    }
+    if let Some(identifier) = value.get("identifier") {
+        let system = text_of(identifier, "system").map(str::to_owned);
+        out.extend(text_of(identifier, "value").map(|value| Term::Logical(system, value.to_owned())));
+    }
+    out.extend(text_of(value, "display").map(|text| Term::Display(text.to_owned())));
 }
 
 /// Reads `Type/id`, an absolute URL ending so, or a bare id.
@@ -194,13 +224,28 @@ pub(super) fn parse_reference(text: &str) -> Term {
     Term::Reference { resource_type, id, url: text.to_owned() }
 }
 
+/// A Quantity (also Age, Money and so on), a Range, or a bare number.
 fn quantity_term(value: &Value) -> Option<Term> {
-    let (low, high) = number_range(&value.get("value")?.to_string())?;
-    let units = [text_of(value, "code"), text_of(value, "unit")];
+    let number = |value: &Value| number_range(&value.to_string());
+    if value.is_number() {
+        let (low, high) = number(value)?;
+        return Some(Term::Quantity { low, high, system: None, units: Vec::new() });
+    }
+    let (low, high) = match value.get("value") {
+        Some(value) => number(value)?,
+        None => {
+            let end = |name: &str| value.get(name).and_then(|end| end.get("value")).and_then(Value::as_f64);
+            let (low, high) = (end("low"), end("high"));
+            low.or(high)?;
+            (low.unwrap_or(f64::MIN), high.unwrap_or(f64::MAX))
+        }
+    };
+    let whole = value.get("low").or_else(|| value.get("high")).unwrap_or(value);
+    let units = ["code", "unit", "currency"].map(|name| text_of(whole, name));
     Some(Term::Quantity {
         low,
         high,
-        system: text_of(value, "system").map(str::to_owned),
+        system: text_of(whole, "system").map(str::to_owned),
         units: units.into_iter().flatten().map(str::to_owned).collect(),
     })
 }

@@ -12,16 +12,17 @@ use super::*;
 use crate::charts;
 use crate::web::{exchange, query as encode_query};
 
-fn charted() -> Emr {
+pub(super) fn charted() -> Emr {
     let emr = Emr::new();
     charts::load(&emr).unwrap();
     emr
 }
 
 /// The ids of a search through the library, in order; included ones after a `+`.
-fn found(emr: &Emr, resource_type: &str, question: &str) -> String {
+pub(super) fn found(emr: &Emr, resource_type: &str, question: &str) -> String {
     let asked = crate::web::pairs(question);
-    let bundle = query::search(&emr.store(), "http://h/fhir", resource_type, &asked, true);
+    let bundle =
+        query::search(&emr.store(), "http://h/fhir", &query::Scope::of_type(resource_type), &asked, true);
     let bundle = match bundle {
         Ok(bundle) => bundle,
         Err(refused) => return format!("refused: {}", refused.0),
@@ -111,7 +112,7 @@ const QUESTIONS: &[(&str, &str, &str)] = &[
     ("Patient", "_sort=-gender,_id", "p5 p4 p3 p6 p1 p2"),
     // Includes.
     ("Encounter", "_id=enc1&_include=Encounter:subject", "enc1 +p1"),
-    ("Encounter", "_id=enc1&_include=Encounter:*", "enc1 +p1 +pr-physician +org-hospital"),
+    ("Encounter", "_id=enc1&_include=Encounter:*", "enc1 +pr-physician +p1 +org-hospital"),
     ("Encounter", "_id=enc1&_include=Encounter:subject:Group", "enc1"),
     ("Patient", "_id=p2&_revinclude=Condition:subject", "p2 +cond-p2"),
     (
@@ -248,17 +249,17 @@ fn synthea_bundles_load() {
     }
 }
 
-async fn served(emr: &Emr) -> (Server, String) {
+pub(super) async fn served(emr: &Emr) -> (Server, String) {
     let server = serve(emr, SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
     let base = format!("http://{}/fhir", server.local_addr());
     (server, base)
 }
 
-async fn ask(method: &str, url: &str, headers: &[(&str, &str)], body: &str) -> Response<Bytes> {
+pub(super) async fn ask(method: &str, url: &str, headers: &[(&str, &str)], body: &str) -> Response<Bytes> {
     exchange(method, url, headers, body.to_owned()).await.unwrap()
 }
 
-fn json(answer: &Response<Bytes>) -> Value {
+pub(super) fn json(answer: &Response<Bytes>) -> Value {
     serde_json::from_slice(answer.body()).unwrap()
 }
 
@@ -343,7 +344,7 @@ async fn creating_and_conditions() {
     assert_eq!((again.status().as_u16(), json(&again)["id"].as_str()), (200, Some("s1")));
     assert_eq!(ask("PUT", &format!("{base}/Patient/other"), &[], body).await.status(), 400);
     assert_eq!(ask("POST", &format!("{base}/Observation"), &[], body).await.status(), 400);
-    assert_eq!(ask("PATCH", &format!("{base}/Patient/s1"), &[], "[]").await.status(), 405);
+    assert_eq!(ask("PATCH", &format!("{base}/Patient/s1"), &[], "[]").await.status(), 415);
     let bundle = r#"{"resourceType":"Bundle","type":"transaction","entry":[{"resource":{"resourceType":"Basic","id":"x"},"request":{"method":"POST","url":"Basic"}}]}"#;
     let answer = json(&ask("POST", &base, &[], bundle).await);
     assert_eq!(answer["entry"][0]["response"]["location"], "Basic/s2/_history/1");

@@ -1,8 +1,8 @@
-//! Transaction Bundles: entries with temporary addresses become records that refer to each other.
+//! Loading transaction Bundles: entries with temporary addresses become records that keep the ids one knows them by.
 //!
 //! Owns: assigning ids to `urn:uuid:` addresses, resolving references and conditional references.
 //! Must never: store part of a Bundle whose shape is wrong (too deep nesting is found only while storing).
-//! Look next: `splice::references`, `store`.
+//! Look next: `splice::references`, `store`; `bundle` for the Bundles that come over HTTP.
 
 use std::collections::HashMap;
 
@@ -40,15 +40,6 @@ struct Request {
     if_none_exist: Option<String>,
 }
 
-/// How ids are given to POSTed entries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Naming {
-    /// The resource's own id, else its `urn:uuid:`: for loading data sets whose ids one wants to know.
-    Keep,
-    /// The server's, as R4 asks.
-    Server,
-}
-
 struct Planned<'a> {
     text: &'a str,
     id: String,
@@ -61,12 +52,7 @@ struct Planned<'a> {
 /// # Errors
 /// `NotABundle` when the shape is wrong; `UnsupportedEntry` for an entry that is not a POST or PUT of a resource;
 /// `NotAResource` for a resource that is none. Nothing is stored then.
-pub(super) fn apply(
-    store: &mut Store,
-    bytes: &[u8],
-    now: jiff::Timestamp,
-    naming: Naming,
-) -> Result<Vec<Stored>, LoadError> {
+pub(super) fn apply(store: &mut Store, bytes: &[u8], now: jiff::Timestamp) -> Result<Vec<Stored>, LoadError> {
     let bundle: Bundle<'_> = serde_json::from_slice(bytes).map_err(|_| LoadError::NotABundle)?;
     if bundle.resource_type != "Bundle" || !matches!(bundle.kind.as_str(), "transaction" | "batch") {
         return Err(LoadError::NotABundle);
@@ -74,18 +60,17 @@ pub(super) fn apply(
     let mut addresses = HashMap::new();
     let mut planned = Vec::with_capacity(bundle.entry.len());
     for entry in &bundle.entry {
-        planned.push(plan(store, entry, naming, &mut addresses)?);
+        planned.push(plan(store, entry, &mut addresses)?);
     }
     let texts: Vec<String> = planned.iter().map(|one| resolve(store, &addresses, one.text)).collect();
     store.aliases.extend(addresses);
-    let stamping = if naming == Naming::Keep { Stamping::Keep } else { Stamping::Server };
     let mut out = Vec::with_capacity(planned.len());
     for (one, text) in planned.iter().zip(&texts) {
         out.push(match &one.existing {
             Some(reference) => {
                 Stored { reference: reference.clone(), version: String::new(), created: false }
             }
-            None => store.put(text, &one.id, now, stamping)?,
+            None => store.put(text, &one.id, now, Stamping::Keep)?,
         });
     }
     Ok(out)
@@ -94,7 +79,6 @@ pub(super) fn apply(
 fn plan<'a>(
     store: &mut Store,
     entry: &Entry<'a>,
-    naming: Naming,
     addresses: &mut HashMap<String, String>,
 ) -> Result<Planned<'a>, LoadError> {
     let (Some(resource), Some(request)) = (entry.resource, &entry.request) else {
@@ -106,10 +90,7 @@ fn plan<'a>(
     let id = match (&existing, request.method.as_str()) {
         (Some(reference), _) => reference.rsplit('/').next().unwrap_or_default().to_owned(),
         (None, "PUT") => put_id(&stamp.resource_type, &request.url)?,
-        (None, "POST") if naming == Naming::Keep => {
-            stamp.id.or_else(|| uuid.map(str::to_owned)).unwrap_or_else(|| store.fresh_id())
-        }
-        (None, "POST") => store.fresh_id(),
+        (None, "POST") => stamp.id.or_else(|| uuid.map(str::to_owned)).unwrap_or_else(|| store.fresh_id()),
         (None, _) => return Err(LoadError::UnsupportedEntry),
     };
     if !super::is_type_name(&stamp.resource_type) || !super::is_id(&id) {
@@ -123,8 +104,9 @@ fn plan<'a>(
 
 fn existing(store: &Store, resource_type: &str, request: &Request) -> Result<Option<String>, LoadError> {
     let Some(condition) = &request.if_none_exist else { return Ok(None) };
-    let hits = query::references(store, resource_type, &web::pairs(condition));
-    hits.map(|hits| hits.into_iter().next()).map_err(|_| LoadError::UnsupportedEntry)
+    let hits = query::ids(store, resource_type, &web::pairs(condition));
+    let first = hits.map(|hits| hits.into_iter().next()).map_err(|_| LoadError::UnsupportedEntry)?;
+    Ok(first.map(|id| format!("{resource_type}/{id}")))
 }
 
 fn put_id(resource_type: &str, url: &str) -> Result<String, LoadError> {
@@ -133,13 +115,15 @@ fn put_id(resource_type: &str, url: &str) -> Result<String, LoadError> {
 }
 
 fn resolve(store: &Store, addresses: &HashMap<String, String>, text: &str) -> String {
-    splice::references(text, |reference| {
+    splice::references(text, &["reference"], |reference| {
         if let Some(known) = addresses.get(reference).or_else(|| store.aliases.get(reference)) {
             return Some(known.clone());
         }
         let (name, condition) = reference.split_once('?')?;
-        let hits = query::references(store, name, &web::pairs(condition)).ok()?;
         // A condition that does not mean exactly one record is left as it is.
-        if hits.len() == 1 { hits.into_iter().next() } else { None }
+        match query::ids(store, name, &web::pairs(condition)).ok()?.as_slice() {
+            [id] => Some(format!("{name}/{id}")),
+            _ => None,
+        }
     })
 }
