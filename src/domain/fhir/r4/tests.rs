@@ -327,7 +327,7 @@ fn those_not_understood_are_known() {
         .collect();
     found.sort_unstable();
     found.dedup();
-    assert_eq!(found, ["_content", "_filter", "_query", "_text", "age", "birthOrderBoolean"]);
+    assert_eq!(found, ["_filter", "_query"]);
 }
 
 #[test]
@@ -367,6 +367,11 @@ fn search_parameters_read_what_their_expressions_say() {
             "",
         ),
         ("Bundle", "composition", "Bundle.entry.resource", "Composition"),
+        // Published without an expression, plain from their descriptions.
+        ("Patient", "age", "Patient.birthDate Patient.deceased", ""),
+        ("Patient", "birthOrderBoolean", "Patient.multipleBirth", ""),
+        ("Observation", "_text", "Observation", ""),
+        ("Binary", "_content", "Binary", ""),
     ];
     for (name, code, reads, targets) in cases {
         let found = search_parameter(resource(name), code).unwrap_or_else(|| panic!("{name} {code}"));
@@ -409,6 +414,62 @@ fn the_patient_compartment_is_the_official_one() {
         let element = path(text).element().unwrap();
         let patient = element.targets.is_empty() || element.targets.contains(&resource("Patient"));
         assert!(element.types.contains(&reference) && patient, "{text}");
+    }
+}
+
+/// T-028, T-029: the five official compartments, and no type in one that the definitions do not name.
+#[test]
+fn the_compartments_are_the_official_ones() {
+    let cases = [
+        ("Patient", "Observation", "performer subject", "Observation.performer Observation.subject"),
+        ("Patient", "Patient", "link", "Patient.link.other"),
+        ("Patient", "Practitioner", "", "-"),
+        ("Patient", "Device", "", "-"),
+        ("Encounter", "Encounter", "{def}", "Encounter.id"),
+        ("Encounter", "Observation", "encounter", "Observation.encounter"),
+        ("Encounter", "Patient", "", "-"),
+        ("RelatedPerson", "RelatedPerson", "{def}", "RelatedPerson.id"),
+        ("RelatedPerson", "Patient", "link", "Patient.link.other"),
+        ("Practitioner", "Practitioner", "{def}", "Practitioner.id"),
+        ("Practitioner", "Patient", "general-practitioner", "Patient.generalPractitioner"),
+        ("Practitioner", "Observation", "performer", "Observation.performer"),
+        ("Device", "Observation", "device subject", "Observation.device Observation.subject"),
+        ("Device", "Device", "", "-"),
+        ("Group", "Observation", "", "-"),
+        ("Observation", "Patient", "", "-"),
+    ];
+    for (owner, member, codes, paths) in cases {
+        let (one, other) = (resource(owner), resource(member));
+        let found = compartment(one, other).map_or("-".to_owned(), |paths| paths.join(" "));
+        assert_eq!(found, paths, "{owner} {member}");
+        assert_eq!(compartment_parameters(one, other).join(" "), codes, "{owner} {member}");
+        assert_eq!(compartment_members(one).any(|one| one == other), paths != "-", "{owner} {member}");
+    }
+    let sizes =
+        [("Patient", 66), ("Encounter", 25), ("RelatedPerson", 32), ("Practitioner", 59), ("Device", 32)];
+    for (owner, size) in sizes {
+        assert_eq!(compartment_members(resource(owner)).count(), size, "{owner}");
+    }
+}
+
+#[test]
+fn compartment_members_refer_to_their_owner() {
+    let reference = structure("Reference").unwrap();
+    for owner in ResourceType::all() {
+        for member in compartment_members(owner) {
+            for text in compartment(owner, member).unwrap() {
+                let found = path(text);
+                assert_eq!(found.resource_type(), member, "{text}");
+                let element = found.element().unwrap();
+                let refers = element.types.contains(&reference)
+                    && (element.targets.is_empty() || element.targets.contains(&owner));
+                assert!(refers || owner == member && element.name == "id", "{} {text}", owner.name());
+            }
+        }
+    }
+    for member in ResourceType::all() {
+        let own = compartment(resource("Patient"), member).unwrap_or_default();
+        assert_eq!(own, patient_compartment(member), "{}", member.name());
     }
 }
 

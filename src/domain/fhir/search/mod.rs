@@ -15,6 +15,12 @@ mod registry;
 mod value;
 
 #[cfg(test)]
+mod filter_tests;
+#[cfg(test)]
+mod include_tests;
+#[cfg(test)]
+mod law_tests;
+#[cfg(test)]
 mod tests;
 
 pub use self::question::{Compartment, Criterion, Hop, Include, Search, SortKey, Total};
