@@ -5,6 +5,8 @@
 //! Look next: `search/name.rs`, the heart of it; `search/question.rs`, what comes out.
 
 mod date;
+mod filter;
+mod filter_reads;
 mod form;
 mod include;
 mod modifier;
@@ -29,11 +31,13 @@ pub use self::registry::{DeclarationError, Registry};
 pub(super) use self::form::{Pair, decode_into};
 
 pub(super) use self::date::is_date;
+use self::filter::Filter;
 use self::include::Wish;
 use self::name::{Names, Trail};
 pub(super) use self::print::encode;
 
 use self::print::{print_include, print_query, print_question};
+use self::question::Asked;
 use self::value::SearchValue;
 use super::classify::FhirRefusal;
 use super::path::PublicBase;
@@ -117,15 +121,41 @@ impl<'r> Reading<'r> {
     }
 
     fn criterion(&mut self, pair: &Pair) -> Result<(), FhirRefusal> {
+        let criterion = match pair.name.as_str() {
+            "_filter" => self.filter(&pair.value)?,
+            "_query" => self.query(&pair.value)?,
+            _ => self.values(pair)?,
+        };
+        self.criteria.push(criterion);
+        Ok(())
+    }
+
+    fn values(&mut self, pair: &Pair) -> Result<Criterion, FhirRefusal> {
         let trail = Trail::follow(&self.names, &pair.name, self.steps)?;
         self.steps = trail.steps();
         let mut value = SearchValue::parse(&pair.value).ok_or(FhirRefusal::MalformedValue(trail.code()))?;
-        if trail.ends_in_reference() {
-            value.make_local(self.base);
-        }
+        value.make_local(&trail.value_kinds()?, self.base);
         trail.check(&value)?;
-        self.criteria.push(Criterion { name: pair.name.clone(), value, hops: trail.into_hops() });
-        Ok(())
+        Ok(Criterion { name: pair.name.clone(), value: Asked::Values(value), hops: trail.into_hops() })
+    }
+
+    fn filter(&mut self, value: &str) -> Result<Criterion, FhirRefusal> {
+        let mut filter = Filter::parse(value).ok_or(FhirRefusal::MalformedValue("_filter"))?;
+        let trail = filter_reads::follow(&mut filter, &self.names, self.base, self.steps)?;
+        self.steps = trail.steps();
+        Ok(Criterion { name: "_filter".to_owned(), value: Asked::Filter(filter), hops: trail.into_hops() })
+    }
+
+    /// A query by name reads what its declaration says; without one it is refused (T-011).
+    fn query(&mut self, value: &str) -> Result<Criterion, FhirRefusal> {
+        if self.criteria.iter().any(|earlier| earlier.name == "_query") {
+            return Err(FhirRefusal::RepeatedParameter("_query"));
+        }
+        let refused = FhirRefusal::ParameterNotSupported("_query");
+        let reads = self.names.registry.query(self.names.resource, value).ok_or(refused)?;
+        let value = SearchValue::parse(value).ok_or(refused)?;
+        let hops = Trail::declared(&self.names, reads)?.into_hops();
+        Ok(Criterion { name: "_query".to_owned(), value: Asked::Values(value), hops })
     }
 
     /// A wish above the bound is lowered, which R4 search.html 3.1.1.5.3 leaves to the server.

@@ -184,10 +184,47 @@ impl<'n> Trail<'n> {
     /// Follows a whole name, starting at the searched type. `steps` were taken for the names before it:
     /// the bound holds for a whole search, since every step may look at every type.
     pub(super) fn follow(names: &'n Names<'n>, name: &str, steps: usize) -> Result<Self, FhirRefusal> {
-        let mut trail =
-            Self { names, own: BTreeSet::new(), later: BTreeMap::new(), leaves: Vec::new(), steps };
+        let mut trail = Self::unmoved(names, steps);
         trail.step(names.resource, name, 0)?;
         Ok(trail)
+    }
+
+    /// Where every trail begins: nothing read yet.
+    pub(super) fn unmoved(names: &'n Names<'n>, steps: usize) -> Self {
+        Self { names, own: BTreeSet::new(), later: BTreeMap::new(), leaves: Vec::new(), steps }
+    }
+
+    /// What a query by name reads, as declared. Its answer depends on which records there are at all, so the
+    /// searched record's identity counts as read.
+    pub(super) fn declared(names: &'n Names<'n>, reads: &[ElementPath]) -> Result<Self, FhirRefusal> {
+        let mut trail = Self::unmoved(names, 0);
+        let id = format!("{}.id", names.resource.name());
+        trail.own.extend(ElementPath::parse(&id));
+        for path in reads {
+            let depth = usize::from(path.resource_type() != names.resource);
+            trail.read(path.resource_type(), depth, BTreeSet::from([path.clone()]))?;
+        }
+        Ok(trail)
+    }
+
+    /// Takes over what another trail of the same search reads, and the steps it has counted.
+    pub(super) fn absorb(&mut self, other: Self) -> Result<(), FhirRefusal> {
+        self.steps = other.steps;
+        self.own.extend(other.own);
+        for (resource, paths) in other.later {
+            self.read(resource, 1, paths)?;
+        }
+        Ok(())
+    }
+
+    /// Types of the parameters this name may end in.
+    pub(super) fn kinds(&self) -> impl Iterator<Item = SearchType> {
+        self.leaves.iter().map(|leaf| leaf.parameter.kind)
+    }
+
+    /// True when a literal of `_filter` fits every parameter this name may end in.
+    pub(super) fn takes_literal(&self, text: &str) -> bool {
+        self.leaves.iter().all(|leaf| SearchValue::takes_literal(text, leaf.parameter.kind, leaf.modifier))
     }
 
     /// Steps taken so far, those before this name included.
@@ -217,6 +254,18 @@ impl<'n> Trail<'n> {
         self.leaves
             .iter()
             .all(|leaf| leaf.parameter.kind == SearchType::Reference && leaf.modifier == Modifier::Absent)
+    }
+
+    /// The types of the value's components, wherever the name may end; one for a plain value. Empty when
+    /// that depends, or when a modifier gives the value another form.
+    pub(super) fn value_kinds(&self) -> Result<Vec<SearchType>, FhirRefusal> {
+        let [leaf, others @ ..] = self.leaves.as_slice() else { return Ok(Vec::new()) };
+        let plain = |leaf: &Leaf| leaf.modifier == Modifier::Absent;
+        if leaf.parameter.kind == SearchType::Composite && others.is_empty() && plain(leaf) {
+            return self.component_kinds(leaf);
+        }
+        let same = |other: &Leaf| other.parameter.kind == leaf.parameter.kind && plain(other);
+        Ok(if plain(leaf) && others.iter().all(same) { vec![leaf.parameter.kind] } else { Vec::new() })
     }
 
     /// The official code to name in a complaint about the value.

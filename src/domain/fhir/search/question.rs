@@ -7,6 +7,7 @@
 
 use std::fmt;
 
+use super::filter::Filter;
 use super::value::SearchValue;
 use crate::domain::fhir::interaction::LogicalId;
 use crate::domain::fhir::r4::{self, ElementPath, ResourceType};
@@ -182,17 +183,26 @@ impl fmt::Debug for Compartment {
     }
 }
 
-/// One filter parameter, with everything it reads.
+/// What stands after the `=` of a criterion.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// Values of the parameter's type.
+    Values(SearchValue),
+    /// The expression of `_filter`.
+    Filter(Filter),
+}
+
+/// One parameter that finds records, with everything it reads.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Criterion {
     pub(super) name: String,
-    pub(super) value: SearchValue,
+    pub(super) value: Asked,
     pub(super) hops: Vec<Hop>,
 }
 
 impl Criterion {
     /// The whole parameter name: `birthdate`, `name:exact`, `subject:Patient.name`,
-    /// `_has:Observation:patient:code`. Made of official names only.
+    /// `_has:Observation:patient:code`, `_filter`. Made of official and declared names only.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -205,10 +215,13 @@ impl Criterion {
         &self.hops
     }
 
-    /// The value in FHIR's escaping, not percent-encoded. May be patient data.
+    /// The value in FHIR's escaping (`_filter`: its expression), not percent-encoded. May be patient data.
     #[must_use]
     pub fn value(&self) -> String {
-        self.value.to_string()
+        match &self.value {
+            Asked::Values(value) => value.to_string(),
+            Asked::Filter(filter) => filter.to_string(),
+        }
     }
 }
 

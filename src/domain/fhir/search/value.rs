@@ -62,19 +62,41 @@ impl SearchValue {
         })
     }
 
-    /// Turns `https://public-base/Type/id` into `Type/id`: upstream knows itself by another name.
-    pub(super) fn make_local(&mut self, base: &PublicBase) {
-        for part in self.alternatives.iter_mut().flatten().flat_map(|one| &mut one.parts) {
-            let local = part
-                .strip_prefix(base.as_str())
-                .and_then(|rest| rest.strip_prefix('/'))
-                .filter(|rest| is_typed_id(rest))
-                .map(str::to_owned);
-            if let Some(local) = local {
-                *part = local;
+    /// Turns `https://public-base/Type/id` into `Type/id` where a reference stands: upstream knows itself by
+    /// another name. `kinds` as for [`Self::fits`]'s components, or the one kind of the whole.
+    pub(super) fn make_local(&mut self, kinds: &[SearchType], base: &PublicBase) {
+        for (component, kind) in self.alternatives.iter_mut().flat_map(|tuple| tuple.iter_mut().zip(kinds)) {
+            if *kind != SearchType::Reference {
+                continue;
+            }
+            for part in &mut component.parts {
+                if let Some(local) = local_reference(part, base) {
+                    *part = local;
+                }
             }
         }
     }
+
+    /// Whether a literal of `_filter`, which has neither lists nor prefixes, is a value of this type.
+    pub(super) fn takes_literal(text: &str, kind: SearchType, modifier: Modifier) -> bool {
+        let split = matches!(kind, SearchType::Token | SearchType::Quantity | SearchType::Reference);
+        let parts: Vec<String> = match split {
+            true => text.split('|').map(str::to_owned).collect(),
+            false => vec![text.to_owned()],
+        };
+        let ordered = matches!(kind, SearchType::Number | SearchType::Date | SearchType::Quantity);
+        let prefixed = ordered
+            && modifier == Modifier::Absent
+            && text.starts_with(|first: char| first.is_ascii_alphabetic());
+        let component = Component { parts };
+        !prefixed && component.is_filled() && component.fits(kind, modifier)
+    }
+}
+
+/// `Type/id` for `https://public-base/Type/id`.
+pub(super) fn local_reference(text: &str, base: &PublicBase) -> Option<String> {
+    let rest = text.strip_prefix(base.as_str())?.strip_prefix('/')?;
+    is_typed_id(rest).then(|| rest.to_owned())
 }
 
 impl fmt::Display for SearchValue {
