@@ -4,8 +4,8 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a failing test panics")]
 
-use chartgate::domain::access::{PolicySet, RecordDenial, Situation, Source};
-use chartgate::domain::access::{TypeRehearsal, rehearse_action, rehearse_record, rehearse_type};
+use chartgate::domain::access::{PolicySet, RecordDenial, Rehearsal, Situation, Source};
+use chartgate::domain::access::{TypeRehearsal, rehearse_record, rehearse_type};
 use chartgate::domain::fhir::facts::Facts;
 use chartgate::domain::fhir::mask::MaskCursor;
 use chartgate::domain::fhir::r4::{self, ResourceType};
@@ -24,7 +24,16 @@ const ROLES: [(&str, &str); 7] = [
     ("integration", "HOPERAT"),
 ];
 
-const OPERATIONS: [&str; 5] = ["$everything", "$lastn", "$validate", "$expand", "$lookup"];
+/// What may be asked of whole types beside reading and writing, and of which types.
+const QUESTIONS: [(&str, &str, Option<&str>); 7] = [
+    ("history", "history", None),
+    ("export", "export", None),
+    ("operate", "$validate", None),
+    ("operate", "$everything", Some("Patient")),
+    ("operate", "$lastn", Some("Observation")),
+    ("operate", "$expand", Some("ValueSet")),
+    ("operate", "$lookup", Some("CodeSystem")),
+];
 
 fn source(path: &Path) -> Source {
     let name = path.file_name().unwrap().to_str().unwrap().to_owned();
@@ -57,35 +66,30 @@ fn table() -> String {
     );
     for (role, purpose) in ROLES {
         let situation = Situation::rehearsal(&[role], purpose);
+        let rehearsal = Rehearsal::new(&policies, &situation);
         let _ = write!(table, "\n## {role} ({purpose})\n\n");
         for resource in ResourceType::all() {
-            let view = rehearse_type(&policies, &situation, resource).unwrap();
-            if view.open {
+            if let Some(view) = open(&rehearsal, "read", resource) {
                 let kept = view.possible.kept().join(" ");
                 let _ = writeln!(table, "{}: {kept}", resource.name());
             }
-            table.push_str(&written(&policies, &situation, resource));
+            table.push_str(&written(&rehearsal, resource));
         }
         table.push_str(&by_action(&policies, &situation));
     }
     table
 }
 
-fn open(
-    policies: &Arc<PolicySet>,
-    situation: &Situation,
-    action: &str,
-    resource: ResourceType,
-) -> Option<TypeRehearsal> {
-    rehearse_action(policies, situation, action, resource).unwrap().ok().filter(|view| view.open)
+fn open(rehearsal: &Rehearsal, action: &str, resource: ResourceType) -> Option<TypeRehearsal> {
+    rehearsal.ask(action, resource).unwrap().ok().filter(|view| view.open)
 }
 
 /// `+ Patient [update patch]: Patient.telecom Patient.address`
-fn written(policies: &Arc<PolicySet>, situation: &Situation, resource: ResourceType) -> String {
+fn written(rehearsal: &Rehearsal, resource: ResourceType) -> String {
     let mut ways = Vec::new();
     let mut kept = Vec::new();
     for action in ["create", "update", "patch", "delete"] {
-        if let Some(view) = open(policies, situation, action, resource) {
+        if let Some(view) = open(rehearsal, action, resource) {
             ways.push(action);
             kept.extend(Some(view.possible.kept()).filter(|kept| !kept.is_empty()));
         }
@@ -98,11 +102,12 @@ fn written(policies: &Arc<PolicySet>, situation: &Situation, resource: ResourceT
 
 /// `$lastn: Observation`, and so on for history and export.
 fn by_action(policies: &Arc<PolicySet>, situation: &Situation) -> String {
-    let operations = OPERATIONS.map(|name| ("operate", name, situation.clone().with_operation(name)));
-    let others = ["history", "export"].map(|action| (action, action, situation.clone()));
     let mut lines = String::from("\n");
-    for (action, name, situation) in others.into_iter().chain(operations) {
-        let is_open = |resource: &ResourceType| open(policies, &situation, action, *resource).is_some();
+    for (action, name, only) in QUESTIONS {
+        let rehearsal = Rehearsal::new(policies, &situation.clone().with_operation(name));
+        let is_open = |resource: &ResourceType| {
+            only.is_none_or(|only| resource.name() == only) && open(&rehearsal, action, *resource).is_some()
+        };
         let types: Vec<&str> = ResourceType::all().filter(is_open).map(ResourceType::name).collect();
         let every = types.len() == ResourceType::all().count();
         let _ = writeln!(lines, "{name}: {}", if every { "every type".to_owned() } else { types.join(" ") });

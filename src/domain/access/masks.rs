@@ -9,7 +9,7 @@ use super::key::{Key, KeyParts};
 use super::set::{Action, PolicySet};
 use super::situation::Situation;
 use crate::domain::fhir::mask::Mask;
-use crate::domain::fhir::r4::ResourceType;
+use crate::domain::fhir::r4::{ElementPath, ResourceType};
 use crate::limits;
 use moka::sync::Cache;
 use std::collections::BTreeSet;
@@ -84,11 +84,21 @@ impl TypeView {
     }
 }
 
+/// What can be said about the elements of a type, in one direction: the same for all actions that move them so.
+#[derive(Debug)]
+struct Elements {
+    settled: bool,
+    policies: BTreeSet<String>,
+    possible: Arc<Mask>,
+    definite: Arc<Mask>,
+}
+
 type Judgement = Result<Disclosure, RecordDenial>;
 
 #[derive(Clone)]
 enum Kept {
     Type(Result<Arc<TypeView>, Fault>),
+    Elements(Result<Arc<Elements>, Fault>),
     Record(Judgement),
 }
 
@@ -149,9 +159,46 @@ impl Desk {
         if let Some(Kept::Type(view)) = self.masks.0.get(&key) {
             return view;
         }
-        let view = view(&self.set, &self.situation, action, resource).map(Arc::new);
+        let view = self.new_view(action, resource).map(Arc::new);
         self.masks.0.insert(key, Kept::Type(view.clone()));
         view
+    }
+
+    fn new_view(&self, action: Action, resource: ResourceType) -> Result<TypeView, Fault> {
+        let engine = Engine::new(&self.set, &self.situation)?;
+        let Answer { verdict, settled, mut policies } = engine.type_action(action, resource)?;
+        let elements = match (verdict, action.elements()) {
+            // Nothing of the type is reachable, or no element is moved: what they would be does not matter.
+            (Verdict::No, _) | (_, None) => Arc::new(Elements::none(resource)),
+            (Verdict::Maybe | Verdict::Yes, Some(family)) => self.elements(&engine, family, resource)?,
+        };
+        policies.extend(elements.policies.iter().cloned());
+        Ok(TypeView {
+            verdict,
+            moves: action.elements().is_some(),
+            settled: settled && elements.settled,
+            possible: Arc::clone(&elements.possible),
+            definite: Arc::clone(&elements.definite),
+            policies: policies.into_iter().collect(),
+        })
+    }
+
+    /// The elements of a type outward (`disclose`) or inward (`modify`), kept or new.
+    fn elements(
+        &self,
+        engine: &Engine<'_>,
+        family: Action,
+        resource: ResourceType,
+    ) -> Result<Arc<Elements>, Fault> {
+        let key = self.parts.for_type((family, None), resource);
+        if let Some(Kept::Elements(elements)) = self.masks.0.get(&key) {
+            return elements;
+        }
+        let elements = engine
+            .type_elements(family, resource)
+            .map(|(decided, answer)| Arc::new(Elements::new(resource, &decided, answer)));
+        self.masks.0.insert(key, Kept::Elements(elements.clone()));
+        elements
     }
 
     /// The decision about a record, kept or new.
@@ -173,33 +220,19 @@ impl Desk {
     }
 }
 
-fn view(
-    set: &PolicySet,
-    situation: &Situation,
-    action: Action,
-    resource: ResourceType,
-) -> Result<TypeView, Fault> {
-    let engine = Engine::new(set, situation)?;
-    let Answer { verdict, settled, mut policies } = engine.type_action(action, resource)?;
-    let (decided, elements) = match (verdict, action.elements()) {
-        // Nothing of the type is reachable, or no element is moved: what they would be does not matter.
-        (Verdict::No, _) | (_, None) => {
-            (Vec::new(), Answer { verdict, settled: true, policies: BTreeSet::new() })
-        }
-        (Verdict::Maybe | Verdict::Yes, Some(family)) => engine.type_elements(family, resource)?,
-    };
-    let mask = |least: Verdict| {
-        Arc::new(Mask::new(resource, decided.iter().map(|(path, v)| (path.clone(), *v >= least))))
-    };
-    policies.extend(elements.policies);
-    Ok(TypeView {
-        verdict,
-        moves: action.elements().is_some(),
-        settled: settled && elements.settled,
-        possible: mask(Verdict::Maybe),
-        definite: mask(Verdict::Yes),
-        policies: policies.into_iter().collect(),
-    })
+impl Elements {
+    fn new(resource: ResourceType, decided: &[(ElementPath, Verdict)], answer: Answer) -> Self {
+        let mask = |least: Verdict| {
+            Arc::new(Mask::new(resource, decided.iter().map(|(path, v)| (path.clone(), *v >= least))))
+        };
+        let (settled, policies) = (answer.settled, answer.policies);
+        Self { settled, policies, possible: mask(Verdict::Maybe), definite: mask(Verdict::Yes) }
+    }
+
+    fn none(resource: ResourceType) -> Self {
+        let answer = Answer { verdict: Verdict::No, settled: true, policies: BTreeSet::new() };
+        Self::new(resource, &[], answer)
+    }
 }
 
 /// The decision about a record from scratch: the action first, then each element.

@@ -30,7 +30,7 @@ pub use admit::admit;
 pub use denial::{Denial, RecordDenial};
 pub use masks::{Change, Disclosure, Masks};
 pub use permit::Permit;
-pub use rehearsal::{TypeRehearsal, rehearse_action, rehearse_record, rehearse_type};
+pub use rehearsal::{Rehearsal, TypeRehearsal, rehearse_record, rehearse_type};
 pub use set::PolicySet;
 pub use situation::{Circumstances, Situation};
 pub use source::{Problem, Source};

@@ -11,6 +11,7 @@ use super::situation::Situation;
 use crate::domain::fhir::facts::Facts;
 use crate::domain::fhir::mask::Mask;
 use crate::domain::fhir::r4::ResourceType;
+use std::fmt;
 use std::sync::Arc;
 
 /// What the policies say about one type before any record is seen, for `policy mask` and tables.
@@ -26,6 +27,48 @@ pub struct TypeRehearsal {
     pub policies: Vec<String>,
 }
 
+/// Questions about types, asked one after the other.
+#[derive(Clone)]
+pub struct Rehearsal {
+    desk: Desk,
+}
+
+impl Rehearsal {
+    /// Questions of somebody in this situation. For `operate` it must name the operation.
+    #[must_use]
+    pub fn new(policies: &Arc<PolicySet>, situation: &Situation) -> Self {
+        Self { desk: Desk::new(Arc::clone(policies), Masks::new(), situation.clone()) }
+    }
+
+    /// What they may do with records of a type. `action` is its name in the schema: `read` gives the elements that
+    /// may be seen, `update` those that may be written. `None`: no action on records has this name.
+    ///
+    /// # Errors
+    /// [`Denial::PolicyFault`] only.
+    #[must_use]
+    pub fn ask(&self, action: &str, resource: ResourceType) -> Option<Result<TypeRehearsal, Denial>> {
+        let about_records = |known: &Action| !matches!(known, Action::Disclose | Action::Modify);
+        let action = Action::ALL.into_iter().filter(about_records).find(|known| known.name() == action)?;
+        Some(self.view(action, resource))
+    }
+
+    fn view(&self, action: Action, resource: ResourceType) -> Result<TypeRehearsal, Denial> {
+        let view = self.desk.view(action, resource)?;
+        Ok(TypeRehearsal {
+            open: view.is_open(),
+            possible: Arc::clone(&view.possible),
+            definite: Arc::clone(&view.definite),
+            policies: view.policies.to_vec(),
+        })
+    }
+}
+
+impl fmt::Debug for Rehearsal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rehearsal").field("situation", &self.desk.situation).finish_non_exhaustive()
+    }
+}
+
 /// Asks about a type without a token: what would somebody in this situation see?
 ///
 /// # Errors
@@ -35,39 +78,7 @@ pub fn rehearse_type(
     situation: &Situation,
     resource: ResourceType,
 ) -> Result<TypeRehearsal, Denial> {
-    rehearse(policies, situation, Action::Read, resource)
-}
-
-/// The same for an action by its name in the schema: `update` gives the elements that may be written. For
-/// `operate` the situation must name the operation. `None`: no action on records has this name.
-///
-/// # Errors
-/// [`Denial::PolicyFault`] only.
-pub fn rehearse_action(
-    policies: &Arc<PolicySet>,
-    situation: &Situation,
-    action: &str,
-    resource: ResourceType,
-) -> Option<Result<TypeRehearsal, Denial>> {
-    let about_records = |known: &Action| !matches!(known, Action::Disclose | Action::Modify);
-    let action = Action::ALL.into_iter().filter(about_records).find(|known| known.name() == action)?;
-    Some(rehearse(policies, situation, action, resource))
-}
-
-fn rehearse(
-    policies: &Arc<PolicySet>,
-    situation: &Situation,
-    action: Action,
-    resource: ResourceType,
-) -> Result<TypeRehearsal, Denial> {
-    let desk = Desk::new(Arc::clone(policies), Masks::new(), situation.clone());
-    let view = desk.view(action, resource)?;
-    Ok(TypeRehearsal {
-        open: view.is_open(),
-        possible: Arc::clone(&view.possible),
-        definite: Arc::clone(&view.definite),
-        policies: view.policies.to_vec(),
-    })
+    Rehearsal::new(policies, situation).view(Action::Read, resource)
 }
 
 /// Asks about a record without a token, from scratch: what would somebody in this situation see of it?

@@ -6,6 +6,7 @@ use super::masks::Desk;
 use super::set::Action;
 use super::*;
 use crate::domain::fhir::classify::{Head, classify};
+use crate::domain::fhir::search::Registry;
 use crate::domain::fhir::facts::Facts;
 use crate::domain::fhir::interaction::Interaction;
 use crate::domain::fhir::path::PublicBase;
@@ -16,6 +17,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 
 mod laws;
+mod writes;
 
 const GROUPS: &str = r#"
 [groups]
@@ -259,13 +261,30 @@ fn what_can_never_hold_is_not_left_open() {
 
 // --- the front door -------------------------------------------------------------------------------
 
-fn interaction(target: &str) -> Interaction {
+/// `Patient/p1`, or `PUT Patient/p1`; an export is asked for as exports are. `If-None-Exist` follows a blank.
+fn interaction(asked: &str) -> Interaction {
+    let (method, target) = asked.split_once(' ').unwrap_or(("GET", asked));
+    let (target, if_none_exist) = target.split_once(' ').unwrap_or((target, ""));
     let base = PublicBase::parse("https://gate.test/fhir").unwrap();
     let mut headers = http::HeaderMap::new();
-    headers.insert("host", "gate.test".parse().unwrap());
+    let mut header = |name: &'static str, value: &str| headers.insert(name, value.parse().unwrap());
+    header("host", "gate.test");
+    match method {
+        "PATCH" => drop(header("content-type", "application/json-patch+json")),
+        "POST" | "PUT" => drop(header("content-type", "application/fhir+json")),
+        _ => {}
+    }
+    if target.contains("$export") {
+        header("prefer", "respond-async");
+        header("accept", "application/fhir+json");
+    }
+    if !if_none_exist.is_empty() {
+        header("if-none-exist", if_none_exist);
+    }
     let target = format!("/fhir/{target}");
-    let head = Head { method: "GET", target: &target, authority: None, headers: &headers };
-    classify(&head, None, &base).unwrap_or_else(|refusal| panic!("{target}: {refusal:?}"))
+    let head = Head { method, target: &target, authority: None, headers: &headers };
+    let classified = classify(&head, None, &base, &Registry::default());
+    classified.unwrap_or_else(|refusal| panic!("{asked}: {refusal:?}")).interaction
 }
 
 fn now() -> Timestamp {

@@ -6,6 +6,7 @@
 pub mod facts;
 pub mod mask;
 pub mod r4;
+pub mod shape;
 
 mod address;
 pub mod capabilities;
@@ -15,4 +16,3 @@ mod operation;
 pub mod outcome;
 pub mod path;
 pub mod search;
-pub mod shape;

@@ -133,7 +133,7 @@ proptest! {
         let facts = facts("Observation", "o1", &["p1"], &["R"]);
         let key = |situation: &Situation, facts: &Facts, relations: &BTreeSet<String>, action| {
             let parts = KeyParts::of_situation(&CURIOUS, situation);
-            parts.for_record(&CURIOUS, action, &Record { facts, relations })
+            parts.for_record(&CURIOUS, (action, situation.operation), &Record { facts, relations })
         };
         let (mut other, mut changed, mut relations, mut action) =
             (situation.clone(), facts.clone(), BTreeSet::new(), Action::Read);
@@ -174,7 +174,7 @@ proptest! {
 fn a_key_holds_no_more_than_was_used() {
     let key = |situation: &Situation, facts: &Facts| {
         let parts = KeyParts::of_situation(&hospital(), situation);
-        parts.for_record(&hospital(), Action::Read, &Record { facts, relations: &BTreeSet::new() })
+        parts.for_record(&hospital(), (Action::Read, None), &Record { facts, relations: &BTreeSet::new() })
     };
     let situation = Situation::rehearsal(&["nurse"], "TREAT").with_age_seconds(10);
     let before = key(&situation, &facts("Observation", "o1", &["p1"], &[]));
