@@ -138,7 +138,9 @@ impl<'t> Group<'t> {
             return false;
         }
         match (self.value(), self.twin()) {
-            (None, Some(twin)) => single(twin).is_some_and(|twin| twin.members().len() == 1 && is_masked(twin)),
+            (None, Some(twin)) => {
+                single(twin).is_some_and(|twin| twin.members().len() == 1 && is_masked(twin))
+            }
             (Some(value), None) => single(value).is_some_and(|value| is_marked(value, self.structure)),
             (Some(_), Some(_)) | (None, None) => false,
         }
@@ -229,7 +231,7 @@ impl Writing {
         if group.is_extensions() {
             return group.items().iter().try_for_each(|item| self.extension(item, modify, path));
         }
-        let (cursor, path) = (step(modify, owner, group.element), child_path(path, owner, group.element));
+        let (cursor, path) = (step(modify, owner, group.element), child_path(path, group.element));
         if self.marks == Marks::Refuse && group.is_mark() {
             return Err(ChangeRefusal::Withheld(path));
         }
@@ -275,7 +277,8 @@ impl Writing {
 
 /// The JSON has the shape R4 prescribes. The filter has seen to that; a patch may have changed it.
 pub(super) fn fits(group: &Group<'_>) -> Result<(), ChangeRefusal> {
-    let value = |node: &Node| fits_value(node, group.structure) || (group.element.many && is_gap(node, group));
+    let value =
+        |node: &Node| fits_value(node, group.structure) || (group.element.many && is_gap(node, group));
     let twin = |node: &Node| matches!(node, Node::Object(_)) || (group.element.many && node.is_null());
     let values = group.value().is_none_or(|node| each(node, group.element.many, value));
     let twins = group.twin().is_none_or(|node| each(node, group.element.many, twin));

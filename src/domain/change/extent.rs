@@ -38,7 +38,7 @@ impl<'m> Place<'m> {
         Self {
             seen: step(self.seen, owner, element),
             modify: step(self.modify, owner, element),
-            path: child_path(&self.path, owner, element),
+            path: child_path(&self.path, element),
         }
     }
 
@@ -53,12 +53,16 @@ impl<'m> Place<'m> {
 }
 
 /// Paths end at an extension: what is inside is decided with it.
-pub(super) fn extension_path(path: &str) -> String {
-    if path.ends_with(".extension") { path.to_owned() } else { format!("{path}.extension") }
+fn is_extension_path(path: &str) -> bool {
+    path.contains(".extension") || path.contains(".modifierExtension")
 }
 
-pub(super) fn child_path(path: &str, owner: Structure, element: &Element) -> String {
-    if r4::type_name(owner) == "Extension" {
+pub(super) fn extension_path(path: &str) -> String {
+    if is_extension_path(path) { path.to_owned() } else { format!("{path}.extension") }
+}
+
+pub(super) fn child_path(path: &str, element: &Element) -> String {
+    if is_extension_path(path) {
         return path.to_owned();
     }
     element.rewind.map_or_else(|| format!("{path}.{}", element.name), ToOwned::to_owned)

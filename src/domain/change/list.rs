@@ -80,8 +80,9 @@ impl Merger<'_> {
         };
         let writing = Writing { marks };
         three.sent.map_or(Ok(()), super::accept::fits)?;
-        let content =
-            |group: Option<&Group<'_>>| group.map_or(Ok(()), |one| writing.values(one, place.modify, &place.path));
+        let content = |group: Option<&Group<'_>>| {
+            group.map_or(Ok(()), |one| writing.values(one, place.modify, &place.path))
+        };
         if may == Extent::All || is_primitive(any) {
             content(three.view)?;
             content(three.sent)?;
@@ -140,7 +141,8 @@ impl Merger<'_> {
         let mut merged = Vec::new();
         for current in items.current {
             let id = current.says("id");
-            let with_id = |items: &'_ [Node]| items.iter().position(|one| id.is_some() && one.says("id") == id);
+            let with_id =
+                |items: &'_ [Node]| items.iter().position(|one| id.is_some() && one.says("id") == id);
             let view = with_id(items.view).and_then(|at| items.view.get(at));
             let sent = with_id(kept).and_then(|at| kept.get(at));
             match (view, sent) {
@@ -270,9 +272,12 @@ fn by_id(items: Items<'_>) -> Option<(&[Node], &[Node])> {
     let distinct = shown.iter().enumerate().all(|(at, id)| !shown.iter().skip(at + 1).any(|one| one == id));
     let (kept, appended) = items.sent.split_at_checked(shown.len())?;
     let same: Option<Vec<String>> = ids(kept);
-    let free = appended.iter().all(|item| item.says("id").is_none_or(|id| shown.iter().all(|one| *one != id)));
-    let once = |id: &String| items.current.iter().filter(|one| one.says("id").as_deref() == Some(id)).count() == 1;
-    (distinct && free && shown.iter().all(once) && !shown.is_empty() && same.as_ref() == Some(&shown)).then_some((kept, appended))
+    let free =
+        appended.iter().all(|item| item.says("id").is_none_or(|id| shown.iter().all(|one| *one != id)));
+    let once =
+        |id: &String| items.current.iter().filter(|one| one.says("id").as_deref() == Some(id)).count() == 1;
+    (distinct && free && shown.iter().all(once) && !shown.is_empty() && same.as_ref() == Some(&shown))
+        .then_some((kept, appended))
 }
 
 fn is_primitive(group: &Group<'_>) -> bool {
@@ -280,9 +285,10 @@ fn is_primitive(group: &Group<'_>) -> bool {
 }
 
 fn has_mark(item: &Node, structure: Structure) -> bool {
-    super::accept::groups(item.members(), structure).0.iter().any(|group| {
-        group.is_mark() || group.items().iter().any(|inner| has_mark(inner, group.structure))
-    })
+    super::accept::groups(item.members(), structure)
+        .0
+        .iter()
+        .any(|group| group.is_mark() || group.items().iter().any(|inner| has_mark(inner, group.structure)))
 }
 
 /// The member under its name as sent, or as it is, with these items; none if there are none.

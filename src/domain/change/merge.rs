@@ -129,8 +129,22 @@ fn same(one: Option<&Group<'_>>, other: Option<&Group<'_>>) -> bool {
 /// Types whose parts say one thing together: a seen code beside an unseen text, or a new target beside an
 /// old name, could be wrong although each of them was right.
 const STATEMENTS: [&str; 16] = [
-    "Age", "Attachment", "CodeableConcept", "Coding", "Count", "Distance", "Duration", "Identifier", "Money",
-    "Narrative", "Quantity", "Range", "Ratio", "Reference", "SampledData", "Signature",
+    "Age",
+    "Attachment",
+    "CodeableConcept",
+    "Coding",
+    "Count",
+    "Distance",
+    "Duration",
+    "Identifier",
+    "Money",
+    "Narrative",
+    "Quantity",
+    "Range",
+    "Ratio",
+    "Reference",
+    "SampledData",
+    "Signature",
 ];
 
 pub(super) fn is_statement(structure: Structure) -> bool {
@@ -169,7 +183,11 @@ impl Merger<'_> {
         }
         for group in current.iter().filter(|group| find(&sent, group.element).is_none()) {
             let view = find(&view, group.element);
-            out.extend(self.element(Element3 { current: Some(group), view, sent: None }, structure, place)?);
+            out.extend(self.element(
+                Element3 { current: Some(group), view, sent: None },
+                structure,
+                place,
+            )?);
         }
         out.extend(beyond.into_iter().cloned());
         Ok(out)
@@ -299,8 +317,7 @@ impl Merger<'_> {
             return Ok(three.take());
         }
         if statement && (seen != Extent::All || !three.shown()) {
-            let (named, renamed) =
-                (self.only_names_hide(three, any, place), self.renames(three, any, place));
+            let (named, renamed) = (self.only_names_hide(three, any, place), self.renames(three, any, place));
             match may {
                 Extent::None => return Err(ChangeRefusal::NotWritable(place.path.clone())),
                 Extent::All if renamed => {
@@ -331,7 +348,11 @@ impl Merger<'_> {
             Three { current: members(three.current), view: members(three.view), sent: members(three.sent) };
         let merged = self.object(inner, any.structure, place)?;
         let name = three.sent.and_then(|one| one.value).or(three.current.and_then(|one| one.value));
-        Ok(name.filter(|_| !merged.is_empty()).map(|name| name.with(Node::Object(merged))).into_iter().collect())
+        Ok(name
+            .filter(|_| !merged.is_empty())
+            .map(|name| name.with(Node::Object(merged)))
+            .into_iter()
+            .collect())
     }
 
     /// A Reference that was shown but for its target's name.
