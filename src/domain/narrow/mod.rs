@@ -329,6 +329,17 @@ mod tests {
     }
 
     #[test]
+    fn histories_and_compartments_have_paths_of_their_own() {
+        assert_eq!(target("GET /Patient/p1/_history?_count=3"), "Patient/p1/_history?_count=3");
+        assert_eq!(target("GET /_history"), "_history");
+        assert_eq!(target("GET /Patient/p1/Observation?code=x"), "Patient/p1/Observation?code=x");
+        let shaped = "GET /Patient?_elements=name&_summary=false&_count=9&gender=male";
+        let asked = asked(shaped).unwrap();
+        let plan = Plan::of(&asked, Some(50)).unwrap();
+        assert_eq!(plan.path_and_query(), "Patient?gender=male&_count=50", "shapes are ours to give");
+    }
+
+    #[test]
     fn what_needs_no_upstream_has_no_plan() {
         for line in ["GET /metadata", "GET /.well-known/smart-configuration", "GET /Patient?~page=abc"] {
             assert!(Plan::of(&asked(line).unwrap(), None).is_none(), "{line}");
@@ -339,10 +350,11 @@ mod tests {
     fn a_long_search_goes_as_a_form() {
         let ids: Vec<String> = (0..100).map(|n| format!("{n}{}", "x".repeat(50))).collect();
         let plan =
-            Plan::from_interaction(&asked(&format!("GET /Patient?_id={}", ids.join(","))).unwrap()).unwrap();
+            Plan::of(&asked(&format!("GET /Patient?_id={}", ids.join(","))).unwrap(), None).unwrap();
         assert_eq!((plan.method(), plan.path_and_query()), (&Method::POST, "Patient/_search"));
-        assert!(plan.form().unwrap().starts_with("_id=0x"));
-        assert!(plan.strict_handling());
+        let (media_type, form) = plan.body().unwrap();
+        assert!(media_type.ends_with("form-urlencoded") && form.starts_with(b"_id=0x"));
+        assert_eq!(plan.prefer(), Some("handling=strict"));
     }
 
     #[test]
