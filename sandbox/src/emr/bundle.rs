@@ -8,8 +8,8 @@ use std::collections::{BTreeSet, HashMap};
 
 use http::StatusCode;
 use serde::Deserialize;
-use serde_json::json;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use super::ask::{Ask, Reply};
 use super::store::Store;
@@ -216,28 +216,23 @@ fn resolve(store: &Store, addresses: &HashMap<String, String>, text: &str) -> Re
 /// One entry of the answer; its location is relative, and a written record is shown only on `return=representation`.
 fn response(ask: &Ask<'_>, reply: &Reply) -> String {
     let status = reply.status;
-    let mut response = json!({"status": format!("{} {}", status.as_str(), status.canonical_reason().unwrap_or_default()).trim()});
-    let location = reply.location.as_deref();
-    if let Some(location) = location {
-        let below = location.strip_prefix(ask.base).map_or(location, |path| path.trim_start_matches('/'));
-        response["location"] = json!(below);
-    }
-    if let Some(etag) = reply.etag.as_ref().and_then(|etag| etag.to_str().ok()) {
-        response["etag"] = json!(etag);
-    }
-    if let Some(modified) = &reply.modified {
-        response["lastModified"] = json!(modified);
-    }
+    let said = format!("{} {}", status.as_str(), status.canonical_reason().unwrap_or_default());
+    let mut response = serde_json::Map::from_iter([("status".to_owned(), json!(said.trim()))]);
+    let below = reply.location.as_deref().map(|location| {
+        location.strip_prefix(ask.base).map_or(location, |path| path.trim_start_matches('/'))
+    });
+    let etag = reply.etag.as_ref().and_then(|etag| etag.to_str().ok());
+    let members = [("location", below), ("etag", etag), ("lastModified", reply.modified.as_deref())];
+    response.extend(members.into_iter().filter_map(|(name, text)| Some((name.to_owned(), json!(text?)))));
     let body = reply.body.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
-    let is_outcome = body.starts_with("{\"resourceType\":\"OperationOutcome\"") && reply.etag.is_none();
-    if !status.is_success() || is_outcome || body.is_empty() {
-        let outcome = serde_json::from_str::<serde_json::Value>(&body).ok();
-        if let Some(outcome) = outcome {
-            response["outcome"] = outcome;
-        }
-        return format!("{{\"response\":{response}}}");
+    let is_outcome = body.starts_with("{\"resourceType\":\"OperationOutcome\"");
+    let shown = below.is_none() || ask.prefer.contains("return=representation");
+    if is_outcome {
+        let outcome = serde_json::from_str::<Value>(&body).ok();
+        response.extend(outcome.map(|outcome| ("outcome".to_owned(), outcome)));
     }
-    if location.is_some() && !ask.prefer.contains("return=representation") {
+    let response = Value::Object(response);
+    if is_outcome || body.is_empty() || !shown {
         return format!("{{\"response\":{response}}}");
     }
     format!("{{\"resource\":{body},\"response\":{response}}}")

@@ -30,7 +30,7 @@ pub(super) fn answer(base: &str) -> Reply {
         "instantiates": ["http://hl7.org/fhir/uv/bulkdata/CapabilityStatement/bulk-data"],
         "rest": [{
             "mode": "server", "resource": resources, "interaction": interactions,
-            "operation": [{"name": "export", "definition": format!("http://hl7.org/fhir/uv/bulkdata/OperationDefinition/export")}],
+            "operation": [{"name": "export", "definition": "http://hl7.org/fhir/uv/bulkdata/OperationDefinition/export"}],
             "compartment": compartments
         }]
     });
@@ -69,8 +69,8 @@ fn resource(name: &str) -> Value {
         "referencePolicy": ["literal", "logical", "local"],
         "searchParam": params, "operation": own_operations(name)
     });
-    if !includes.is_empty() {
-        out["searchInclude"] = json!(includes);
+    if let Some(object) = out.as_object_mut().filter(|_| !includes.is_empty()) {
+        object.insert("searchInclude".to_owned(), json!(includes));
     }
     out
 }

@@ -209,7 +209,7 @@ fn expand(store: &Store, ask: &Ask<'_>, id: Option<&str>) -> Result<Reply, Refus
         Some(id) => format!("ValueSet/{id}"),
         None => web::field(&ask.query, "url").ok_or_else(|| refused("url"))?.to_owned(),
     };
-    let Some(mut set) = terminology::by_url(store, "ValueSet", &url) else { return Ok(Reply::not_found()) };
+    let Some(set) = terminology::by_url(store, "ValueSet", &url) else { return Ok(Reply::not_found()) };
     let number = |name: &str, unset: usize| match web::field(&ask.query, name) {
         None => Ok(unset),
         Some(value) => value.parse().map_err(|_| refused(name)),
@@ -221,20 +221,20 @@ fn expand(store: &Store, ask: &Ask<'_>, id: Option<&str>) -> Result<Reply, Refus
         let words = format!("{} {}", one.code, one.display.as_deref().unwrap_or_default());
         words.to_lowercase().contains(&filter)
     });
-    let contains: Vec<Value> = concepts
-        .iter()
-        .skip(offset)
-        .take(count)
-        .map(|one| {
-            let mut row = json!({"system": one.system, "code": one.code});
-            if let Some(display) = &one.display {
-                row["display"] = json!(display);
-            }
-            row
-        })
-        .collect();
-    set["expansion"] = json!({"timestamp": instant(ask.now), "total": concepts.len(), "offset": offset, "contains": contains});
-    Ok(Reply::fhir(StatusCode::OK, set.to_string()))
+    let row = |one: &terminology::Concept| match &one.display {
+        Some(display) => json!({"system": one.system, "code": one.code, "display": display}),
+        None => json!({"system": one.system, "code": one.code}),
+    };
+    let contains: Vec<Value> = concepts.iter().skip(offset).take(count).map(row).collect();
+    let expansion = json!({
+        "timestamp": instant(ask.now), "total": concepts.len(), "offset": offset, "contains": contains
+    });
+    // The stored bytes, with the expansion put in at their end.
+    let id = text_of(&set, "id").unwrap_or_default();
+    let stored = store.find("ValueSet", id).and_then(Record::bytes).cloned().unwrap_or_default();
+    let stored = String::from_utf8_lossy(&stored);
+    let open = stored.trim_end().strip_suffix('}').unwrap_or_default();
+    Ok(Reply::fhir(StatusCode::OK, format!("{open},\"expansion\":{expansion}}}")))
 }
 
 fn lookup(store: &Store, ask: &Ask<'_>) -> Result<Reply, Refused> {

@@ -34,85 +34,69 @@ const BODY: &str = r#"{"resourceType":"Patient","identifier":[{"system":"s","val
 const NAMED: &str = r#"{"resourceType":"Patient","id":"new","birthDate":"2000"}"#;
 const PATCH: (&str, &str) = ("content-type", "application/json-patch+json");
 
+const BY_ID: &[Step<'static>] = &[
+    ("PUT", "Patient/new", &[("if-match", "W/\"1\"")], NAMED, 412, &[]),
+    (
+        "PUT",
+        "Patient/new",
+        &[],
+        NAMED,
+        201,
+        &[
+            "location={base}/Patient/new/_history/1",
+            "content-location={base}/Patient/new/_history/1",
+            "etag=W/\"1\"",
+        ],
+    ),
+    ("PUT", "Patient/new", &[("if-none-match", "*")], NAMED, 412, &[]),
+    ("PUT", "Patient/new", &[("if-match", "\"1\"")], NAMED, 200, &["/meta/versionId=2"]),
+    ("PUT", "Patient/new", &[("if-match", "W/\"1\"")], NAMED, 412, &[]),
+    (
+        "PUT",
+        "Patient/new",
+        &[("prefer", "return=minimal")],
+        NAMED,
+        200,
+        &["etag=W/\"3\"", "content-length=0"],
+    ),
+    (
+        "PUT",
+        "Patient/new",
+        &[("prefer", "return=OperationOutcome")],
+        NAMED,
+        200,
+        &["/resourceType=OperationOutcome", "/issue/0/severity=information"],
+    ),
+    ("GET", "Patient/new", &[("if-none-match", "W/\"9\", \"4\"")], "", 304, &[]),
+    ("GET", "Patient/new", &[("if-modified-since", "Sat, 01 Jan 2050 00:00:00 GMT")], "", 304, &[]),
+    ("GET", "Patient/new", &[("if-modified-since", "Sat, 01 Jan 2000 00:00:00 GMT")], "", 200, &[]),
+    ("PATCH", "Patient/new", &[PATCH], r#"[{"op":"test","path":"/birthDate","value":"1999"}]"#, 422, &[]),
+    ("PATCH", "Patient/new", &[PATCH], r#"[{"op":"replace","path":"/id","value":"other"}]"#, 422, &[]),
+    ("PATCH", "Patient/new", &[PATCH], "{}", 400, &[]),
+    ("PATCH", "Patient/none", &[PATCH], "[]", 404, &[]),
+    (
+        "PATCH",
+        "Patient/new",
+        &[PATCH, ("if-match", "W/\"4\"")],
+        r#"[{"op":"add","path":"/active","value":true}]"#,
+        200,
+        &["/active=true", "/meta/versionId=5"],
+    ),
+    ("DELETE", "Patient/new", &[("if-match", "W/\"4\"")], "", 412, &[]),
+    ("DELETE", "Patient/new", &[("if-match", "W/\"5\"")], "", 204, &[]),
+    ("DELETE", "Patient/new", &[], "", 204, &[]),
+    ("GET", "Patient/new", &[], "", 410, &["/issue/0/code=deleted"]),
+    ("GET", "Patient/new/_history/6", &[], "", 410, &[]),
+    ("GET", "Patient/new/_history/5", &[], "", 200, &[]),
+    ("PATCH", "Patient/new", &[PATCH], "[]", 404, &[]),
+    ("PUT", "Patient/new", &[("if-match", "W/\"6\"")], NAMED, 412, &[]),
+    ("PUT", "Patient/new", &[], NAMED, 201, &["/meta/versionId=7"]),
+];
+
 #[tokio::test]
 async fn writes_by_id() {
     let emr = Emr::new();
-    play(
-        &emr,
-        &[
-            ("PUT", "Patient/new", &[("if-match", "W/\"1\"")], NAMED, 412, &[]),
-            (
-                "PUT",
-                "Patient/new",
-                &[],
-                NAMED,
-                201,
-                &[
-                    "location={base}/Patient/new/_history/1",
-                    "content-location={base}/Patient/new/_history/1",
-                    "etag=W/\"1\"",
-                ],
-            ),
-            ("PUT", "Patient/new", &[("if-none-match", "*")], NAMED, 412, &[]),
-            ("PUT", "Patient/new", &[("if-match", "\"1\"")], NAMED, 200, &["/meta/versionId=2"]),
-            ("PUT", "Patient/new", &[("if-match", "W/\"1\"")], NAMED, 412, &[]),
-            (
-                "PUT",
-                "Patient/new",
-                &[("prefer", "return=minimal")],
-                NAMED,
-                200,
-                &["etag=W/\"3\"", "content-length=0"],
-            ),
-            (
-                "PUT",
-                "Patient/new",
-                &[("prefer", "return=OperationOutcome")],
-                NAMED,
-                200,
-                &["/resourceType=OperationOutcome", "/issue/0/severity=information"],
-            ),
-            ("GET", "Patient/new", &[("if-none-match", "W/\"9\", \"4\"")], "", 304, &[]),
-            ("GET", "Patient/new", &[("if-modified-since", "Sat, 01 Jan 2050 00:00:00 GMT")], "", 304, &[]),
-            ("GET", "Patient/new", &[("if-modified-since", "Sat, 01 Jan 2000 00:00:00 GMT")], "", 200, &[]),
-            (
-                "PATCH",
-                "Patient/new",
-                &[PATCH],
-                r#"[{"op":"test","path":"/birthDate","value":"1999"}]"#,
-                422,
-                &[],
-            ),
-            (
-                "PATCH",
-                "Patient/new",
-                &[PATCH],
-                r#"[{"op":"replace","path":"/id","value":"other"}]"#,
-                422,
-                &[],
-            ),
-            ("PATCH", "Patient/new", &[PATCH], "{}", 400, &[]),
-            ("PATCH", "Patient/none", &[PATCH], "[]", 404, &[]),
-            (
-                "PATCH",
-                "Patient/new",
-                &[PATCH, ("if-match", "W/\"4\"")],
-                r#"[{"op":"add","path":"/active","value":true}]"#,
-                200,
-                &["/active=true", "/meta/versionId=5"],
-            ),
-            ("DELETE", "Patient/new", &[("if-match", "W/\"4\"")], "", 412, &[]),
-            ("DELETE", "Patient/new", &[("if-match", "W/\"5\"")], "", 204, &[]),
-            ("DELETE", "Patient/new", &[], "", 204, &[]),
-            ("GET", "Patient/new", &[], "", 410, &["/issue/0/code=deleted"]),
-            ("GET", "Patient/new/_history/6", &[], "", 410, &[]),
-            ("GET", "Patient/new/_history/5", &[], "", 200, &[]),
-            ("PATCH", "Patient/new", &[PATCH], "[]", 404, &[]),
-            ("PUT", "Patient/new", &[("if-match", "W/\"6\"")], NAMED, 412, &[]),
-            ("PUT", "Patient/new", &[], NAMED, 201, &["/meta/versionId=7"]),
-        ],
-    )
-    .await;
+    play(&emr, BY_ID).await;
 }
 
 #[tokio::test]
@@ -365,93 +349,91 @@ async fn failed_transactions_leave_nothing() {
     assert_eq!(super::tests::found(&emr, "Patient", "active=false"), "p4");
 }
 
+const INCOMPLETE: &str = r#"{"resourceType":"Observation","status":"final"}"#;
+const WRAPPED: &str = r#"{"resourceType":"Parameters","parameter":[{"name":"resource","resource":{"resourceType":"Observation","status":"final","code":{"text":"x"}}}]}"#;
+
+const OPERATIONS: &[Step<'static>] = &[
+    (
+        "POST",
+        "Observation/$validate",
+        &[],
+        INCOMPLETE,
+        200,
+        &["/issue/0/severity=error", "/issue/0/expression/0=Observation.code", "/issue/1=null"],
+    ),
+    ("POST", "Observation/$validate", &[], WRAPPED, 200, &["/issue/0/severity=information"]),
+    ("POST", "Patient/$validate", &[], INCOMPLETE, 200, &["/issue/0/code=structure"]),
+    (
+        "GET",
+        "ValueSet/$expand?url=http://hospital.example/fhir/ValueSet/wards",
+        &[],
+        "",
+        200,
+        &["/expansion/total=5", "/expansion/contains/1/code=m1"],
+    ),
+    (
+        "GET",
+        "ValueSet/vs-wards/$expand?filter=surg&count=1",
+        &[],
+        "",
+        200,
+        &["/expansion/total=1", "/expansion/contains/0/display=Surgical wards"],
+    ),
+    ("GET", "ValueSet/$expand?url=urn:none", &[], "", 404, &[]),
+    ("GET", "ValueSet/$expand", &[], "", 400, &[]),
+    (
+        "GET",
+        "CodeSystem/$lookup?system=http://hospital.example/fhir/CodeSystem/wards&code=m2",
+        &[],
+        "",
+        200,
+        &["/parameter/2/valueString=Ward M2", "/parameter/3/part/1/valueCode=medical"],
+    ),
+    ("GET", "CodeSystem/$lookup?system=urn:none&code=m2", &[], "", 404, &[]),
+    (
+        "GET",
+        "Patient/p1/$everything?_count=2",
+        &[],
+        "",
+        200,
+        &["/entry/0/resource/id=p1", "/entry/2=null", "/link/1/relation=next"],
+    ),
+    (
+        "POST",
+        "_search",
+        &[("content-type", "application/x-www-form-urlencoded")],
+        "_id=p1",
+        200,
+        &["/total=1"],
+    ),
+    (
+        "POST",
+        "Patient/p2/Condition/_search",
+        &[("content-type", "application/x-www-form-urlencoded")],
+        "code=44054006",
+        200,
+        &["/total=1"],
+    ),
+    ("POST", "Patient/$everything", &[], "", 404, &[]),
+    (
+        "GET",
+        "metadata",
+        &[],
+        "",
+        200,
+        &[
+            "/rest/0/resource/0/type=Account",
+            "/rest/0/resource/0/conditionalDelete=single",
+            "/rest/0/resource/145/type=VisionPrescription",
+        ],
+    ),
+];
+
 #[tokio::test]
 async fn operations_answer() {
     let emr = charted();
     emr.load_extras().unwrap();
-    let wrong = r#"{"resourceType":"Observation","status":"final"}"#;
-    let wrapped = r#"{"resourceType":"Parameters","parameter":[{"name":"resource","resource":{"resourceType":"Observation","status":"final","code":{"text":"x"}}}]}"#;
-    let wards = "http://hospital.example/fhir/ValueSet/wards";
-    play(
-        &emr,
-        &[
-            (
-                "POST",
-                "Observation/$validate",
-                &[],
-                wrong,
-                200,
-                &["/issue/0/severity=error", "/issue/0/expression/0=Observation.code", "/issue/1=null"],
-            ),
-            ("POST", "Observation/$validate", &[], wrapped, 200, &["/issue/0/severity=information"]),
-            ("POST", "Patient/$validate", &[], wrong, 200, &["/issue/0/code=structure"]),
-            (
-                "GET",
-                &format!("ValueSet/$expand?url={wards}"),
-                &[],
-                "",
-                200,
-                &["/expansion/total=5", "/expansion/contains/1/code=m1"],
-            ),
-            (
-                "GET",
-                "ValueSet/vs-wards/$expand?filter=surg&count=1",
-                &[],
-                "",
-                200,
-                &["/expansion/total=1", "/expansion/contains/0/display=Surgical wards"],
-            ),
-            ("GET", "ValueSet/$expand?url=urn:none", &[], "", 404, &[]),
-            ("GET", "ValueSet/$expand", &[], "", 400, &[]),
-            (
-                "GET",
-                "CodeSystem/$lookup?system=http://hospital.example/fhir/CodeSystem/wards&code=m2",
-                &[],
-                "",
-                200,
-                &["/parameter/2/valueString=Ward M2", "/parameter/3/part/1/valueCode=medical"],
-            ),
-            ("GET", "CodeSystem/$lookup?system=urn:none&code=m2", &[], "", 404, &[]),
-            (
-                "GET",
-                "Patient/p1/$everything?_count=2",
-                &[],
-                "",
-                200,
-                &["/entry/0/resource/id=p1", "/entry/2=null", "/link/1/relation=next"],
-            ),
-            (
-                "POST",
-                "_search",
-                &[("content-type", "application/x-www-form-urlencoded")],
-                "_id=p1",
-                200,
-                &["/total=1"],
-            ),
-            (
-                "POST",
-                "Patient/p2/Condition/_search",
-                &[("content-type", "application/x-www-form-urlencoded")],
-                "code=44054006",
-                200,
-                &["/total=1"],
-            ),
-            ("POST", "Patient/$everything", &[], "", 404, &[]),
-            (
-                "GET",
-                "metadata",
-                &[],
-                "",
-                200,
-                &[
-                    "/rest/0/resource/0/type=Account",
-                    "/rest/0/resource/0/conditionalDelete=single",
-                    "/rest/0/resource/145/type=VisionPrescription",
-                ],
-            ),
-        ],
-    )
-    .await;
+    play(&emr, OPERATIONS).await;
 }
 
 #[tokio::test]
