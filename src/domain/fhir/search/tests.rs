@@ -388,7 +388,8 @@ fn ask(target: &str, form: Option<&[u8]>) -> Result<Interaction, FhirRefusal> {
     let form_type = http::HeaderValue::from_static("application/x-www-form-urlencoded");
     headers.insert(http::header::CONTENT_TYPE, form_type);
     let method = if form.is_some() { "POST" } else { "GET" };
-    classify(&Head { method, target, authority: Some("fhir.test"), headers: &headers }, form, &base())
+    let head = Head { method, target, authority: Some("fhir.test"), headers: &headers };
+    classify(&head, form, &base(), &Registry::empty()).map(|asked| asked.interaction)
 }
 
 /// Percent-encodes every byte of names and values, or only what must be.
