@@ -217,6 +217,15 @@ pub const INCLUDES_MAX: usize = 16;
 /// Records on one page. A larger `_count` is lowered to this, as R4 allows.
 pub const SEARCH_COUNT_MAX: u32 = 1000;
 
+/// `max` of `Observation/$lastn`: how many observations of each code; more is a search.
+pub const LASTN_MAX: u32 = 100;
+
+/// Searches in the `_typeFilter` of one export; each is judged and sent on its own.
+pub const TYPE_FILTERS_MAX: usize = 32;
+
+/// Entity tags in one `If-None-Match`; a client holds one or two versions of a record.
+pub const ENTITY_TAGS_MAX: usize = 16;
+
 /// Depth of parentheses and brackets in a `_filter`. Reading it recurses; people nest two or three deep.
 pub const FILTER_DEPTH_MAX: usize = 8;
 

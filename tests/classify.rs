@@ -1,12 +1,16 @@
 //! Requests as data: each case of `tests/data/classify/*.toml` becomes its interaction or its refusal.
 //!
 //! A case has `target` and either `is` (the interaction, rendered) or `refused` (code and status class);
-//! the rest has defaults. Names cite the threats of the requirements (`T-`) and known failures (`KF-`).
+//! the rest has defaults. `wishes` is what the headers wish for; `allow` the Allow header of a refusal.
+//! With `entry = true` the case is the request of a Bundle's entry, and its headers are those of one. Names cite the threats of the requirements (`T-`) and known failures (`KF-`).
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a broken case file or case must stop the test")]
 
-use chartgate::domain::fhir::classify::{FhirRefusal, Head, RefusalClass, classify, expects_form};
-use chartgate::domain::fhir::interaction::Interaction;
+use chartgate::domain::fhir::classify::{
+    Asked, EntryRequest, Expects, FhirRefusal, Head, IfNoneMatch, RefusalClass, Return, Wishes, classify,
+    entry, expects,
+};
+use chartgate::domain::fhir::interaction::{Interaction, Operation, PatchFormat, Registry, Target};
 use chartgate::domain::fhir::path::PublicBase;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
@@ -38,6 +42,12 @@ struct Case {
     is: Option<String>,
     #[serde(default)]
     refused: Option<String>,
+    #[serde(default)]
+    wishes: Option<String>,
+    #[serde(default)]
+    allow: Option<String>,
+    #[serde(default)]
+    entry: bool,
 }
 
 fn plain_base() -> String {
@@ -52,18 +62,93 @@ fn plain_host() -> Vec<String> {
     vec!["fhir.hospital.example".to_owned()]
 }
 
+fn named(kind: &str, interaction: &Interaction) -> String {
+    format!("{kind} {}", interaction.address()).trim_end().to_owned()
+}
+
 fn render(interaction: &Interaction) -> String {
     match interaction {
-        Interaction::Read { resource, id } => format!("read {}/{}", resource.name(), id.as_str()),
-        Interaction::Vread { resource, id, version } => {
-            format!("vread {}/{}/_history/{}", resource.name(), id.as_str(), version.as_str())
-        }
+        Interaction::Read { .. } => named("read", interaction),
+        Interaction::Vread { .. } => named("vread", interaction),
+        Interaction::History(history) => named(history.code(), interaction),
         Interaction::Search(search) => {
-            format!("search {}?{}", search.resource_type().name(), search.canonical_query())
+            let owner = search.compartment().map_or_else(String::new, |compartment| {
+                format!("{}/{}/", compartment.owner().name(), compartment.id().as_str())
+            });
+            format!("search {owner}{}?{}", search.resource_type().name(), search.canonical_question())
         }
-        Interaction::NextPage { resource, token } => format!("page {} {}", resource.name(), token.as_str()),
+        Interaction::SearchMany { legs, named: listed } => {
+            let listed = if *listed { " named" } else { "" };
+            named(&format!("search {} types{listed}:", legs.len()), interaction)
+        }
+        Interaction::NextPage { resource, token } => {
+            format!("page {} {}", resource.map_or("base", |one| one.name()), token.as_str())
+        }
+        Interaction::Create { if_none_exist: None, .. } => named("create", interaction),
+        Interaction::Create { if_none_exist: Some(search), .. } => {
+            format!("{} unless {}", named("create", interaction), search.canonical_query())
+        }
+        Interaction::Update { target, .. } => named(&format!("update {}", by(target)), interaction),
+        Interaction::Patch { target, format, .. } => {
+            let language = match format {
+                PatchFormat::JsonPatch => "json",
+                PatchFormat::FhirPath => "fhirpath",
+            };
+            named(&format!("patch {} {language}", by(target)), interaction)
+        }
+        Interaction::Delete { target, .. } => named(&format!("delete {}", by(target)), interaction),
+        Interaction::Bundle => "bundle".to_owned(),
+        Interaction::Operation(operation) => match operation {
+            Operation::Export { type_filters, .. } if !type_filters.is_empty() => {
+                named(&format!("export with {} filters:", type_filters.len()), interaction)
+            }
+            operation => named(operation.name(), interaction),
+        },
+        Interaction::ExportStatus { .. } => named("status", interaction),
+        Interaction::ExportCancel { .. } => named("cancel", interaction),
+        Interaction::ExportFile { .. } => named("file", interaction),
         Interaction::Capabilities => "capabilities".to_owned(),
         Interaction::SmartConfiguration => "smart-configuration".to_owned(),
+    }
+}
+
+fn by(target: &Target) -> &'static str {
+    match target {
+        Target::Id(_) => "id",
+        Target::Match(_) => "match",
+    }
+}
+
+/// Only what is wished, in words.
+fn render_wishes(wishes: &Wishes) -> String {
+    let mut words = Vec::new();
+    words.extend(wishes.head_only.then(|| "head".to_owned()));
+    words.extend(wishes.pretty.then(|| "pretty".to_owned()));
+    words.extend(wishes.raw.then(|| "raw".to_owned()));
+    words.extend((wishes.prefer != Return::Unstated).then(|| format!("{:?}", wishes.prefer)));
+    words.extend(wishes.if_match.as_ref().map(|version| format!("match={}", version.as_str())));
+    match &wishes.if_none_match {
+        IfNoneMatch::None => {}
+        IfNoneMatch::Any => words.push("none-match=*".to_owned()),
+        IfNoneMatch::Versions(versions) => {
+            let versions: Vec<&str> = versions.iter().map(|version| version.as_str()).collect();
+            words.push(format!("none-match=[{}]", versions.join(",")));
+        }
+    }
+    words.extend(wishes.if_modified_since.as_ref().map(|since| format!("since={since}")));
+    words.extend(wishes.codings.iter().map(|coding| format!("{coding:?}")));
+    words.join(" ")
+}
+
+fn body_of(interaction: &Interaction, method: &str) -> Expects {
+    match interaction {
+        Interaction::Search(_) | Interaction::SearchMany { .. } if method == "POST" => Expects::Form,
+        Interaction::Create { .. }
+        | Interaction::Update { .. }
+        | Interaction::Bundle
+        | Interaction::Operation(Operation::Validate { .. }) => Expects::Resource,
+        Interaction::Patch { .. } => Expects::Patch,
+        _ => Expects::Nothing,
     }
 }
 
@@ -81,7 +166,11 @@ fn status(class: RefusalClass) -> u16 {
     }
 }
 
-fn answer(case: &Case) -> Result<Interaction, FhirRefusal> {
+fn answer(case: &Case) -> Result<Asked, FhirRefusal> {
+    let base = PublicBase::parse(&case.base).unwrap();
+    if case.entry {
+        return answer_entry(case, &base);
+    }
     let mut headers = HeaderMap::new();
     for host in &case.host {
         headers.append("host", HeaderValue::from_str(host).unwrap());
@@ -96,29 +185,47 @@ fn answer(case: &Case) -> Result<Interaction, FhirRefusal> {
         authority: case.authority.as_deref(),
         headers: &headers,
     };
-    let base = PublicBase::parse(&case.base).unwrap();
-    let answer = classify(&head, case.form.as_deref().map(str::as_bytes), &base);
-    if answer.is_ok() {
-        assert_eq!(expects_form(&head, &base), Ok(case.method == "POST"), "{}", case.name);
+    let answer = classify(&head, case.form.as_deref().map(str::as_bytes), &base, &Registry::empty());
+    if let Ok(asked) = &answer {
+        assert_eq!(expects(&head, &base), Ok(body_of(&asked.interaction, &case.method)), "{}", case.name);
     }
     answer
 }
 
+fn answer_entry(case: &Case, base: &PublicBase) -> Result<Asked, FhirRefusal> {
+    let header =
+        |name: &str| case.headers.iter().find(|(one, _)| one == name).map(|(_, value)| value.as_str());
+    let request = EntryRequest {
+        method: &case.method,
+        url: &case.target,
+        if_none_exist: header("ifNoneExist"),
+        if_match: header("ifMatch"),
+        if_none_match: header("ifNoneMatch"),
+        if_modified_since: header("ifModifiedSince"),
+    };
+    entry(&request, base, &Registry::empty())
+}
+
 fn check(case: &Case) -> Result<(), String> {
-    let got = match answer(case) {
-        Ok(interaction) => render(&interaction),
+    let (got, wishes, allow) = match answer(case) {
+        Ok(asked) => (render(&asked.interaction), render_wishes(&asked.wishes), None),
         Err(refusal) => {
-            if refusal.class() == RefusalClass::MethodNotAllowed && refusal.allow().is_none() {
-                return Err(format!("{}: 405 without Allow", case.name));
+            let not_allowed = refusal.class() == RefusalClass::MethodNotAllowed;
+            if not_allowed != refusal.allow().is_some() {
+                return Err(format!("{}: 405 and Allow belong together", case.name));
             }
-            format!("{} {}", status(refusal.class()), refusal.code())
+            let got = format!("{} {}", status(refusal.class()), refusal.code());
+            (got, String::new(), refusal.allow())
         }
     };
     let expected = case.is.as_ref().xor(case.refused.as_ref()).expect("either `is` or `refused`");
-    if got == *expected {
+    let wished = case.wishes.as_ref().is_none_or(|expected| *expected == wishes);
+    let allowed = case.allow.as_ref().is_none_or(|expected| Some(expected.as_str()) == allow);
+    if got == *expected && wished && allowed {
         return Ok(());
     }
-    Err(format!("{}: {}\n  expected {expected}\n  got      {got}", case.name, case.target))
+    let (name, target) = (&case.name, &case.target);
+    Err(format!("{name}: {target}\n  expected {expected}\n  got      {got} · {wishes} · {allow:?}"))
 }
 
 #[track_caller]
@@ -154,6 +261,31 @@ fn queries() {
 }
 
 #[test]
+fn ranges() {
+    check_file(include_str!("data/classify/ranges.toml"));
+}
+
+#[test]
+fn writes() {
+    check_file(include_str!("data/classify/writes.toml"));
+}
+
+#[test]
+fn operations() {
+    check_file(include_str!("data/classify/operations.toml"));
+}
+
+#[test]
+fn wishes() {
+    check_file(include_str!("data/classify/wishes.toml"));
+}
+
+#[test]
+fn entries() {
+    check_file(include_str!("data/classify/entries.toml"));
+}
+
+#[test]
 fn oversized_requests_are_refused_by_name() {
     let case = |target: String, form: Option<String>| Case {
         name: "size".to_owned(),
@@ -166,6 +298,9 @@ fn oversized_requests_are_refused_by_name() {
         form,
         is: None,
         refused: None,
+        wishes: None,
+        allow: None,
+        entry: false,
     };
     let refused = |case: &Case| answer(case).unwrap_err().code();
     let long = format!("/fhir/Patient?name={}", "a".repeat(9000));
@@ -200,11 +335,18 @@ fn refusals_and_debug_show_nothing_the_client_sent() {
         "/Patient/canary",
         "/Patient?name=canary&family:exact=canary",
         "/Patient?~page=canary",
+        "/~export/canary",
+        "/Patient/canary/Observation?code=canary",
+        "/Patient/canary/$everything?start=canary",
+        "/ValueSet/canary/$expand?filter=canary",
+        "/CodeSystem/$lookup?code=canary&system=canary",
+        "/Patient/canary/_history?_since=canary",
+        "/?_type=canary",
     ] {
         let head = Head { method: "GET", target, authority: Some("fhir.test"), headers: &headers };
-        let answer = classify(&head, None, &base);
+        let answer = classify(&head, None, &base, &Registry::empty());
         let shown = match &answer {
-            Ok(interaction) => format!("{interaction:?} {head:?}"),
+            Ok(asked) => format!("{asked:?} {head:?}"),
             Err(refusal) => format!("{refusal} {refusal:?} {head:?}"),
         };
         assert!(!shown.contains("canary"), "{target}: {shown}");
@@ -220,7 +362,8 @@ fn heads_are_read_as_the_http_library_hands_them_over() {
             request = request.header("host", host);
         }
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        classify(&Head::received(&parts), None, &base).map(|found| render(&found)).map_err(|no| no.code())
+        let answer = classify(&Head::received(&parts), None, &base, &Registry::empty());
+        answer.map(|asked| render(&asked.interaction)).map_err(|no| no.code())
     };
     let read = Ok("read Patient/1".to_owned());
     let (one, two) = (http::Version::HTTP_11, http::Version::HTTP_2);

@@ -15,10 +15,11 @@ use crate::clock;
 use crate::domain::access::{self, Circumstances, Masks, Permit, PolicySet};
 use crate::domain::audit::{self, Decision, Record};
 use crate::domain::fhir::capabilities::{self, IssuerEndpoints};
-use crate::domain::fhir::classify::{self, FhirRefusal, Head};
-use crate::domain::fhir::interaction::Interaction;
+use crate::domain::fhir::classify::{self, Asked, Expects, FhirRefusal, Head, NotServed};
+use crate::domain::fhir::interaction::{Interaction, Registry, Total};
 use crate::domain::fhir::outcome::operation_outcome;
 use crate::domain::fhir::path::PublicBase;
+use crate::domain::fhir::shape::Shape;
 use crate::domain::filter::Bases;
 use crate::domain::identity::{self, Caller, IdentityRefusal, Unverified, VerifiedTokens};
 use crate::domain::narrow::{self, Expected, Plan};
@@ -222,10 +223,41 @@ async fn establish(gate: &Gate, parts: &request::Parts, draft: &mut Draft) -> Re
 
 /// The interaction, where the head alone tells it.
 fn understand_early(gate: &Gate, head: &Head<'_>, draft: &mut Draft) -> Option<Interaction> {
-    let no_form = classify::expects_form(head, &gate.public) == Ok(false);
-    let asked = no_form.then(|| classify::classify(head, None, &gate.public).ok()).flatten()?;
-    draft.asks(&asked, gate);
+    let no_form = classify::expects(head, &gate.public) == Ok(Expects::Nothing);
+    let asked =
+        no_form.then(|| classify::classify(head, None, &gate.public, &Registry::empty()).ok()).flatten()?;
+    served(&asked).ok()?;
+    let asked = asked.interaction;
+    draft.asks(&asked);
     Some(asked)
+}
+
+/// What is understood and not yet carried out is refused, the same way for all of it.
+fn served(asked: &Asked) -> Result<(), Refusal> {
+    let whole = |shape: &Shape| *shape == Shape::Whole;
+    let served = !asked.wishes.head_only
+        && !asked.wishes.raw
+        && match &asked.interaction {
+            Interaction::Read { shape, .. } | Interaction::Vread { shape, .. } => whole(shape),
+            Interaction::Search(search) => {
+                let plain = search.compartment().is_none() && search.total() == Total::Unstated;
+                plain && whole(search.shape()) && !search.includes().iter().any(|include| include.iterate())
+            }
+            Interaction::NextPage { resource, .. } => resource.is_some(),
+            Interaction::Capabilities | Interaction::SmartConfiguration => true,
+            Interaction::History(_)
+            | Interaction::SearchMany { .. }
+            | Interaction::Create { .. }
+            | Interaction::Update { .. }
+            | Interaction::Patch { .. }
+            | Interaction::Delete { .. }
+            | Interaction::Bundle
+            | Interaction::Operation(_)
+            | Interaction::ExportStatus { .. }
+            | Interaction::ExportCancel { .. }
+            | Interaction::ExportFile { .. } => false,
+        };
+    if served { Ok(()) } else { Err(Refusal::Fhir(FhirRefusal::NotServed(NotServed::Operation))) }
 }
 
 async fn understand(
@@ -234,7 +266,8 @@ async fn understand(
     body: Incoming,
     draft: &mut Draft,
 ) -> Result<Interaction, Refusal> {
-    let form = if classify::expects_form(head, &gate.public).map_err(Refusal::Fhir)? {
+    let expected = classify::expects(head, &gate.public).map_err(Refusal::Fhir)?;
+    let form = if expected == Expects::Form {
         // Of a length and chunks together the HTTP library drops the length unseen (RFC 9112 section 6.1, T-136).
         if head.headers.contains_key(header::TRANSFER_ENCODING) {
             return Err(Refusal::LengthRequired);
@@ -243,8 +276,11 @@ async fn understand(
     } else {
         None
     };
-    let asked = classify::classify(head, form.as_deref(), &gate.public).map_err(Refusal::Fhir)?;
-    draft.asks(&asked, gate);
+    let asked = classify::classify(head, form.as_deref(), &gate.public, &Registry::empty());
+    let asked = asked.map_err(Refusal::Fhir)?;
+    served(&asked)?;
+    let asked = asked.interaction;
+    draft.asks(&asked);
     Ok(asked)
 }
 
@@ -254,7 +290,7 @@ fn open_page(
     asked: &Interaction,
     now: Timestamp,
 ) -> Result<Option<page::Page>, Refusal> {
-    let Interaction::NextPage { resource, token } = asked else { return Ok(None) };
+    let Interaction::NextPage { resource: Some(resource), token } = asked else { return Ok(None) };
     page::open(&gate.seal, &gate.public, caller, *resource, token, now).map(Some)
 }
 
@@ -344,7 +380,18 @@ fn let_out(
         | Interaction::Vread { .. }
         | Interaction::NextPage { .. }
         | Interaction::Capabilities
-        | Interaction::SmartConfiguration => release::single(body, bases, plan.expected(), permit, release),
+        | Interaction::SmartConfiguration
+        | Interaction::History(_)
+        | Interaction::SearchMany { .. }
+        | Interaction::Create { .. }
+        | Interaction::Update { .. }
+        | Interaction::Patch { .. }
+        | Interaction::Delete { .. }
+        | Interaction::Bundle
+        | Interaction::Operation(_)
+        | Interaction::ExportStatus { .. }
+        | Interaction::ExportCancel { .. }
+        | Interaction::ExportFile { .. } => release::single(body, bases, plan.expected(), permit, release),
     }
 }
 
@@ -384,7 +431,18 @@ fn public_document(gate: &Gate, asked: &Interaction) -> Option<Answer> {
         Interaction::Read { .. }
         | Interaction::Vread { .. }
         | Interaction::Search(_)
-        | Interaction::NextPage { .. } => None,
+        | Interaction::NextPage { .. }
+        | Interaction::History(_)
+        | Interaction::SearchMany { .. }
+        | Interaction::Create { .. }
+        | Interaction::Update { .. }
+        | Interaction::Patch { .. }
+        | Interaction::Delete { .. }
+        | Interaction::Bundle
+        | Interaction::Operation(_)
+        | Interaction::ExportStatus { .. }
+        | Interaction::ExportCancel { .. }
+        | Interaction::ExportFile { .. } => None,
     }
 }
 
@@ -424,24 +482,15 @@ impl Draft {
     }
 
     /// The request in canonical spelling, once it is understood. A page is told apart from its search.
-    fn asks(&mut self, interaction: &Interaction, gate: &Gate) {
+    fn asks(&mut self, interaction: &Interaction) {
         self.interaction = interaction.code();
         interaction.code().clone_into(&mut self.decision.interaction);
         self.decision.request = match interaction {
-            Interaction::Read { resource, id } => format!("GET {}/{}", resource.name(), id.as_str()),
-            Interaction::Vread { resource, id, version } => {
-                format!("GET {}/{}/_history/{}", resource.name(), id.as_str(), version.as_str())
+            Interaction::NextPage { resource, .. } => {
+                let name = resource.map_or("", |resource| resource.name());
+                format!("GET {name} (next page)").replace("  ", " ")
             }
-            Interaction::Search(search) => {
-                let link = gate.public.search_url(search);
-                format!(
-                    "GET {}",
-                    link.strip_prefix(gate.public.as_str()).unwrap_or("").trim_start_matches('/')
-                )
-            }
-            Interaction::NextPage { resource, .. } => format!("GET {} (next page)", resource.name()),
-            Interaction::Capabilities => "GET metadata".to_owned(),
-            Interaction::SmartConfiguration => "GET .well-known/smart-configuration".to_owned(),
+            other => format!("{} {}", other.method(), other.address()),
         };
     }
 

@@ -8,7 +8,7 @@
 use super::refusal::Refusal;
 use crate::domain::access::Permit;
 use crate::domain::fhir::classify;
-use crate::domain::fhir::interaction::{Interaction, PageToken, Search};
+use crate::domain::fhir::interaction::{Interaction, PageToken, Registry, Search};
 use crate::domain::fhir::path::PublicBase;
 use crate::domain::fhir::r4::ResourceType;
 use crate::domain::identity::Caller;
@@ -21,9 +21,9 @@ use serde::{Deserialize, Serialize};
 /// What a sealed link holds.
 #[derive(Serialize, Deserialize)]
 struct Sealed {
-    /// The search the first page was asked for: type and canonical query.
+    /// The search the first page was asked for: its type, and its address.
     resource: String,
-    query: String,
+    question: String,
     /// The EMR's link for this page, below its base.
     link: String,
 }
@@ -44,13 +44,13 @@ pub(super) fn seal_next(
     now: Timestamp,
 ) -> Option<String> {
     let resource = search.resource_type().name();
-    let sealed =
-        Sealed { resource: resource.to_owned(), query: search.canonical_query(), link: link.to_owned() };
+    let question = Interaction::Search(search.clone()).address();
+    let sealed = Sealed { resource: resource.to_owned(), question, link: link.to_owned() };
     let plaintext = serde_json::to_vec(&sealed).ok()?;
     let lifetime = SignedDuration::try_from(limits::PAGE_LINK_LIFETIME).ok()?;
     let expires = now.checked_add(lifetime).ok()?;
     let token = seal.seal(&plaintext, &bound_to(caller), expires).ok()?;
-    Some(base.page_url(search.resource_type(), &token))
+    Some(base.page_url(Some(search.resource_type()), &token))
 }
 
 /// Opens a sealed link for `caller`, and reads the search in it as if it had just been asked.
@@ -67,7 +67,11 @@ pub(super) fn open(
     if sealed.resource != resource.name() {
         return Err(Refusal::PageLink);
     }
-    let search = classify::continued(resource, &sealed.query, base).map_err(|_| Refusal::PageLink)?;
+    let search = classify::continued(&sealed.question, base, &Registry::empty());
+    let search = search.map_err(|_| Refusal::PageLink)?;
+    if search.resource_type() != Some(resource) {
+        return Err(Refusal::PageLink);
+    }
     Ok(Page { search, link: sealed.link })
 }
 

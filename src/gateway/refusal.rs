@@ -85,16 +85,10 @@ impl Refusal {
     pub(super) fn interaction(&self) -> Option<&'static str> {
         let Self::Fhir(FhirRefusal::NotServed(what)) = self else { return None };
         match what {
-            NotServed::Create => Some("create"),
-            NotServed::Update => Some("update"),
-            NotServed::Patch => Some("patch"),
-            NotServed::Delete => Some("delete"),
-            NotServed::Head => Some("read"),
-            NotServed::Batch => Some("batch"),
-            NotServed::Operation => Some("operation"),
-            NotServed::CompartmentSearch => Some("search-type"),
-            NotServed::SystemSearch => Some("search-system"),
-            NotServed::Options | NotServed::History | NotServed::Asynchronous => None,
+            NotServed::GraphQl | NotServed::Operation => Some("operation"),
+            NotServed::Options(_) | NotServed::Subscription | NotServed::Asynchronous | NotServed::Nested => {
+                None
+            }
         }
     }
 

@@ -36,7 +36,20 @@ pub fn admit(
         Interaction::Read { resource, .. } => (Action::Read, *resource),
         Interaction::Vread { resource, .. } => (Action::Vread, *resource),
         Interaction::Search(search) => (Action::Search, search.resource_type()),
-        Interaction::NextPage { .. } | Interaction::Capabilities | Interaction::SmartConfiguration => {
+        Interaction::NextPage { .. }
+        | Interaction::Capabilities
+        | Interaction::SmartConfiguration
+        | Interaction::History(_)
+        | Interaction::SearchMany { .. }
+        | Interaction::Create { .. }
+        | Interaction::Update { .. }
+        | Interaction::Patch { .. }
+        | Interaction::Delete { .. }
+        | Interaction::Bundle
+        | Interaction::Operation(_)
+        | Interaction::ExportStatus { .. }
+        | Interaction::ExportCancel { .. }
+        | Interaction::ExportFile { .. } => {
             return Err(Denial::NothingToDecide);
         }
     };
@@ -44,16 +57,29 @@ pub fn admit(
     let door = Door { desk: Desk::new(Arc::clone(policies), masks.clone(), situation), narrowing };
     let view = door.open(action, resource)?;
     let wanted = match interaction {
-        Interaction::Vread { resource, id, version } => Wanted::One {
+        Interaction::Vread { resource, id, version, .. } => Wanted::One {
             resource: *resource,
             id: id.as_str().to_owned(),
             version: Some(version.as_str().to_owned()),
         },
-        Interaction::Read { resource, id } => {
+        Interaction::Read { resource, id, .. } => {
             Wanted::One { resource: *resource, id: id.as_str().to_owned(), version: None }
         }
         Interaction::Search(search) => Wanted::Rows { resource, reads: door.rows(search, &view)? },
-        Interaction::NextPage { .. } | Interaction::Capabilities | Interaction::SmartConfiguration => {
+        Interaction::NextPage { .. }
+        | Interaction::Capabilities
+        | Interaction::SmartConfiguration
+        | Interaction::History(_)
+        | Interaction::SearchMany { .. }
+        | Interaction::Create { .. }
+        | Interaction::Update { .. }
+        | Interaction::Patch { .. }
+        | Interaction::Delete { .. }
+        | Interaction::Bundle
+        | Interaction::Operation(_)
+        | Interaction::ExportStatus { .. }
+        | Interaction::ExportCancel { .. }
+        | Interaction::ExportFile { .. } => {
             return Err(Denial::NothingToDecide);
         }
     };

@@ -7,7 +7,7 @@ use super::set::Action;
 use super::*;
 use crate::domain::fhir::classify::{Head, classify};
 use crate::domain::fhir::facts::Facts;
-use crate::domain::fhir::interaction::Interaction;
+use crate::domain::fhir::interaction::{Interaction, Registry};
 use crate::domain::fhir::path::PublicBase;
 use crate::domain::fhir::r4::{ElementPath, ResourceType};
 use crate::domain::identity::specimen::CallerSpecimen;
@@ -265,7 +265,8 @@ fn interaction(target: &str) -> Interaction {
     headers.insert("host", "gate.test".parse().unwrap());
     let target = format!("/fhir/{target}");
     let head = Head { method: "GET", target: &target, authority: None, headers: &headers };
-    classify(&head, None, &base).unwrap_or_else(|refusal| panic!("{target}: {refusal:?}"))
+    let asked = classify(&head, None, &base, &Registry::empty());
+    asked.unwrap_or_else(|refusal| panic!("{target}: {refusal:?}")).interaction
 }
 
 fn now() -> Timestamp {

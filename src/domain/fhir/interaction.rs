@@ -1,19 +1,22 @@
 //! The one thing a request asks for, after everything about its spelling has been settled.
 //!
-//! Owns: [`Interaction`] and its parts. Evidence: [`super::classify::classify`] is the only function
-//! that can make one, since [`LogicalId`], [`VersionId`], [`PageToken`] and [`Search`] have no other
+//! Owns: [`Interaction`] and its parts. Evidence: [`super::classify`] alone can make one that asks for
+//! records, since [`LogicalId`], [`VersionId`], [`PageToken`], [`History`] and [`Search`] have no other
 //! constructor. Must never: hold text that was not checked, or show values in `Debug`.
 //! Look next: `search`, where criteria are read and [`Search`] is; `domain::narrow`, which asks them upstream.
 
 use std::fmt;
 
 use super::r4::ResourceType;
+use super::shape::Shape;
 
+pub use super::operation::{ExportLevel, History, HistoryScope, Operation};
 pub use super::search::{Compartment, Criterion, Hop, Include, Registry, Search, SortKey, Total};
 
 /// A FHIR interaction the proxy understands (R4 http.html).
 ///
-/// `PartialEq` is canonical: two spellings of one request are equal here.
+/// `PartialEq` is canonical: two spellings of one request are equal here. [`Interaction::address`] is the
+/// one spelling.
 #[must_use]
 #[derive(Clone, PartialEq, Eq)]
 pub enum Interaction {
@@ -23,6 +26,8 @@ pub enum Interaction {
         resource: ResourceType,
         /// Its logical id.
         id: LogicalId,
+        /// What of the record the client wants to see; never `Count`.
+        shape: Shape,
     },
     /// `GET base/{Type}/{id}/_history/{vid}`.
     Vread {
@@ -32,14 +37,76 @@ pub enum Interaction {
         id: LogicalId,
         /// The version of that record.
         version: VersionId,
+        /// What of the record the client wants to see; never `Count`.
+        shape: Shape,
     },
-    /// `GET base/{Type}?…` or `POST base/{Type}/_search`.
+    /// `GET …/_history` of a record, a type or everything.
+    History(History),
+    /// A search over one type: `GET base/{Type}?…`, `POST base/{Type}/_search`, and within a compartment
+    /// `base/{Owner}/{id}/{Type}`.
     Search(Search),
-    /// `GET base/{Type}?~page=…`: the next page of a search this proxy answered before.
+    /// A search over several types, one leg each: `GET base?…`, `POST base/_search`, `base/{Owner}/{id}/*`.
+    SearchMany {
+        /// The search of each type, ordered by type. Never empty, and all ask the same.
+        legs: Vec<Search>,
+        /// Whether the client listed the types in `_type`; otherwise they are all there are.
+        named: bool,
+    },
+    /// `GET base/{Type}?~page=…` or `GET base?~page=…`: the next page of an answer this proxy began.
     NextPage {
-        /// The type in the path; the token must agree with it when it is opened.
-        resource: ResourceType,
+        /// The type in the path, for a search by type; the token must agree with it when it is opened.
+        resource: Option<ResourceType>,
         /// The sealed link, still shut.
+        token: PageToken,
+    },
+    /// `POST base/{Type}`.
+    Create {
+        /// The type to create.
+        resource: ResourceType,
+        /// `If-None-Exist`: create only when this finds nothing.
+        if_none_exist: Option<Search>,
+    },
+    /// `PUT base/{Type}/{id}` or `PUT base/{Type}?…`.
+    Update {
+        /// The type to update.
+        resource: ResourceType,
+        /// Which record.
+        target: Target,
+    },
+    /// `PATCH base/{Type}/{id}` or `PATCH base/{Type}?…`.
+    Patch {
+        /// The type to patch.
+        resource: ResourceType,
+        /// Which record.
+        target: Target,
+        /// The language of the patch in the body.
+        format: PatchFormat,
+    },
+    /// `DELETE base/{Type}/{id}` or `DELETE base/{Type}?…`.
+    Delete {
+        /// The type to delete from.
+        resource: ResourceType,
+        /// Which record.
+        target: Target,
+    },
+    /// `POST base`: a batch or a transaction. Its entries are classified one by one by
+    /// [`super::classify::entry`].
+    Bundle,
+    /// `$name`.
+    Operation(Operation),
+    /// `GET base/~export/{token}`: how an export is doing.
+    ExportStatus {
+        /// The sealed name of the export.
+        token: PageToken,
+    },
+    /// `DELETE base/~export/{token}`.
+    ExportCancel {
+        /// The sealed name of the export.
+        token: PageToken,
+    },
+    /// `GET base/~file/{token}`: one NDJSON file of an export.
+    ExportFile {
+        /// The sealed name of the file.
         token: PageToken,
     },
     /// `GET base/metadata`.
@@ -48,15 +115,44 @@ pub enum Interaction {
     SmartConfiguration,
 }
 
+/// Which record a write is for.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Target {
+    /// The record of this id.
+    Id(LogicalId),
+    /// The one record that these criteria find: criteria only, and at least one.
+    Match(Search),
+}
+
+/// The language of a patch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PatchFormat {
+    /// RFC 6902, `application/json-patch+json`.
+    JsonPatch,
+    /// R4 fhirpatch.html: a `Parameters` resource, `application/fhir+json`.
+    FhirPath,
+}
+
 impl Interaction {
-    /// FHIR's restful-interaction code: `read`, `vread`, `search-type` or `capabilities`. The SMART
-    /// document has no code of its own and counts as `capabilities`.
+    /// FHIR's restful-interaction code. `Bundle` counts as `batch`, since only its body tells more; the
+    /// export's own paths count as `operation`, and the SMART document as `capabilities`.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
             Self::Read { .. } => "read",
             Self::Vread { .. } => "vread",
-            Self::Search(_) | Self::NextPage { .. } => "search-type",
+            Self::History(history) => history.code(),
+            Self::Search(_) | Self::NextPage { resource: Some(_), .. } => "search-type",
+            Self::SearchMany { .. } | Self::NextPage { resource: None, .. } => "search-system",
+            Self::Create { .. } => "create",
+            Self::Update { .. } => "update",
+            Self::Patch { .. } => "patch",
+            Self::Delete { .. } => "delete",
+            Self::Bundle => "batch",
+            Self::Operation(_)
+            | Self::ExportStatus { .. }
+            | Self::ExportCancel { .. }
+            | Self::ExportFile { .. } => "operation",
             Self::Capabilities | Self::SmartConfiguration => "capabilities",
         }
     }
@@ -65,11 +161,23 @@ impl Interaction {
     #[must_use]
     pub fn resource_type(&self) -> Option<ResourceType> {
         match self {
-            Self::Read { resource, .. } | Self::Vread { resource, .. } | Self::NextPage { resource, .. } => {
-                Some(*resource)
-            }
+            Self::Read { resource, .. }
+            | Self::Vread { resource, .. }
+            | Self::Create { resource, .. }
+            | Self::Update { resource, .. }
+            | Self::Patch { resource, .. }
+            | Self::Delete { resource, .. } => Some(*resource),
+            Self::NextPage { resource, .. } => *resource,
             Self::Search(search) => Some(search.resource_type()),
-            Self::Capabilities | Self::SmartConfiguration => None,
+            Self::History(history) => history.resource_type(),
+            Self::Operation(operation) => operation.resource_type(),
+            Self::SearchMany { .. }
+            | Self::Bundle
+            | Self::ExportStatus { .. }
+            | Self::ExportCancel { .. }
+            | Self::ExportFile { .. }
+            | Self::Capabilities
+            | Self::SmartConfiguration => None,
         }
     }
 }
@@ -82,6 +190,15 @@ impl fmt::Debug for Interaction {
             Some(resource) => write!(out, " {}", resource.name()),
             None => Ok(()),
         }
+    }
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Id(_) => "Id(…)",
+            Self::Match(_) => "Match(…)",
+        })
     }
 }
 

@@ -333,6 +333,7 @@ impl<'m> MaskCursor<'m> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::strategy::Strategy as _;
 
     fn mask(kind: &str, decisions: &[(&str, bool)]) -> Mask {
         let decided = decisions.iter().map(|&(path, keep)| (ElementPath::parse(path).unwrap(), keep));
@@ -424,5 +425,68 @@ mod tests {
         let item = mask.cursor().child("item");
         assert!(item.rewind("Questionnaire.item").child("linkId").keeps());
         assert!(!item.child("item").child("linkId").keeps());
+    }
+
+    #[test]
+    fn and_keeps_what_both_keep() {
+        let one = mask(
+            "Patient",
+            &[("Patient.name", true), ("Patient.name.given", false), ("Patient.gender", true)],
+        );
+        let two = mask(
+            "Patient",
+            &[("Patient.name", true), ("Patient.name.family", false), ("Patient.link", true)],
+        );
+        assert_eq!(
+            one.and(&two).kept(),
+            ["id", "extension", "use", "text", "prefix", "suffix", "period"]
+                .map(|part| format!("Patient.name.{part}"))
+        );
+        let all = mask("Patient", &[("Patient", true), ("Patient.extension", true)]);
+        assert_eq!(one.and(&all).kept(), one.kept());
+        assert!(all.and(&all).is_total() && one.and(&mask("Person", &[("Person", true)])).is_empty());
+        let by_url = mask("Patient", &[("Patient.extension('http://a')", true)]);
+        assert_eq!(all.and(&by_url).kept(), ["Patient.extension('http://a')"]);
+        assert!(by_url.and(&mask("Patient", &[("Patient.extension('http://b')", true)])).is_empty());
+    }
+
+    fn decisions() -> impl proptest::strategy::Strategy<Value = Vec<(ElementPath, bool)>> {
+        let path = proptest::sample::select(PATHS.as_slice());
+        let decided = |(path, keep): (&str, bool)| (ElementPath::parse(path).unwrap(), keep);
+        proptest::collection::vec((path, proptest::bool::ANY).prop_map(decided), 0..8)
+    }
+
+    const PATHS: [&str; 14] = [
+        "Patient",
+        "Patient.id",
+        "Patient.extension",
+        "Patient.extension('http://a')",
+        "Patient.name",
+        "Patient.name.given",
+        "Patient.name.given.extension('http://a')",
+        "Patient.name.period",
+        "Patient.name.period.start",
+        "Patient.contact",
+        "Patient.contact.name",
+        "Patient.contact.name.given",
+        "Patient.birthDate",
+        "Patient.birthDate.extension('http://b')",
+    ];
+
+    proptest::proptest! {
+        #[test]
+        fn and_covers_what_both_cover(one in decisions(), two in decisions()) {
+            let kind = ResourceType::from_name("Patient").unwrap();
+            let (one, two) = (Mask::new(kind, one), Mask::new(kind, two));
+            let (both, turned) = (one.and(&two), two.and(&one));
+            for path in PATHS {
+                let keeps = |mask: &Mask| mask.at(path).keeps();
+                let path = ElementPath::parse(path).unwrap();
+                proptest::prop_assert_eq!(both.covers(&path), one.covers(&path) && two.covers(&path), "{}", path);
+                proptest::prop_assert_eq!(both.covers(&path), turned.covers(&path), "{}", path);
+                proptest::prop_assert_eq!(keeps(&both), keeps(&one) && keeps(&two), "{}", path);
+            }
+            proptest::prop_assert_eq!(both.is_empty(), PATHS.iter().all(|path| !both.at(path).keeps()));
+        }
     }
 }

@@ -8,9 +8,11 @@ pub mod mask;
 pub mod r4;
 pub mod shape;
 
+mod address;
 pub mod capabilities;
 pub mod classify;
 pub mod interaction;
+mod operation;
 pub mod outcome;
 pub mod path;
 pub mod search;

@@ -3,13 +3,11 @@
 //! Owns: [`PublicBase`] and the one reading of a request target's path (T-144, T-145, KF-10, KF-11,
 //! KF-13, KF-17). Must never: repair a path. There is one plain spelling of each; any other is refused,
 //! so that proxy and upstream cannot see two different things.
-//! Look next: `classify`, which gives the segments their meaning.
+//! Look next: `classify`, which gives the segments their meaning; `address`, which prints URLs.
 
 use std::fmt;
 
-use super::classify::{FhirRefusal, PAGE_PARAMETER};
-use super::interaction::Search;
-use super::r4::ResourceType;
+use super::classify::FhirRefusal;
 use crate::limits::{PATH_SEGMENTS_MAX, TARGET_BYTES_MAX};
 
 /// The base URL clients see, in one spelling: lower-case scheme and authority, no trailing slash.
@@ -83,20 +81,6 @@ impl PublicBase {
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
-    }
-
-    /// The `self` link of a search: the client's own question in canonical spelling (T-151).
-    #[must_use]
-    pub fn search_url(&self, search: &Search) -> String {
-        let (name, query) = (search.resource_type().name(), search.canonical_query());
-        if query.is_empty() { format!("{self}/{name}") } else { format!("{self}/{name}?{query}") }
-    }
-
-    /// The `next` link that carries a sealed page token, which must be of the alphabet of
-    /// [`super::interaction::PageToken`] to be understood when it comes back.
-    #[must_use]
-    pub fn page_url(&self, resource: ResourceType, token: &str) -> String {
-        format!("{self}/{}?{PAGE_PARAMETER}={token}", resource.name())
     }
 
     /// True when `authority`, as a client wrote it, means this base. `None` when it is not an
@@ -176,17 +160,40 @@ pub(super) fn split_target<'t>(target: &'t str, base: &PublicBase) -> Result<Tar
     if target.len() > TARGET_BYTES_MAX {
         return Err(FhirRefusal::TargetTooLong);
     }
-    // Of what RFC 3986 allows nowhere, `|`, `\`, `{` and `}` are let pass: FHIR clients send them raw in values.
-    let graphic = target.bytes().all(|byte| byte.is_ascii_graphic() && !br##"#^"<>`"##.contains(&byte));
-    if !graphic || !target.starts_with('/') {
+    if !is_graphic(target) || !target.starts_with('/') {
         return Err(FhirRefusal::MalformedTarget);
     }
-    let (path, query) = match target.split_once('?') {
-        Some((path, query)) => (path, Some(query)),
-        None => (target, None),
-    };
+    let (path, query) = split_query(target);
     let segments = split_path(path, base)?;
     Ok(Target { segments, query })
+}
+
+/// Splits an address below the base: `Patient/1`, `Patient?name=x`, or nothing for the base itself. It has
+/// the same one plain form as a target, but no bound: a bound is for what comes in on a request line.
+pub(super) fn split_address(address: &str) -> Result<Target<'_>, FhirRefusal> {
+    if !is_graphic(address) {
+        return Err(FhirRefusal::MalformedTarget);
+    }
+    let (path, query) = split_query(address);
+    if path.is_empty() {
+        return Ok(Target { segments: Vec::new(), query });
+    }
+    if !path.split('/').all(is_plain_or_operation) {
+        return Err(FhirRefusal::MalformedPath);
+    }
+    Ok(Target { segments: bounded_segments(path)?, query })
+}
+
+fn split_query(target: &str) -> (&str, Option<&str>) {
+    match target.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (target, None),
+    }
+}
+
+/// Of what RFC 3986 allows nowhere, `|`, `\`, `{` and `}` are let pass: FHIR clients send them raw in values.
+fn is_graphic(target: &str) -> bool {
+    target.bytes().all(|byte| byte.is_ascii_graphic() && !br##"#^"<>`"##.contains(&byte))
 }
 
 /// The base's own spelling is taken on trust, what follows is not: a path outside the base that is
@@ -233,6 +240,7 @@ mod tests {
     use super::*;
     use crate::domain::fhir::classify::asked;
     use crate::domain::fhir::interaction::Interaction;
+    use crate::domain::fhir::r4::ResourceType;
 
     #[test]
     fn a_base_has_one_spelling() {
@@ -273,6 +281,10 @@ mod tests {
         assert_eq!(base.search_url(&search("GET /Patient")), "https://b/fhir/Patient");
         assert_eq!(base.search_url(&search("GET /Patient?name=a+b")), "https://b/fhir/Patient?name=a%20b");
         let patient = ResourceType::from_name("Patient").unwrap();
-        assert_eq!(base.page_url(patient, "abc"), "https://b/fhir/Patient?~page=abc");
+        assert_eq!(base.page_url(Some(patient), "abc"), "https://b/fhir/Patient?~page=abc");
+        assert_eq!(base.page_url(None, "abc"), "https://b/fhir?~page=abc");
+        assert_eq!(base.record_url(patient, "1"), "https://b/fhir/Patient/1");
+        assert_eq!(base.export_url("abc"), "https://b/fhir/~export/abc");
+        assert_eq!(base.file_url("abc"), "https://b/fhir/~file/abc");
     }
 }

@@ -256,3 +256,162 @@ fn has_summary(structure: Structure) -> bool {
 fn is_at_or_below(path: &str, above: &str) -> bool {
     path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::fhir::mask::MaskCursor;
+
+    fn kind(name: &str) -> ResourceType {
+        ResourceType::from_name(name).unwrap()
+    }
+
+    fn read(elements: &str, summary: &str, types: &[&str]) -> Option<Shape> {
+        let given = |text| Some(text).filter(|&text| text != "-");
+        let types: Vec<ResourceType> = types.iter().map(|name| kind(name)).collect();
+        Shape::read(given(elements), given(summary), &types)
+    }
+
+    /// `_elements`, `_summary` (`-` for none), types; what it means as a parameter, `whole`, or `refused`.
+    const READ: [(&str, &str, &[&str], &str); 25] = [
+        ("-", "-", &["Patient"], "whole"),
+        ("-", "false", &["Patient"], "whole"),
+        ("-", "true", &["Patient"], "_summary=true"),
+        ("-", "text", &["Patient"], "_summary=text"),
+        ("-", "data", &[], "_summary=data"),
+        ("-", "count", &[], "_summary=count"),
+        ("-", "True", &["Patient"], "refused"),
+        ("-", "", &["Patient"], "refused"),
+        ("name,identifier,name", "-", &["Patient"], "_elements=identifier,name"),
+        ("name", "false", &["Patient"], "_elements=name"),
+        ("name", "true", &["Patient"], "refused"),
+        ("name", "count", &["Patient"], "refused"),
+        ("Patient.name", "-", &["Patient"], "_elements=Patient.name"),
+        ("Patient.name", "-", &["Observation"], "refused"),
+        ("Patient.name", "-", &["Observation", "Patient"], "_elements=Patient.name"),
+        ("Patient.name", "-", &[], "_elements=Patient.name"),
+        ("Patient", "-", &["Patient"], "refused"),
+        ("value[x],component.value[x]", "-", &["Observation"], "_elements=component.value,value"),
+        ("valueQuantity", "-", &["Observation"], "refused"),
+        ("name.family,contact.name", "-", &["Patient"], "_elements=contact.name,name.family"),
+        ("nonsense", "-", &["Patient"], "refused"),
+        ("", "-", &["Patient"], "refused"),
+        ("name,", "-", &["Patient"], "refused"),
+        (" name", "-", &["Patient"], "refused"),
+        ("extension('http://a')", "-", &["Patient"], "refused"),
+    ];
+
+    #[test]
+    fn t_034_both_parameters_have_one_meaning_or_none() {
+        for (elements, summary, types, expected) in READ {
+            let shape = read(elements, summary, types);
+            let found = match &shape {
+                None => "refused".to_owned(),
+                Some(shape) => {
+                    shape.canonical().map_or("whole".to_owned(), |(name, value)| format!("{name}={value}"))
+                }
+            };
+            assert_eq!(found, expected, "{elements} {summary} {types:?}");
+            let Some((name, value)) = shape.as_ref().and_then(Shape::canonical) else { continue };
+            let again = if name == "_elements" { read(&value, "-", types) } else { read("-", &value, types) };
+            assert_eq!(again, shape, "what is canonical means the same");
+        }
+    }
+
+    #[test]
+    fn t_034_too_many_elements_are_refused() {
+        let many = vec!["name"; SHAPE_ELEMENTS_MAX + 1].join(",");
+        assert_eq!(read(&many, "-", &["Patient"]), None);
+        assert!(read(&vec!["name"; SHAPE_ELEMENTS_MAX].join(","), "-", &["Patient"]).is_some());
+    }
+
+    /// A shape of a type, and what it keeps beside `id`, `meta` and `implicitRules`.
+    const MASKS: [(&str, &str, &str, &str); 8] = [
+        ("name", "-", "Patient", "modifierExtension active name deceased link"),
+        ("name.family", "-", "Patient", "modifierExtension active name.use name.family deceased link"),
+        (
+            "contact.name",
+            "-",
+            "Patient",
+            "modifierExtension active deceased contact.modifierExtension contact.name link",
+        ),
+        ("Patient.name", "-", "Basic", "modifierExtension code"),
+        ("code", "-", "Observation", "modifierExtension status code"),
+        ("-", "text", "Observation", "text modifierExtension status code"),
+        ("-", "true", "Binary", "contentType securityContext"),
+        (
+            "-",
+            "true",
+            "Account",
+            "modifierExtension identifier status type name subject servicePeriod coverage.modifierExtension \
+             coverage.coverage coverage.priority owner description",
+        ),
+    ];
+
+    #[test]
+    fn t_034_what_was_asked_for_and_what_always_joins() {
+        for (elements, summary, name, expected) in MASKS {
+            let mask = read(elements, summary, &[]).and_then(|shape| shape.mask(kind(name))).unwrap();
+            let prefix = format!("{name}.");
+            let kept: Vec<String> =
+                mask.kept().iter().map(|path| path.strip_prefix(&prefix).unwrap().to_owned()).collect();
+            let always = ["id", "meta", "implicitRules"];
+            assert_eq!(kept.get(..3).unwrap(), always, "{name}");
+            assert_eq!(kept.get(3..).unwrap().join(" "), expected, "{elements} {summary} {name}");
+        }
+    }
+
+    #[test]
+    fn whole_data_and_count() {
+        let patient = kind("Patient");
+        assert!(Shape::Whole.mask(patient).is_none());
+        assert!(Shape::Count.mask(patient).unwrap().is_empty());
+        let data = Shape::Data.mask(patient).unwrap();
+        assert!(!data.is_total() && data.cursor().extension("http://a").keeps());
+        assert!(data.and(&Shape::Text.mask(patient).unwrap()).cursor().child("text").whole() == Some(false));
+        assert!(Shape::Data.mask(kind("Binary")).unwrap().is_total());
+    }
+
+    /// As the filter steps: a continuation is decided where it is defined.
+    fn step<'m>(cursor: MaskCursor<'m>, owner: Structure, element: &Element) -> MaskCursor<'m> {
+        let here = cursor.child(element.name);
+        let Some(path) = element.rewind else { return here };
+        if is_at_or_below(r4::type_name(owner), path) || here.keeps() { cursor.rewind(path) } else { here }
+    }
+
+    /// In what is kept, wholly or in part, nothing that always joins is missing.
+    fn joins(cursor: MaskCursor<'_>, structure: Structure, seen: &mut BTreeSet<Structure>, name: &str) {
+        if r4::kind(structure) != Kind::Complex && !name.ends_with(':') || !seen.insert(structure) {
+            return;
+        }
+        for element in r4::elements(structure) {
+            let inner = step(cursor, structure, element);
+            let joined = inner.whole() == Some(true) || !always_joins(element);
+            assert!(joined, "{name} {} {}", r4::type_name(structure), element.name);
+            let continued =
+                element.rewind.is_none() || cursor.whole() != Some(true) || inner.whole() != Some(false);
+            assert!(continued, "{name} {} {} goes on", r4::type_name(structure), element.name);
+            if inner.whole() != Some(false) {
+                element.types.iter().for_each(|&part| joins(inner, part, seen, name.trim_end_matches(':')));
+            }
+        }
+    }
+
+    #[test]
+    fn no_shape_needs_a_mark_of_absence() {
+        for resource in ResourceType::all() {
+            let root = r4::root(resource);
+            let names = r4::elements(root).iter().map(|element| element.name.to_owned());
+            let deeper = r4::elements(root).iter().flat_map(|element| {
+                let inner = element.types.iter().flat_map(|&part| r4::elements(part));
+                inner.map(|inner| format!("{}.{}", element.name, inner.name))
+            });
+            let asked = names.chain(deeper).map(|name| Shape::Elements(vec![name]));
+            for shape in asked.chain([Shape::Summary, Shape::Text, Shape::Data]) {
+                let mask = shape.mask(resource).unwrap();
+                let name = format!("{} {shape:?}:", resource.name());
+                joins(mask.cursor(), root, &mut BTreeSet::new(), &name);
+            }
+        }
+    }
+}

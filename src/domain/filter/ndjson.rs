@@ -103,3 +103,77 @@ impl std::fmt::Debug for Lines {
         f.debug_struct("Lines").field("start", &self.start).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    type Found = (Vec<String>, Result<(), FilterFault>);
+
+    fn split(pieces: &[&[u8]], line_bytes_max: usize) -> Found {
+        let (mut splitter, mut lines) = (Lines::bounded(line_bytes_max), Vec::new());
+        let fed = pieces.iter().try_for_each(|piece| splitter.feed(piece, &mut lines));
+        let ended = fed.and_then(|()| splitter.finish(&mut lines));
+        (lines.into_iter().map(|line| String::from_utf8(line).unwrap()).collect(), ended)
+    }
+
+    /// A file, its lines, and the fault behind them.
+    const CASES: [(&str, &[&str], Option<FilterFault>); 12] = [
+        ("", &[], None),
+        ("{}", &["{}"], None),
+        ("{}\n", &["{}"], None),
+        ("{}\r\n[]\r\n", &["{}", "[]"], None),
+        ("\n\n {}\n \t\r\n\n", &[" {}"], None),
+        ("{}\r", &["{}"], None),
+        ("1\n{\r}\n2\n", &["1"], Some(FilterFault::Grammar(2))),
+        ("1\n2\r\r\n", &["1"], Some(FilterFault::Grammar(2))),
+        ("\u{feff}{}\n", &[], Some(FilterFault::ByteOrderMark)),
+        ("1\n\u{feff}{}\n", &["1"], Some(FilterFault::ByteOrderMark)),
+        ("12345678\n123456789\n1\n", &["12345678"], Some(FilterFault::Size(9))),
+        ("1\n123456789", &["1"], Some(FilterFault::Size(2))),
+    ];
+
+    #[test]
+    fn lines_end_one_way_and_have_a_bound() {
+        for (file, lines, fault) in CASES {
+            let found = split(&[file.as_bytes()], 8);
+            assert_eq!(
+                found,
+                (lines.iter().map(|&line| line.to_owned()).collect(), fault.map_or(Ok(()), Err)),
+                "{file:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_fault_is_the_end() {
+        let (mut splitter, mut lines) = (Lines::bounded(1), Vec::new());
+        assert_eq!(splitter.feed(b"123", &mut lines), Err(FilterFault::Size(0)));
+        assert_eq!(splitter.feed(b"\n1\n", &mut lines), Err(FilterFault::Size(0)));
+        assert_eq!(splitter.finish(&mut lines), Err(FilterFault::Size(0)));
+        assert!(lines.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn every_way_of_cutting_gives_the_same_lines(
+            letters in proptest::collection::vec(proptest::sample::select(b"ab\n\n\r {\xef\xbb\xbf".as_slice()), 0..60),
+            cuts in proptest::collection::vec(0_usize..60, 0..8),
+        ) {
+            let file = String::from_utf8_lossy(&letters).into_owned().into_bytes();
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(file.len())).collect();
+            cuts.extend([0, file.len()]);
+            cuts.sort_unstable();
+            let pieces: Vec<&[u8]> = cuts.windows(2).map(|pair| &file[pair[0]..pair[1]]).collect();
+            let file = String::from_utf8(file.clone()).ok().map(|_| file.as_slice()).unwrap();
+            let safe = |bytes: &[&[u8]]| {
+                let (mut splitter, mut lines) = (Lines::bounded(12), Vec::new());
+                let fed = bytes.iter().try_for_each(|piece| splitter.feed(piece, &mut lines));
+                let ended = fed.and_then(|()| splitter.finish(&mut lines));
+                (lines, ended)
+            };
+            prop_assert_eq!(safe(&pieces), safe(&[file]));
+        }
+    }
+}

@@ -91,3 +91,85 @@ impl Printer {
         behind
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn members_and_items_stand_on_lines_of_their_own() {
+        let given = r#" {"a":[1.0,{"b":"\u00e9, {}\"\\"}],"c":{},"d":[ ],"e":null}"#;
+        let lines = [
+            "{",
+            r#"  "a": ["#,
+            "    1.0,",
+            "    {",
+            r#"      "b": "\u00e9, {}\"\\""#,
+            "    }",
+            "  ],",
+            r#"  "c": {},"#,
+            r#"  "d": [],"#,
+            r#"  "e": null"#,
+            "}",
+        ];
+        assert_eq!(String::from_utf8(pretty(given.as_bytes())).unwrap(), lines.join("\n"));
+    }
+
+    /// The same without white space between tokens.
+    fn minify(json: &str) -> String {
+        let (mut out, mut text, mut escaped) = (String::new(), false, false);
+        for letter in json.chars() {
+            if text || !" \n\r\t".contains(letter) {
+                out.push(letter);
+            }
+            if letter == '"' && !escaped {
+                text = !text;
+            }
+            escaped = text && letter == '\\' && !escaped;
+        }
+        out
+    }
+
+    const SCALARS: [&str; 7] =
+        ["null", "true", "-0.010e+7", r#""""#, r#"" a: [\"\\\u00fc\n{ ""#, "\" é,\"", r#""\\""#];
+
+    fn json() -> impl Strategy<Value = String> {
+        let leaf = (proptest::sample::select(SCALARS.as_slice()), space())
+            .prop_map(|(one, space)| format!("{space}{one}"));
+        leaf.prop_recursive(5, 40, 5, |inner| {
+            let items = proptest::collection::vec((inner, space()), 0..5);
+            (items, any::<bool>()).prop_map(|(items, object)| {
+                let member = |(at, (value, space)): (usize, &(String, &str))| {
+                    if object {
+                        format!("{space}\"k {at}\"{space}:{value}{space}")
+                    } else {
+                        format!("{value}{space}")
+                    }
+                };
+                let items: Vec<String> = items.iter().enumerate().map(member).collect();
+                if object { format!("{{ {}}}", items.join(",")) } else { format!("[{} ]", items.join(",")) }
+            })
+        })
+    }
+
+    fn space() -> impl Strategy<Value = &'static str> {
+        proptest::sample::select(["", "", " ", "\n  ", "\r\n\t"].as_slice())
+    }
+
+    proptest! {
+        #[test]
+        fn only_white_space_between_tokens_is_ours(json in json()) {
+            let shown = String::from_utf8(pretty(json.as_bytes())).unwrap();
+            prop_assert_eq!(minify(&shown), minify(&json));
+            prop_assert_eq!(pretty(shown.as_bytes()), shown.clone().into_bytes(), "a second time changes nothing");
+            prop_assert!(serde_json::from_str::<serde_json::Value>(&shown).is_ok());
+        }
+
+        #[test]
+        fn any_bytes_can_be_shown(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+            let bare = |bytes: &[u8]| bytes.iter().copied().filter(|byte| !b" \n\r\t".contains(byte)).collect::<Vec<_>>();
+            prop_assert_eq!(bare(&pretty(&bytes)), bare(&bytes));
+        }
+    }
+}

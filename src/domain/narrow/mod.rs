@@ -130,16 +130,27 @@ impl Plan {
     /// (capabilities, SMART configuration) and for a page, whose link is still sealed.
     fn from_interaction(interaction: &Interaction) -> Option<Self> {
         match interaction {
-            Interaction::Read { resource, id } => Some(Self::record(*resource, id.as_str(), None)),
-            Interaction::Vread { resource, id, version } => {
+            Interaction::Read { resource, id, .. } => Some(Self::record(*resource, id.as_str(), None)),
+            Interaction::Vread { resource, id, version, .. } => {
                 Some(Self::record(*resource, id.as_str(), Some(version.as_str())))
             }
             Interaction::Search(search) => {
                 Some(Self::search(search.resource_type(), search.canonical_query()))
             }
-            Interaction::NextPage { .. } | Interaction::Capabilities | Interaction::SmartConfiguration => {
-                None
-            }
+            Interaction::NextPage { .. }
+            | Interaction::Capabilities
+            | Interaction::SmartConfiguration
+            | Interaction::History(_)
+            | Interaction::SearchMany { .. }
+            | Interaction::Create { .. }
+            | Interaction::Update { .. }
+            | Interaction::Patch { .. }
+            | Interaction::Delete { .. }
+            | Interaction::Bundle
+            | Interaction::Operation(_)
+            | Interaction::ExportStatus { .. }
+            | Interaction::ExportCancel { .. }
+            | Interaction::ExportFile { .. } => None,
         }
     }
 

@@ -1,18 +1,20 @@
-//! What the request's headers, `_format` and `_pretty` say about the answer and the body.
+//! What the request's headers and `_format` say about the media types of the answer and the body.
 //!
 //! Owns: content negotiation (R4 http.html 3.1.0.1.9 to 3.1.0.1.11) and the rule that a header that counts
 //! has one meaning (KF-12). Must never: read a header that names another method, path or caller; such
 //! headers (T-142, T-143) are not looked at, and nothing of the client's head goes upstream.
-//! Look next: `classify/mod.rs`.
+//! Look next: `wishes`, the other headers that count; `classify/mod.rs`.
 
 use http::HeaderMap;
 use http::header::{self, HeaderName};
 
-use super::refusal::{FhirRefusal, NotServed};
+use super::refusal::FhirRefusal;
+use super::wishes::Expects;
+use crate::domain::fhir::interaction::PatchFormat;
 use crate::limits::ACCEPT_RANGES_MAX;
 
 /// The one value of a header, or none. Repeats must be equal, and text must be plain ASCII.
-fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, FhirRefusal> {
+pub(super) fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, FhirRefusal> {
     let mut found: Option<&str> = None;
     for value in headers.get_all(name) {
         let text = value.to_str().map_err(|_| FhirRefusal::MalformedHeader)?;
@@ -34,51 +36,92 @@ pub(super) fn host(headers: &HeaderMap) -> Result<Option<&str>, FhirRefusal> {
     first.map(|value| value.to_str().map_err(|_| FhirRefusal::MalformedHost)).transpose()
 }
 
-/// Checks that hold for every interaction: encoding and preferences.
-pub(super) fn check_common(headers: &HeaderMap) -> Result<(), FhirRefusal> {
-    let encoding = single(headers, &header::CONTENT_ENCODING)?;
-    if encoding.is_some_and(|name| !name.eq_ignore_ascii_case("identity")) {
-        return Err(FhirRefusal::UnsupportedEncoding);
+/// The body's coding: gzip, which the edge takes off within bounds (T-132), or none.
+pub(super) fn check_encoding(headers: &HeaderMap) -> Result<(), FhirRefusal> {
+    let encoding = single(headers, &header::CONTENT_ENCODING)?.unwrap_or("identity");
+    let known = encoding.eq_ignore_ascii_case("identity") || encoding.eq_ignore_ascii_case("gzip");
+    if known { Ok(()) } else { Err(FhirRefusal::UnsupportedEncoding) }
+}
+
+/// What the body is announced as, for an interaction that expects one. The format is that of a patch.
+pub(super) fn read_body_type(
+    headers: &HeaderMap,
+    expects: Expects,
+) -> Result<Option<PatchFormat>, FhirRefusal> {
+    let announced = single(headers, &header::CONTENT_TYPE)?.unwrap_or_default();
+    let (essence, parameters) = split_parameters(announced);
+    let refused = Err(FhirRefusal::UnsupportedMediaType(expects));
+    if expects != Expects::Nothing && !is_r4(&parameters) {
+        return refused;
     }
-    single(headers, &header::CONTENT_TYPE)?;
-    let prefer = single(headers, &HeaderName::from_static("prefer"))?.unwrap_or_default();
-    let asynchronous = |wish: &str| wish.trim().eq_ignore_ascii_case("respond-async");
-    if prefer.split([',', ';']).any(asynchronous) {
-        return Err(FhirRefusal::NotServed(NotServed::Asynchronous));
+    match (expects, essence.as_str()) {
+        (Expects::Nothing, _) => check_no_body(headers).map(|()| None),
+        (Expects::Form, "application/x-www-form-urlencoded")
+        | (Expects::Resource, "application/fhir+json" | "application/json") => {
+            single(headers, &header::CONTENT_LENGTH).map(|_| None)
+        }
+        (Expects::Patch, "application/json-patch+json") => Ok(Some(PatchFormat::JsonPatch)),
+        (Expects::Patch, "application/fhir+json") => Ok(Some(PatchFormat::FhirPath)),
+        (Expects::Form | Expects::Resource | Expects::Patch, _) => refused,
     }
-    Ok(())
 }
 
 /// For interactions without a body: none may be announced.
-pub(super) fn check_no_body(headers: &HeaderMap) -> Result<(), FhirRefusal> {
+fn check_no_body(headers: &HeaderMap) -> Result<(), FhirRefusal> {
     let length = single(headers, &header::CONTENT_LENGTH)?;
     let announced = length.is_some_and(|text| text != "0") || headers.contains_key(header::TRANSFER_ENCODING);
     if announced { Err(FhirRefusal::UnexpectedBody) } else { Ok(()) }
 }
 
-/// For `POST _search`: the body is a form in UTF-8.
-pub(super) fn check_form_type(headers: &HeaderMap) -> Result<(), FhirRefusal> {
-    single(headers, &header::CONTENT_LENGTH)?;
-    let text = single(headers, &header::CONTENT_TYPE)?.unwrap_or_default();
-    let (essence, parameters) = split_parameters(text);
-    let utf8 =
-        parameters.iter().all(|(name, value)| name == "charset" && (value == "utf-8" || value == "utf8"));
-    if essence == "application/x-www-form-urlencoded" && utf8 {
-        Ok(())
-    } else {
-        Err(FhirRefusal::UnsupportedMediaType)
-    }
+/// What an answer can be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answers {
+    /// FHIR JSON.
+    Json,
+    /// A Binary: FHIR JSON, or its content in whatever type that is.
+    Binary,
+    /// A file of an export.
+    Ndjson,
 }
 
-/// `Accept`, unless `_format` takes its place (R4 http.html 3.1.0.1.11).
-pub(super) fn check_answer_type(headers: &HeaderMap, format: Option<&str>) -> Result<(), FhirRefusal> {
+/// `Accept`, unless `_format` takes its place (R4 http.html 3.1.0.1.11). True: a Binary's content is wanted
+/// and not the resource (R4 binary.html).
+pub(super) fn read_answer_type(
+    headers: &HeaderMap,
+    format: Option<&str>,
+    answers: Answers,
+) -> Result<bool, FhirRefusal> {
     let accept = single(headers, &header::ACCEPT)?;
-    let good = match (format, accept) {
+    let json = match (format, accept) {
         (Some(format), _) => accepts_format(format),
         (None, Some(accept)) => accepts_json(accept),
         (None, None) => true,
     };
-    if good { Ok(()) } else { Err(FhirRefusal::NotAcceptable) }
+    let accept = accept.filter(|_| format.is_none()).unwrap_or_default();
+    match answers {
+        _ if json => Ok(false),
+        Answers::Binary if accepts_content(accept) => Ok(true),
+        Answers::Ndjson if format.is_some_and(is_ndjson) || accept.split(',').any(is_ndjson) => Ok(false),
+        Answers::Json | Answers::Binary | Answers::Ndjson => Err(FhirRefusal::NotAcceptable),
+    }
+}
+
+fn is_ndjson(range: &str) -> bool {
+    let (essence, parameters) = split_parameters(range);
+    let known = matches!(
+        essence.as_str(),
+        "application/fhir+ndjson" | "application/ndjson" | "application/fhir ndjson" | "ndjson"
+    );
+    known && is_r4(&parameters) && is_wanted(&parameters)
+}
+
+/// Whether some type is wanted that is no form of a resource. XML, Turtle and other versions of FHIR are
+/// refused for a Binary as for any other type (T-113, T-116).
+fn accepts_content(accept: &str) -> bool {
+    accept.split(',').take(ACCEPT_RANGES_MAX).map(split_parameters).any(|(essence, parameters)| {
+        let fhir = essence.starts_with("application/fhir+") || is_json(&essence);
+        essence.contains('/') && !fhir && is_wanted(&parameters)
+    })
 }
 
 /// `_format` values; a `+` that was not encoded arrives as a space, which R4 asks to tolerate.
@@ -119,9 +162,12 @@ fn judge_range(range: &str) -> Option<(u8, bool)> {
         exact if is_json(exact) => 2,
         _ => return None,
     };
+    is_r4(&parameters).then_some((specificity, is_wanted(&parameters)))
+}
+
+fn is_wanted(parameters: &[(String, String)]) -> bool {
     let quality = parameters.iter().find(|(name, _)| name == "q");
-    let wanted = quality.is_none_or(|(_, value)| is_positive_quality(value));
-    is_r4(&parameters).then_some((specificity, wanted))
+    quality.is_none_or(|(_, value)| is_positive_quality(value))
 }
 
 /// `0.001` to `1`; anything malformed counts as a refusal of the range.

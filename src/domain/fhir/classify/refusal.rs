@@ -1,22 +1,23 @@
 //! Why a request was not understood, or is not served.
 //!
 //! Owns: [`FhirRefusal`], its stable codes and the class of status each belongs to.
-//! Must never: carry anything the client sent. Names shown are official search parameter names out of
-//! the tables; any other name is "a parameter".
+//! Must never: carry anything the client sent. Names shown are official parameter names out of the
+//! tables; any other name is "a parameter".
 //! Look next: `gateway::refusal`, which turns classes into answers.
 
 use std::fmt;
 
+use super::Expects;
 use crate::domain::fhir::outcome::IssueType;
 
 /// A request that did not become an [`Interaction`](crate::domain::fhir::interaction::Interaction).
 ///
 /// | class | variants |
 /// | --- | --- |
-/// | 400 | `MalformedTarget`, `MalformedPath`, `MalformedId`, `MalformedHost`, `MalformedHeader`, `RepeatedHeader`, `UnexpectedBody`, `TokenInRequest`, `MalformedQuery`, `TooManyParameters`, `UnknownParameter`, `ParameterNotSupported`, `RepeatedParameter`, `ModifierNotSupported`, `MalformedParameter`, `ChainTooLong`, `MalformedValue`, `IncludeNotSupported`, `MalformedPageToken` |
-/// | 403 | `NotServed` for questions asked by GET or POST on a known path (history, compartment, `$operation`, whole system, batch, asynchronous) |
+/// | 400 | `MalformedTarget`, `MalformedPath`, `MalformedId`, `MalformedHost`, `MalformedHeader`, `RepeatedHeader`, `UnexpectedBody`, `TokenInRequest`, `MalformedQuery`, `TooManyParameters`, `UnknownParameter`, `ParameterNotSupported`, `RepeatedParameter`, `ModifierNotSupported`, `MalformedParameter`, `ChainTooLong`, `MalformedValue`, `IncludeNotSupported`, `MalformedPageToken`, `MissingParameter`, `MissingCriteria`, `HeaderNotApplicable`, `AsyncRequired`, `MalformedEntry` |
+/// | 403 | `NotServed`, but for OPTIONS: interactions that are recognised and refused |
 /// | 404 | `UnknownPath`, `UnknownType` |
-/// | 405 | `MethodNotAllowed`; `NotServed` for methods that change or probe (create, update, patch, delete, HEAD, OPTIONS) |
+/// | 405 | `MethodNotAllowed`; `NotServed` for OPTIONS |
 /// | 406 | `NotAcceptable` |
 /// | 413 | `FormTooLarge` |
 /// | 414 | `TargetTooLong` |
@@ -52,9 +53,9 @@ pub enum FhirRefusal {
     UnexpectedBody,
     /// No JSON form of R4 would satisfy `Accept` or `_format`.
     NotAcceptable,
-    /// The body is not a form.
-    UnsupportedMediaType,
-    /// The body is compressed.
+    /// The body is not of the media type that this interaction takes.
+    UnsupportedMediaType(Expects),
+    /// The body is compressed with anything but gzip.
     UnsupportedEncoding,
     /// Longer than `FORM_BYTES_MAX`.
     FormTooLarge,
@@ -82,35 +83,33 @@ pub enum FhirRefusal {
     IncludeNotSupported,
     /// The page parameter together with others, or a token of the wrong shape.
     MalformedPageToken,
+    /// A parameter that this operation cannot do without.
+    MissingParameter(&'static str),
+    /// A conditional interaction without a criterion: it would mean every record of the type.
+    MissingCriteria,
+    /// A precondition on an interaction that cannot honour it.
+    HeaderNotApplicable(&'static str),
+    /// An export that does not ask for an asynchronous answer.
+    AsyncRequired,
+    /// An entry of a batch or transaction whose URL is neither relative nor below the public base.
+    MalformedEntry,
 }
 
-/// Interactions of R4 that are recognised and refused.
+/// Interactions that are recognised and refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotServed {
-    /// `POST base/{Type}`.
-    Create,
-    /// `PUT`.
-    Update,
-    /// `PATCH`.
-    Patch,
-    /// `DELETE`.
-    Delete,
-    /// `HEAD`.
-    Head,
-    /// `OPTIONS`.
-    Options,
-    /// `POST base`.
-    Batch,
-    /// `_history` without a version.
-    History,
-    /// `$name` at any level, GraphQL included.
+    /// `OPTIONS`; the value is for the Allow header.
+    Options(&'static str),
+    /// `$graphql`: its queries cannot be judged yet (T-093).
+    GraphQl,
+    /// Creating or changing a `Subscription`: upstream would push past the proxy (T-105).
+    Subscription,
+    /// A `$name` that is not served, or not at this level (T-090, KF-27).
     Operation,
-    /// `base/{Type}/{id}/{Type}`.
-    CompartmentSearch,
-    /// `base?…` and `base/_search`.
-    SystemSearch,
-    /// `Prefer: respond-async`.
+    /// `Prefer: respond-async` on anything but an export (T-099).
     Asynchronous,
+    /// In an entry of a batch or transaction: a batch, a page, an export or a search by POST (T-084).
+    Nested,
 }
 
 /// The class of answer; the gateway owns the numbers.
@@ -139,49 +138,44 @@ pub enum RefusalClass {
 impl NotServed {
     fn code(self) -> &'static str {
         match self {
-            Self::Create => "create-not-supported",
-            Self::Update => "update-not-supported",
-            Self::Patch => "patch-not-supported",
-            Self::Delete => "delete-not-supported",
-            Self::Head => "head-not-supported",
-            Self::Options => "options-not-supported",
-            Self::Batch => "batch-not-supported",
-            Self::History => "history-not-supported",
+            Self::Options(_) => "options-not-supported",
+            Self::GraphQl => "graphql-not-supported",
+            Self::Subscription => "subscription-not-supported",
             Self::Operation => "operation-not-supported",
-            Self::CompartmentSearch => "compartment-search-not-supported",
-            Self::SystemSearch => "system-search-not-supported",
             Self::Asynchronous => "async-not-supported",
+            Self::Nested => "nested-not-supported",
         }
     }
 
     fn class(self) -> RefusalClass {
         match self {
-            Self::Create | Self::Update | Self::Patch | Self::Delete | Self::Head | Self::Options => {
-                RefusalClass::MethodNotAllowed
+            Self::Options(_) => RefusalClass::MethodNotAllowed,
+            Self::GraphQl | Self::Subscription | Self::Operation | Self::Asynchronous | Self::Nested => {
+                RefusalClass::Forbidden
             }
-            Self::Batch
-            | Self::History
-            | Self::Operation
-            | Self::CompartmentSearch
-            | Self::SystemSearch
-            | Self::Asynchronous => RefusalClass::Forbidden,
         }
     }
 
     fn sentence(self) -> &'static str {
         match self {
-            Self::Create => "creating records is not served",
-            Self::Update => "updating records is not served",
-            Self::Patch => "patching records is not served",
-            Self::Delete => "deleting records is not served",
-            Self::Head => "HEAD is not served",
-            Self::Options => "OPTIONS is not served",
-            Self::Batch => "batches and transactions are not served",
-            Self::History => "history is not served; a single version can be read",
-            Self::Operation => "operations are not served",
-            Self::CompartmentSearch => "compartment search is not served",
-            Self::SystemSearch => "search over the whole system is not served",
-            Self::Asynchronous => "asynchronous requests are not served",
+            Self::Options(_) => "OPTIONS is not served",
+            Self::GraphQl => "GraphQL is not served, since its queries cannot be judged element by element",
+            Self::Subscription => "subscriptions are not served, since they would be answered past this gate",
+            Self::Operation => "this operation is not served here",
+            Self::Asynchronous => "only exports are answered asynchronously",
+            Self::Nested => "this interaction is not served inside a batch or transaction",
+        }
+    }
+}
+
+/// What a body must be, in a sentence.
+fn expected_body(expects: Expects) -> &'static str {
+    match expects {
+        Expects::Nothing => "this interaction has no body",
+        Expects::Form => "a search body must be application/x-www-form-urlencoded",
+        Expects::Resource => "a resource must be sent as application/fhir+json of FHIR 4.0, in UTF-8",
+        Expects::Patch => {
+            "a patch must be sent as application/json-patch+json, or as application/fhir+json of FHIR 4.0"
         }
     }
 }
@@ -205,7 +199,7 @@ impl FhirRefusal {
             Self::RepeatedHeader => "repeated-header",
             Self::UnexpectedBody => "unexpected-body",
             Self::NotAcceptable => "not-acceptable",
-            Self::UnsupportedMediaType => "unsupported-media-type",
+            Self::UnsupportedMediaType(_) => "unsupported-media-type",
             Self::UnsupportedEncoding => "unsupported-encoding",
             Self::FormTooLarge => "form-too-large",
             Self::TokenInRequest => "token-in-request",
@@ -220,6 +214,11 @@ impl FhirRefusal {
             Self::MalformedValue(_) => "malformed-value",
             Self::IncludeNotSupported => "include-not-supported",
             Self::MalformedPageToken => "malformed-page-token",
+            Self::MissingParameter(_) => "missing-parameter",
+            Self::MissingCriteria => "missing-criteria",
+            Self::HeaderNotApplicable(_) => "header-not-applicable",
+            Self::AsyncRequired => "async-required",
+            Self::MalformedEntry => "malformed-entry",
         }
     }
 
@@ -233,7 +232,7 @@ impl FhirRefusal {
             Self::MethodNotAllowed(_) => RefusalClass::MethodNotAllowed,
             Self::NotServed(what) => what.class(),
             Self::NotAcceptable => RefusalClass::NotAcceptable,
-            Self::UnsupportedMediaType | Self::UnsupportedEncoding => RefusalClass::UnsupportedMediaType,
+            Self::UnsupportedMediaType(_) | Self::UnsupportedEncoding => RefusalClass::UnsupportedMediaType,
             Self::FormTooLarge => RefusalClass::ContentTooLarge,
             Self::MalformedTarget
             | Self::MalformedPath
@@ -253,7 +252,12 @@ impl FhirRefusal {
             | Self::ChainTooLong
             | Self::MalformedValue(_)
             | Self::IncludeNotSupported
-            | Self::MalformedPageToken => RefusalClass::BadRequest,
+            | Self::MalformedPageToken
+            | Self::MissingParameter(_)
+            | Self::MissingCriteria
+            | Self::HeaderNotApplicable(_)
+            | Self::AsyncRequired
+            | Self::MalformedEntry => RefusalClass::BadRequest,
         }
     }
 
@@ -275,9 +279,8 @@ impl FhirRefusal {
     /// Content of the Allow header, which 405 must carry (RFC 9110, 15.5.6).
     #[must_use]
     pub fn allow(&self) -> Option<&'static str> {
-        match (self, self.class()) {
-            (Self::MethodNotAllowed(methods), _) => Some(methods),
-            (_, RefusalClass::MethodNotAllowed) => Some("GET"),
+        match self {
+            Self::MethodNotAllowed(methods) | Self::NotServed(NotServed::Options(methods)) => Some(methods),
             _ => None,
         }
     }
@@ -310,9 +313,9 @@ impl fmt::Display for FhirRefusal {
             Self::MalformedHeader => "a header is malformed",
             Self::RepeatedHeader => "a header is repeated with different values",
             Self::UnexpectedBody => "this interaction has no body",
-            Self::NotAcceptable => "only FHIR R4 in JSON can be answered",
-            Self::UnsupportedMediaType => "a search body must be application/x-www-form-urlencoded",
-            Self::UnsupportedEncoding => "compressed request bodies are not accepted",
+            Self::NotAcceptable => "answers are FHIR R4 in JSON; XML, Turtle and HTML are not served",
+            Self::UnsupportedMediaType(expects) => expected_body(*expects),
+            Self::UnsupportedEncoding => "a request body may be compressed with gzip and nothing else",
             Self::FormTooLarge => "the search form is too large",
             Self::TokenInRequest => "access tokens belong into the Authorization header only",
             Self::MalformedQuery => "the query or form does not decode cleanly",
@@ -322,6 +325,9 @@ impl fmt::Display for FhirRefusal {
             Self::ChainTooLong => "a chain is too long or reaches too many types",
             Self::IncludeNotSupported => "wildcard and iterated includes are not supported",
             Self::MalformedPageToken => "the page link is malformed",
+            Self::MissingCriteria => "a conditional interaction needs at least one search criterion",
+            Self::AsyncRequired => "an export must be asked for with Prefer: respond-async",
+            Self::MalformedEntry => "an entry's URL must be relative to the base, or below it",
             Self::ParameterNotSupported(name) => {
                 return write!(out, "the parameter `{name}` is not supported");
             }
@@ -330,6 +336,12 @@ impl fmt::Display for FhirRefusal {
             }
             Self::ModifierNotSupported(name) => {
                 return write!(out, "this modifier is not supported on the parameter `{name}`");
+            }
+            Self::MissingParameter(name) => {
+                return write!(out, "the parameter `{name}` is missing");
+            }
+            Self::HeaderNotApplicable(name) => {
+                return write!(out, "the header {name} is not understood on this interaction");
             }
             Self::MalformedValue(name) => {
                 return write!(out, "a value of the parameter `{name}` is malformed");

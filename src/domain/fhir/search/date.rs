@@ -6,7 +6,7 @@
 use super::value::is_digits;
 
 /// `yyyy[-mm[-dd[Thh:mm[:ss[.f…]][Z|±hh:mm]]]]`, a day that exists.
-pub(super) fn is_date(text: &str) -> bool {
+pub(in crate::domain::fhir) fn is_date(text: &str) -> bool {
     match text.split_once('T') {
         None => is_day(text, false),
         Some((day, time)) => is_day(day, true) && is_zoned_time(time),

@@ -30,9 +30,12 @@ pub use self::registry::{DeclarationError, Registry};
 
 pub(super) use self::form::{Pair, decode_into};
 
+pub(super) use self::date::is_date;
 use self::filter::Filter;
 use self::include::Wish;
 use self::name::{Names, Trail};
+pub(super) use self::print::encode;
+
 use self::print::{print_include, print_query, print_question};
 use self::question::Asked;
 use self::value::SearchValue;

@@ -43,7 +43,7 @@ fn join(pairs: impl Iterator<Item = (String, String)>) -> String {
     pairs.join("&")
 }
 
-fn encode(text: &str) -> String {
+pub(in crate::domain::fhir) fn encode(text: &str) -> String {
     utf8_percent_encode(text, QUERY_SET).to_string()
 }
 

@@ -81,6 +81,12 @@ impl Search {
         &self.shape
     }
 
+    /// This search with another shape: one leg of a search over several types, whose `_elements` are read
+    /// against all of them.
+    pub(in crate::domain::fhir) fn shaped(self, shape: Shape) -> Self {
+        Self { shape, ..self }
+    }
+
     /// What upstream is asked: criteria, includes, sort, count, total. Without `?`, percent-encoded, one
     /// spelling for one search. Holds what the client asked with, so it may hold patient data.
     #[must_use]
