@@ -47,7 +47,8 @@ impl Narrowing {
         Ok(Narrowing::To { grants, patient })
     }
 
-    /// Whether an interaction letter (`r` read, `s` search) on a type is left open.
+    /// Whether an interaction letter on a type is left open: `c` create, `r` read, vread and history, `u` update
+    /// and patch, `d` delete, `s` search and what collects records (`$everything`, `$lastn`, export).
     pub(super) fn allows(&self, resource: ResourceType, letter: char) -> bool {
         match self {
             Narrowing::Open => true,
@@ -111,13 +112,16 @@ mod tests {
     #[test]
     fn scopes_allow_what_they_name_and_nothing_else() {
         let cases = [
-            ("openid fhirUser", "Observation", "rs"),
+            ("openid fhirUser", "Observation", "cruds"),
             ("user/Observation.rs", "Observation", "rs"),
             ("user/Observation.r", "Observation", "r"),
             ("user/Observation.read", "Observation", "rs"),
-            ("user/Observation.*", "Observation", "rs"),
+            ("user/Observation.*", "Observation", "cruds"),
             ("user/*.s", "Observation", "s"),
-            ("user/Observation.write", "Observation", ""),
+            ("user/Observation.write", "Observation", "cud"),
+            ("user/Observation.c", "Observation", "c"),
+            ("user/Observation.cu", "Observation", "cu"),
+            ("user/Observation.uc", "Observation", ""),
             ("user/Observation.sr", "Observation", ""),
             ("user/Observation.rr", "Observation", ""),
             ("user/Observation.rs?category=laboratory", "Observation", ""),
@@ -127,12 +131,12 @@ mod tests {
             ("user/", "Observation", ""),
             ("user/.rs", "Observation", ""),
             ("openid user/Patient.rs user/Observation.s", "Observation", "s"),
-            ("system/*.cruds", "Observation", "rs"),
+            ("system/*.cruds", "Observation", "cruds"),
         ];
         for (scopes, resource, expected) in cases {
             let narrowing = read(scopes, None).unwrap();
             let resource = ResourceType::from_name(resource).unwrap();
-            let allowed: String = "rs".chars().filter(|l| narrowing.allows(resource, *l)).collect();
+            let allowed: String = "cruds".chars().filter(|l| narrowing.allows(resource, *l)).collect();
             assert_eq!(allowed, expected, "{scopes}");
         }
     }

@@ -5,7 +5,7 @@
 
 use super::*;
 
-const WARD: &str = r#"
+pub(super) const WARD: &str = r#"
 @id("sees")
 permit (principal in Role::"nurse", action in Action::"view", resource)
 when { resource is FHIR::Patient || resource is FHIR::Observation || resource is FHIR::Practitioner };
@@ -61,8 +61,20 @@ when { context.relations.contains("self") };
 
 static WARD_SET: LazyLock<Arc<PolicySet>> = LazyLock::new(|| load(WARD).unwrap());
 
+pub(super) fn ward_set() -> &'static Arc<PolicySet> {
+    &WARD_SET
+}
+
+pub(super) fn ward_of(
+    set: &Arc<PolicySet>,
+    caller: &CallerSpecimen,
+    asked: &str,
+) -> Result<Permit, Denial> {
+    admit(set, &Masks::new(), &caller.caller(), &interaction(asked), &circumstances(None))
+}
+
 fn ward(caller: &CallerSpecimen, asked: &str) -> Result<Permit, Denial> {
-    admit(&WARD_SET, &Masks::new(), &caller.caller(), &interaction(asked), &circumstances(None))
+    ward_of(&WARD_SET, caller, asked)
 }
 
 fn observation(patients: &[&str], mentions: &[&str], labels: &[&str]) -> Facts {
@@ -335,9 +347,7 @@ fn a_history_is_of_what_was_asked_and_reads_its_dates() {
         "{WARD} forbid (principal, action == Action::\"disclose\", resource in FHIR::Element::\"Observation.meta\");"
     );
     let blind = load(&blind).unwrap();
-    let enter = |asked: &str| {
-        admit(&blind, &Masks::new(), &NURSE.caller(), &interaction(asked), &circumstances(None))
-    };
+    let enter = |asked: &str| ward_of(&blind, &NURSE, asked);
     assert_eq!(gist(enter("Observation/_history")), "Ok");
     let since = "_since=2026-01-01T00:00:00Z";
     assert_eq!(gist(enter(&format!("Observation/_history?{since}"))), "CriterionWithheld _since");
@@ -392,8 +402,7 @@ fn a_compartment_needs_an_element_that_shows_it() {
         let set = load(&format!(
             "{WARD} forbid (principal, action == Action::\"disclose\", resource) when {{ resource in [{elements}] }};"
         ));
-        let asked = interaction("Patient/p1/Observation");
-        admit(&set.unwrap(), &Masks::new(), &NURSE.caller(), &asked, &circumstances(None))
+        ward_of(&set.unwrap(), &NURSE, "Patient/p1/Observation")
     };
     let subject = r#"FHIR::Element::"Observation.subject""#;
     let permit = hide(subject).unwrap();

@@ -44,7 +44,7 @@ fn usual_headers(method: &str, target: &str) -> Vec<(&'static str, &'static str)
         "POST" if path.ends_with("/_search") => vec![("content-type", "application/x-www-form-urlencoded")],
         "POST" | "PUT" => vec![("content-type", "application/fhir+json")],
         "PATCH" => vec![("content-type", "application/json-patch+json")],
-        "GET" if path.ends_with("/$export") => vec![("prefer", "respond-async")],
+        "GET" | "HEAD" if path.ends_with("/$export") => vec![("prefer", "respond-async")],
         _ => Vec::new(),
     }
 }
