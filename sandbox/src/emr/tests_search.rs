@@ -170,7 +170,7 @@ fn every_parameter_of_every_type_is_read() {
     assert!(asked > 3_000, "{asked}");
 }
 
-/// Each official example, and what a parameter of it finds: a check of the expressions' meaning on real shapes.
+/// Shapes that need a choice, a guard or a part of an expression to be read right.
 #[test]
 fn expressions_read_choices_and_guards() {
     let emr = Emr::new();
@@ -202,4 +202,32 @@ fn expressions_read_choices_and_guards() {
     for (name, question, expected) in cases {
         assert_eq!(found(&emr, name, question), expected, "{name}?{question}");
     }
+}
+
+/// Every official example can be stored, and what it refers to is in the index that searches begin with.
+#[test]
+fn official_examples_are_stored_and_indexed() {
+    let folder =
+        std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/corpus/hl7-r4-examples");
+    let Ok(entries) = std::fs::read_dir(&folder) else {
+        eprintln!("SKIPPED official_examples_are_stored_and_indexed: {} is not there", folder.display());
+        return;
+    };
+    let emr = Emr::new();
+    for entry in entries {
+        emr.put(&std::fs::read(entry.unwrap().path()).unwrap()).unwrap();
+    }
+    let store = emr.store();
+    let (mut types, mut found) = (0, 0);
+    for (name, ward) in store.types() {
+        types += 1;
+        for record in &ward.records {
+            for reference in record.terms.references() {
+                let back = ward.referring(&reference).is_some_and(|at| !at.is_empty());
+                assert!(back, "{name}/{} refers to {reference}", record.id);
+                found += 1;
+            }
+        }
+    }
+    assert!(types > 100 && found > 500, "{types} {found}");
 }
