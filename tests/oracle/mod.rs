@@ -243,7 +243,9 @@ impl Oracle {
             tree.member("contained").map(|one| one.items().iter().collect()).unwrap_or_default();
         let mut left: Vec<&Tree> = all
             .into_iter()
-            .filter(|one| self.keeps(&path) && one.resource_type().is_some_and(|kind| self.releases(kind)))
+            .filter(|one| {
+                decided(&self.decisions, &path) && one.resource_type().is_some_and(|kind| self.releases(kind))
+            })
             .collect();
         loop {
             let name = |one: &&Tree| Some((one.says("id")?, one.resource_type()?));
@@ -488,7 +490,7 @@ impl Oracle {
                 let text = tree.says("reference").unwrap_or_default();
                 let here = |id: &str| self.fragment(scope, id).is_some();
                 let dangles = |id: &str| !(here(id) || id.is_empty() && scope.contained);
-                !scope.complete && text.strip_prefix('#').is_some_and(dangles)
+                text.strip_prefix('#').is_some_and(dangles)
             }
             ("Attachment", "size" | "hash") => {
                 let beside = |name: &str| self.keeps(&below(path, name));
