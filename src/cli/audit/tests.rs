@@ -215,49 +215,62 @@ fn nobody_knows(id: &str, entry: Option<u32>) -> Record {
     Record::Outcome(Outcome::unknown(time("11:00:00"), id.to_owned(), entry))
 }
 
-/// What is told of a write, whatever became of it: which objects, how they ended.
-#[test]
-fn a_write_is_told_once_with_its_end() {
+/// What is appended, how its answer ended if it did, and the objects that tell of it: entry, kind, decision, outcome.
+struct Case {
+    name: &'static str,
+    records: Vec<Record>,
+    end: Option<Ending>,
+    told: &'static [(Option<u64>, &'static str, &'static str, &'static str)],
+}
+
+fn single_writes() -> Vec<Case> {
     use Verdict::{Permit, Refuse};
-    type Told = (Option<u64>, &'static str, &'static str, &'static str);
-    let ended = |ending| move |slot: journal::Slot| slot.finish(time("12:00:00"), ending, Some(3));
-    type End = Box<dyn Fn(journal::Slot)>;
-    let complete = || Some(Box::new(ended(Ending::Complete)) as End);
-    let cases: Vec<(&str, Vec<Record>, Option<End>, Vec<Told>)> = vec![
-        (
-            "permitted, and the answer went out",
-            vec![intent("w", None), decided("w", None, Permit)],
-            complete(),
-            vec![(None, "release", "permit", "complete")],
-        ),
-        ("the process died", vec![intent("w", None)], None, vec![(None, "intent", "permit", "unknown")]),
-        (
-            "the answer never came",
-            vec![intent("w", None), decided("w", None, Refuse), nobody_knows("w", None)],
-            None,
-            vec![(None, "refusal", "refuse", "unknown")],
-        ),
-        (
-            "refused by the EMR",
-            vec![intent("w", None), decided("w", None, Refuse)],
-            None,
-            vec![(None, "refusal", "refuse", "refused")],
-        ),
-        (
-            "an end without a decision belongs to the intent",
-            vec![intent("w", None), nobody_knows("w", None)],
-            None,
-            vec![(None, "intent", "permit", "unknown")],
-        ),
-        (
-            "an end without anything is told alone",
-            vec![nobody_knows("w", Some(4))],
-            None,
-            vec![(Some(4), "outcome", "", "unknown")],
-        ),
-        (
-            "a batch: one entry written, one unknown, one refused, one never decided",
-            vec![
+    vec![
+        Case {
+            name: "permitted, and the answer went out",
+            records: vec![intent("w", None), decided("w", None, Permit)],
+            end: Some(Ending::Complete),
+            told: &[(None, "release", "permit", "complete")],
+        },
+        Case {
+            name: "the process died",
+            records: vec![intent("w", None)],
+            end: None,
+            told: &[(None, "intent", "permit", "unknown")],
+        },
+        Case {
+            name: "the answer never came",
+            records: vec![intent("w", None), decided("w", None, Refuse), nobody_knows("w", None)],
+            end: None,
+            told: &[(None, "refusal", "refuse", "unknown")],
+        },
+        Case {
+            name: "refused by the EMR, after a second attempt",
+            records: vec![intent("w", None), intent("w", None), decided("w", None, Refuse)],
+            end: None,
+            told: &[(None, "refusal", "refuse", "refused")],
+        },
+        Case {
+            name: "an end without a decision belongs to the intent",
+            records: vec![intent("w", None), nobody_knows("w", None)],
+            end: None,
+            told: &[(None, "intent", "permit", "unknown")],
+        },
+        Case {
+            name: "an end without anything is told alone",
+            records: vec![nobody_knows("w", Some(4))],
+            end: None,
+            told: &[(Some(4), "outcome", "", "unknown")],
+        },
+    ]
+}
+
+fn bundles() -> Vec<Case> {
+    use Verdict::{Permit, Refuse};
+    vec![
+        Case {
+            name: "a batch: one entry written, one unknown, one refused, one never decided",
+            records: vec![
                 intent("w", Some(0)),
                 decided("w", Some(0), Permit),
                 intent("w", Some(1)),
@@ -267,18 +280,18 @@ fn a_write_is_told_once_with_its_end() {
                 intent("w", Some(3)),
                 decided("w", None, Permit),
             ],
-            complete(),
-            vec![
+            end: Some(Ending::Complete),
+            told: &[
                 (Some(0), "release", "permit", "complete"),
                 (Some(1), "refusal", "refuse", "unknown"),
                 (Some(2), "refusal", "refuse", "refused"),
                 (Some(3), "intent", "permit", "unknown"),
                 (None, "release", "permit", "complete"),
             ],
-        ),
-        (
-            "a transaction whose answer never came: what was sent is unknown, what was not is refused",
-            vec![
+        },
+        Case {
+            name: "a transaction whose answer never came: what was sent is unknown, what was not is refused",
+            records: vec![
                 intent("w", Some(0)),
                 intent("w", None),
                 decided("w", Some(0), Refuse),
@@ -286,47 +299,52 @@ fn a_write_is_told_once_with_its_end() {
                 decided("w", None, Refuse),
                 nobody_knows("w", None),
             ],
-            None,
-            vec![
+            end: None,
+            told: &[
                 (Some(0), "refusal", "refuse", "unknown"),
                 (Some(1), "refusal", "refuse", "refused"),
                 (None, "refusal", "refuse", "unknown"),
             ],
-        ),
-    ];
-    for (case, records, slot, should) in cases {
-        let desk = Desk::new();
-        assert_eq!(desk.init().0, GOOD);
-        let journal = Journal::open(&desk.settings).unwrap();
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
-            let (_receipt, place) = journal.release("w", &records).await.unwrap();
-            match slot {
-                Some(end) => end(place),
-                None => std::mem::forget(place),
-            }
-            journal.close().await.unwrap();
-        });
-        let found = desk.found(&Filter { request_id: Some("w".to_owned()), ..Filter::default() });
-        let text = |object: &Value, name: &str| object[name].as_str().unwrap_or_default().to_owned();
-        let told: Vec<(Option<u64>, String, String, String)> = found
-            .iter()
-            .map(|o| (o["entry"].as_u64(), text(o, "kind"), text(o, "decision"), text(o, "outcome")))
-            .collect();
-        let should: Vec<(Option<u64>, String, String, String)> = should
-            .into_iter()
-            .map(|(entry, kind, verdict, end)| (entry, kind.to_owned(), verdict.to_owned(), end.to_owned()))
-            .collect();
-        assert_eq!(told, should, "{case}");
-        for object in found.iter().filter(|object| object["kind"] != "outcome") {
+        },
+    ]
+}
+
+/// What is told of a write, whatever became of it: which objects, how they ended.
+#[test]
+fn a_write_is_told_once_with_its_end() {
+    single_writes().into_iter().chain(bundles()).for_each(check);
+}
+
+fn check(Case { name, records, end, told }: Case) {
+    let desk = Desk::new();
+    assert_eq!(desk.init().0, GOOD);
+    let journal = Journal::open(&desk.settings).unwrap();
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+        let (_receipt, slot) = journal.release("w", &records).await.unwrap();
+        match end {
+            Some(ending) => slot.finish(time("12:00:00"), ending, Some(3)),
+            // As when the process dies, or when there never was one.
+            None => std::mem::forget(slot),
+        }
+        journal.close().await.unwrap();
+    });
+    let found = desk.found(&Filter { request_id: Some("w".to_owned()), ..Filter::default() });
+    assert_eq!(found.len(), told.len(), "{name}");
+    for (object, (entry, kind, verdict, outcome)) in found.iter().zip(told) {
+        assert_eq!(object["entry"].as_u64(), *entry, "{name}");
+        assert_eq!(object["kind"], *kind, "{name}");
+        assert_eq!(object["decision"].as_str().unwrap_or_default(), *verdict, "{name}");
+        assert_eq!(object["outcome"], *outcome, "{name}");
+        assert!(object.get("unit").is_none(), "{name}");
+        if *kind != "outcome" {
             let written = serde_json::json!([{"reference": "Observation/o1", "version": "4",
                 "patients": ["p9"], "mask": ["Observation.note"]}]);
             assert_eq!(
                 (&object["written"], &object["released"]),
                 (&written, &serde_json::json!([])),
-                "{case}"
+                "{name}"
             );
         }
-        assert!(found.iter().all(|object| object.get("unit").is_none()), "{case}");
     }
 }
 
