@@ -79,7 +79,7 @@ pub enum FhirRefusal {
     ChainTooLong,
     /// A value that is not of the parameter's type.
     MalformedValue(&'static str),
-    /// A wildcard, `:iterate` or `:recurse`.
+    /// A wildcard, or a modifier other than `:iterate`.
     IncludeNotSupported,
     /// The page parameter together with others, or a token of the wrong shape.
     MalformedPageToken,
@@ -323,7 +323,7 @@ impl fmt::Display for FhirRefusal {
             Self::UnknownParameter => "a parameter is not known for this resource type",
             Self::MalformedParameter => "a parameter name is malformed",
             Self::ChainTooLong => "a chain is too long or reaches too many types",
-            Self::IncludeNotSupported => "wildcard and iterated includes are not supported",
+            Self::IncludeNotSupported => "wildcard includes and this form of include are not supported",
             Self::MalformedPageToken => "the page link is malformed",
             Self::MissingCriteria => "a conditional interaction needs at least one search criterion",
             Self::AsyncRequired => "an export must be asked for with Prefer: respond-async",

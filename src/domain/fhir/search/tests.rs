@@ -416,7 +416,7 @@ proptest! {
     #[test]
     fn classify_never_panics_and_canonical_is_stable(target in any_line()) {
         if let Ok(Interaction::Search(search)) = ask(&target, None) {
-            let again = ask(&format!("/{}?{}", search.resource_type().name(), search.canonical_query()), None);
+            let again = ask(&format!("/{}?{}", search.resource_type().name(), search.canonical_question()), None);
             prop_assert_eq!(again, Ok(Interaction::Search(search)));
         }
     }
