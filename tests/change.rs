@@ -66,8 +66,8 @@ fn view(current: &str, seen: &Mask, references: &References) -> Option<String> {
         document.records().iter().map(|one| mask(one.facts.resource_type, &["*".to_owned()])).collect();
     let contained = seen.cursor().child("contained").whole() == Some(true);
     let verdict = |at: usize| match at {
-        0 => Verdict::Release(seen),
-        _ if contained => Verdict::Release(&total[at]),
+        0 => Verdict::whole(seen),
+        _ if contained => Verdict::whole(&total[at]),
         _ => Verdict::Withhold,
     };
     let verdicts: Vec<_> = (0..document.records().len()).map(verdict).collect();
