@@ -29,3 +29,4 @@ mod trail;
 mod twins;
 mod upstream;
 mod wire;
+mod writes;
