@@ -51,7 +51,10 @@ pub(super) async fn question(
         | Interaction::ExportFile { .. } => {
             Err(Refusal::Fhir(FhirRefusal::NotServed(NotServed::Operation)))
         }
-        Interaction::Capabilities | Interaction::SmartConfiguration => Err(Refusal::Internal),
+        // Alone they were answered at the door; a batch's entry comes here.
+        Interaction::Capabilities | Interaction::SmartConfiguration => {
+            super::public_document(visit.gate, asked).ok_or(Refusal::Internal)
+        }
     }
 }
 

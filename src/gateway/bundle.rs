@@ -76,7 +76,8 @@ fn understand(
         asked.interaction,
         Interaction::Create { .. } | Interaction::Update { .. } | Interaction::Patch { .. }
     );
-    if carries == body.is_empty() {
+    // The one document here that is no FHIR resource has no place in a Bundle.
+    if carries == body.is_empty() || matches!(asked.interaction, Interaction::SmartConfiguration) {
         return Err(Refusal::NotABundle);
     }
     Ok(Entry { full_url: entry.full_url.clone(), asked, body })

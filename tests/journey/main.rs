@@ -16,6 +16,7 @@
 
 mod authn;
 mod bedside;
+mod bundles;
 mod child;
 mod commands;
 mod harness;
