@@ -10,7 +10,7 @@ use super::release::{self, Release};
 use super::reply::{Answer, entity_headers};
 use super::rows::{self, Leg, Listing};
 use super::visit::Visit;
-use super::{bundle, write};
+use super::{bundle, standing, write};
 use crate::domain::fhir::classify::{Asked, FhirRefusal, IfNoneMatch, NotServed, Wishes};
 use crate::domain::fhir::interaction::Interaction;
 use crate::domain::fhir::search::Search;
@@ -66,6 +66,12 @@ async fn record(
     draft: &mut Draft,
 ) -> Result<Answer, Refusal> {
     let permit = visit.admit(&asked.interaction, draft)?;
+    if let Interaction::Vread { resource, id, .. } = &asked.interaction
+        && permit.depends_on_records()
+        && !standing::stands(visit, *resource, id.as_str()).await?
+    {
+        return Err(Refusal::NotFound);
+    }
     let plan = narrow::plan(&asked.interaction, &permit).map_err(|_| Refusal::Internal)?;
     let answered = visit.ask(&plan).await?;
     let mut release = Release::default();

@@ -8,11 +8,13 @@ mod answer;
 mod bundle;
 mod conclude;
 mod draft;
+mod links;
 mod page;
 mod refusal;
 mod release;
 mod reply;
 mod rows;
+mod standing;
 mod visit;
 mod write;
 

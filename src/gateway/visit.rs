@@ -69,16 +69,15 @@ impl<'g> Visit<'g> {
 
     /// May this be asked? The permit is noted for the record.
     pub(super) fn admit(&self, question: &Interaction, draft: &mut Draft) -> Result<Permit, Refusal> {
-        let permit = access::admit(
-            &self.policies,
-            &self.gate.masks,
-            &self.caller,
-            question,
-            &self.circumstances,
-        )
-        .map_err(Refusal::Access)?;
+        let permit = self.admits(question)?;
         draft.permitted(&permit);
         Ok(permit)
+    }
+
+    /// The same for a question of our own, which is not what the record is about.
+    pub(super) fn admits(&self, question: &Interaction) -> Result<Permit, Refusal> {
+        access::admit(&self.policies, &self.gate.masks, &self.caller, question, &self.circumstances)
+            .map_err(Refusal::Access)
     }
 
     /// The EMR's answer to a question, whole and bounded; any status but success is a refusal of ours, without
@@ -129,18 +128,23 @@ impl<'g> Visit<'g> {
         }
     }
 
-    /// The search in a reference like `Patient?identifier=…` (R4 http.html, conditional references).
-    pub(super) fn reference_search(&self, reference: &str) -> Result<(ResourceType, Search), Refusal> {
+    /// What a GET of an address below the base asks.
+    pub(super) fn understand(&self, address: &str) -> Result<Interaction, Refusal> {
         let request = EntryRequest {
             method: "GET",
-            url: reference,
+            url: address,
             if_none_exist: None,
             if_match: None,
             if_none_match: None,
             if_modified_since: None,
         };
         let asked = classify::entry(&request, &self.gate.public, &self.gate.parameters);
-        match asked.map_err(Refusal::Fhir)?.interaction {
+        asked.map(|asked| asked.interaction).map_err(Refusal::Fhir)
+    }
+
+    /// The search in a reference like `Patient?identifier=…` (R4 http.html, conditional references).
+    pub(super) fn reference_search(&self, reference: &str) -> Result<(ResourceType, Search), Refusal> {
+        match self.understand(reference)? {
             Interaction::Search(search) if search.includes().is_empty() => Ok((search.resource_type(), search)),
             _ => Err(Refusal::ReferenceUnresolved),
         }

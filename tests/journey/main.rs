@@ -20,6 +20,7 @@ mod bundles;
 mod child;
 mod commands;
 mod harness;
+mod histories;
 mod masks;
 mod paging;
 mod policy;
