@@ -8,7 +8,7 @@ use chartgate::domain::access::{PolicySet, RecordDenial, Rehearsal, Situation, S
 use chartgate::domain::access::{TypeRehearsal, rehearse_record, rehearse_type};
 use chartgate::domain::fhir::facts::Facts;
 use chartgate::domain::fhir::mask::MaskCursor;
-use chartgate::domain::fhir::r4::{self, ResourceType};
+use chartgate::domain::fhir::r4::{self, ElementPath, ResourceType};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -294,6 +294,31 @@ fn carries_modifiers(place: &str, structure: r4::Structure, cursor: MaskCursor<'
         }
         if element.rewind.is_none() {
             element.types.iter().for_each(|inner| carries_modifiers(&place, *inner, below, depth + 1));
+        }
+    }
+}
+
+/// T-078, T-080: no role at the bedside changes who may see a record, or writes what says who may do what.
+#[test]
+fn only_trusted_roles_write_labels_and_relationships() {
+    let policies = shipped();
+    let evidence = ["Consent", "CareTeam", "Group", "PractitionerRole", "Practitioner", "RelatedPerson"];
+    for (role, purpose) in ROLES {
+        let rehearsal = Rehearsal::new(&policies, &Situation::rehearsal(&[role], purpose));
+        for resource in ResourceType::all() {
+            for action in ["create", "update", "patch"] {
+                let Some(view) = open(&rehearsal, action, resource) else { continue };
+                let labels = ElementPath::parse(&format!("{}.meta.security", resource.name())).unwrap();
+                let trusted = role == "integration";
+                assert_eq!(view.possible.covers(&labels), trusted, "{role} {action} {}", resource.name());
+                assert!(
+                    trusted || !evidence.contains(&resource.name()),
+                    "{role} {action} {}",
+                    resource.name()
+                );
+            }
+            let deletes = open(&rehearsal, "delete", resource).is_some();
+            assert_eq!(deletes, role == "integration", "{role} {}", resource.name());
         }
     }
 }
