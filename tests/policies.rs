@@ -109,8 +109,12 @@ fn by_action(policies: &Arc<PolicySet>, situation: &Situation) -> String {
             only.is_none_or(|only| resource.name() == only) && open(&rehearsal, action, *resource).is_some()
         };
         let types: Vec<&str> = ResourceType::all().filter(is_open).map(ResourceType::name).collect();
-        let every = types.len() == ResourceType::all().count();
-        let _ = writeln!(lines, "{name}: {}", if every { "every type".to_owned() } else { types.join(" ") });
+        let said = match types.len() {
+            0 => "none".to_owned(),
+            all if all == ResourceType::all().count() => "every type".to_owned(),
+            _ => types.join(" "),
+        };
+        let _ = writeln!(lines, "{name}: {said}");
     }
     lines
 }
