@@ -29,7 +29,8 @@ use std::time::Instant;
 
 use chartgate::domain::fhir::mask::Mask;
 use chartgate::domain::fhir::r4::{self, ElementPath, ResourceType};
-use chartgate::domain::filter::{self, Bases, Document, References, RootType, Verdict};
+use chartgate::domain::fhir::shape::Shape;
+use chartgate::domain::filter::{self, Bases, Document, References, RootType, Verdict, pretty};
 use chartgate_sandbox::emr::Emr;
 use oracle::{Oracle, Tree};
 use roles::{Role, Sight};
@@ -38,6 +39,8 @@ const UPSTREAM: &str = "https://emr.internal/fhir/R4";
 const PUBLIC: &str = "https://fhir.hospital.example/fhir";
 /// The oracle is slow and plain: of Synthea's records, which are much alike, it sees one in this many.
 const ORACLE_EVERY: usize = 5;
+/// Of Synthea's records one in this many is also asked for in a shape.
+const SHAPE_EVERY: usize = 9;
 const BASES: Bases<'static> = Bases { upstream: &[UPSTREAM, PUBLIC], public: PUBLIC };
 
 /// The JSON files of a corpus folder in order of their names; `None`, and a line that says so, without the folder.
@@ -110,6 +113,56 @@ fn released(
     Some(text)
 }
 
+/// Shapes a client may ask for, by turns; of `_elements` those that many types have.
+fn shape(turn: usize, kind: ResourceType) -> Shape {
+    let elements = r4::elements(r4::root(kind));
+    let named = |at: usize| elements[(turn / 4 * 7 + at) % elements.len()].name.to_owned();
+    match turn % 4 {
+        0 => Shape::Summary,
+        1 => Shape::Text,
+        2 => Shape::Data,
+        _ => Shape::Elements(vec![named(0), named(3)]),
+    }
+}
+
+/// The same record for a client that wants it in a shape: nothing that policy or shape leaves out, nothing new, and no
+/// mark where policy withholds nothing.
+fn released_in_shape(
+    name: &str,
+    document: &Document<'_>,
+    unit: (usize, &Tree),
+    sight: &Sight<'_>,
+    shape: &Shape,
+) -> Option<String> {
+    let (record, tree) = unit;
+    let mut masks = sight.masks(document);
+    let complete: Vec<bool> =
+        masks.iter().map(|mask| mask.as_ref().is_some_and(|mask| mask.is_total())).collect();
+    let policy = masks[record].clone()?;
+    let mask = policy.and(&shape.mask(policy.resource_type()).expect("not whole"));
+    let whole = mask.is_total();
+    masks[record] = Some(Arc::new(mask));
+    let mut verdicts = Vec::new();
+    for (at, mask) in masks.iter().enumerate() {
+        let mask = mask.as_deref();
+        verdicts
+            .push(mask.map_or(Verdict::Withhold, |mask| Verdict::Release { mask, complete: complete[at] }));
+    }
+    let mut out = Vec::new();
+    let emitted = document.emit(record, &verdicts, &sight.references, &BASES, &mut out).ok()?;
+    let name = format!("{name} as {} in {shape:?}", sight.name);
+    assert!(emitted.subsetted || whole, "{name}");
+    let text = String::from_utf8(out).unwrap();
+    let again = filter::parse(text.as_bytes(), &BASES);
+    assert!(again.is_ok(), "{name}: {:?} in {text}", again.err());
+    leaves::check(&name, document, &masks, record, tree, &text);
+    if complete.iter().all(|&complete| complete) && sight.references.is_empty() {
+        let marks = |text: &str| text.matches("\"masked\"").count();
+        assert!(marks(&text) <= marks(&tree.print()), "{name}: {text}");
+    }
+    Some(text)
+}
+
 /// What the oracle makes of the same masks; `None` where two records of one type have different masks, which it cannot
 /// be told.
 fn second_opinion(
@@ -136,6 +189,7 @@ fn second_opinion(
     let names = |types: &BTreeSet<ResourceType>| types.iter().map(|kind| kind.name().to_owned()).collect();
     let oracle = Oracle {
         decisions,
+        asked: BTreeMap::new(),
         hide_display: names(&sight.references.hide_display),
         hide_identifier: names(&sight.references.hide_identifier),
         bases: vec![UPSTREAM.to_owned(), PUBLIC.to_owned()],
@@ -150,7 +204,7 @@ fn examples_under_every_role() {
     let Some(examples) = corpus("hl7-r4-examples") else { return };
     let began = Instant::now();
     let roles: Vec<Role> = roles::shipped();
-    let (mut left, mut stayed, mut invalid) = (0, 0, 0);
+    let (mut left, mut stayed, mut invalid, mut shaped) = (0, 0, 0, 0);
     let mut paths = BTreeSet::new();
     for (name, text) in &examples {
         let document =
@@ -161,8 +215,18 @@ fn examples_under_every_role() {
         for unit in units(&document, &tree) {
             let kind = unit.1.resource_type().unwrap();
             oracle::paths_in(unit.1, r4::root(kind), &[kind.name().to_owned()], &mut paths);
-            for role in &roles {
+            for (turn, role) in roles.iter().enumerate() {
                 let sight = role.sight();
+                let shape = shape(turn + left + stayed, kind);
+                if let Some(found) = released_in_shape(name, &document, unit, &sight, &shape) {
+                    shaped += 1;
+                    let problems = if valid { problems(&found) } else { Vec::new() };
+                    assert!(
+                        problems.is_empty(),
+                        "{name} as {} in {shape:?}: {problems:?} in {found}",
+                        role.name
+                    );
+                }
                 let Some(found) = released(name, &document, unit, &sight, true) else {
                     stayed += 1;
                     continue;
@@ -177,12 +241,12 @@ fn examples_under_every_role() {
         }
     }
     eprintln!(
-        "{} examples ({invalid} not valid as given) with {} element paths: {left} released, {stayed} withheld, {:?}",
+        "{} examples ({invalid} not valid as given) with {} element paths: {left} released ({shaped} in a shape), {stayed} withheld, {:?}",
         examples.len(),
         paths.len(),
         began.elapsed()
     );
-    assert!(left > 300 && stayed > 1000, "{left} {stayed}");
+    assert!(left > 300 && shaped > 300 && stayed > 1000, "{left} {shaped} {stayed}");
 }
 
 /// A mask that keeps all gives the very bytes.
@@ -200,7 +264,16 @@ fn examples_under_a_mask_that_keeps_all() {
         let RootType::Single(record) = document.root_type() else { continue };
         let mut out = Vec::new();
         document.emit(record, &verdicts, &References::default(), &BASES, &mut out).unwrap();
+        assert_eq!(document.raw(record), out, "{name}");
         assert_eq!(String::from_utf8(out).unwrap(), text.trim(), "{name}");
+        assert_eq!(
+            document.outside(record, mask(document.records()[record].facts.resource_type)),
+            None,
+            "{name}"
+        );
+        assert!(filter::parse_sent(text.as_bytes(), &BASES).is_ok(), "{name}: as a writer sends it");
+        let shown = String::from_utf8(pretty(text.as_bytes())).unwrap();
+        assert!(Tree::parse(&shown).unwrap() == Tree::parse(text).unwrap(), "{name}: white space only");
         compared += 1;
     }
     assert!(compared > 400, "{compared}");
@@ -226,7 +299,7 @@ fn synthea_under_every_role() {
         assert_eq!(count, text.matches("\"fullUrl\":").count(), "{name}");
     }
     let roles = roles::shipped();
-    let (mut records, mut left) = (0, vec![0_usize; roles.len()]);
+    let (mut records, mut shaped, mut left) = (0, 0, vec![0_usize; roles.len()]);
     for (kind, _) in emr.census() {
         for id in emr.ids(&kind) {
             let name = format!("{kind}/{id}");
@@ -234,9 +307,16 @@ fn synthea_under_every_role() {
             let document = filter::parse(&bytes, &BASES).unwrap_or_else(|fault| panic!("{name}: {fault}"));
             let tree = Tree::parse(std::str::from_utf8(&bytes).unwrap()).unwrap();
             records += 1;
-            for (role, left) in roles.iter().zip(&mut left) {
+            for (turn, (role, left)) in roles.iter().zip(&mut left).enumerate() {
                 let patient = document.records()[0].facts.patients.iter().next().cloned();
                 let sight = role.sight_of(patient.as_deref());
+                if records % SHAPE_EVERY == 0 {
+                    let shape =
+                        shape(turn + records / SHAPE_EVERY, document.records()[0].facts.resource_type);
+                    shaped += usize::from(
+                        released_in_shape(&name, &document, (0, &tree), &sight, &shape).is_some(),
+                    );
+                }
                 *left += usize::from(
                     released(&name, &document, (0, &tree), &sight, records % ORACLE_EVERY == 0).is_some(),
                 );
@@ -246,10 +326,10 @@ fn synthea_under_every_role() {
     let left: Vec<String> =
         roles.iter().zip(left).map(|(role, left)| format!("{} {left}", role.name)).collect();
     eprintln!(
-        "{} bundles, {records} records; released: {}; {:?}",
+        "{} bundles, {records} records; released: {}; {shaped} in a shape; {:?}",
         bundles.len(),
         left.join(", "),
         began.elapsed()
     );
-    assert!(records > 2500, "{records}");
+    assert!(records > 2500 && shaped > 1000, "{records} {shaped}");
 }

@@ -16,6 +16,10 @@
 )]
 
 mod oracle;
+#[path = "filter/sent.rs"]
+mod sent;
+#[path = "filter/shapes.rs"]
+mod shapes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -58,12 +62,21 @@ fn types(names: &BTreeSet<String>) -> BTreeSet<ResourceType> {
 fn filtered(input: &str, oracle: &Oracle, record: usize) -> Result<String, Withheld> {
     let document = filter::parse(input.as_bytes(), &BASES).unwrap_or_else(|fault| panic!("{fault}: {input}"));
     let masks = masks(&oracle.decisions);
+    emitted(&document, &verdicts(&document, &masks), oracle, record)
+}
+
+fn emitted(
+    document: &Document<'_>,
+    verdicts: &[Verdict<'_>],
+    oracle: &Oracle,
+    record: usize,
+) -> Result<String, Withheld> {
     let references = References {
         hide_display: types(&oracle.hide_display),
         hide_identifier: types(&oracle.hide_identifier),
     };
     let mut out = b"before".to_vec();
-    let emitted = document.emit(record, &verdicts(&document, &masks), &references, &BASES, &mut out);
+    let emitted = document.emit(record, verdicts, &references, &BASES, &mut out);
     let text = String::from_utf8(out).unwrap();
     let text = text.strip_prefix("before").expect("what stood in the buffer stays").to_owned();
     assert!(emitted.is_ok() || text.is_empty(), "a withheld record leaves nothing behind: {text}");
@@ -103,6 +116,12 @@ struct Case {
     withheld: Option<String>,
     fault: Option<String>,
     facts: Option<ExpectedFacts>,
+    /// The input is what a client sent.
+    #[serde(default)]
+    sent: bool,
+    /// What the record holds beyond the mask; empty for nothing.
+    outside: Option<String>,
+    references: Option<Vec<String>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -119,6 +138,13 @@ struct ExpectedFacts {
     code: Option<BTreeSet<String>>,
 }
 
+impl Case {
+    fn parse(&self) -> Result<Document<'_>, FilterFault> {
+        let parse = if self.sent { filter::parse_sent } else { filter::parse };
+        parse(self.input.as_bytes(), &BASES)
+    }
+}
+
 fn run(file: &str) {
     let path = FilePath::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/filter").join(file);
     let cases: Cases = toml::from_str(&fs::read_to_string(path).unwrap()).unwrap();
@@ -129,17 +155,28 @@ fn run(file: &str) {
 fn check(case: &Case) {
     let name = &case.name;
     if let Some(expected) = &case.fault {
-        let fault = filter::parse(case.input.as_bytes(), &BASES).expect_err(name);
+        let fault = case.parse().expect_err(name);
         assert_eq!(&fault_name(fault), expected, "{name}");
         return;
     }
+    if let Some(expected) = &case.references {
+        assert_eq!(&case.parse().expect(name).references(case.record), expected, "{name}");
+        return;
+    }
     if let Some(expected) = &case.facts {
-        let document = filter::parse(case.input.as_bytes(), &BASES).expect(name);
+        let document = case.parse().expect(name);
         check_facts(name, expected, &document.records()[case.record].facts);
         return;
     }
     let decided = case.keep.iter().map(|path| (path.clone(), true));
     let decisions = decided.chain(case.drop.iter().map(|path| (path.clone(), false))).collect();
+    if let Some(expected) = &case.outside {
+        let document = case.parse().expect(name);
+        let mask =
+            masks(&decisions).remove(&document.records()[case.record].facts.resource_type).expect(name);
+        assert_eq!(&document.outside(case.record, &mask).unwrap_or_default(), expected, "{name}");
+        return;
+    }
     let hide = (case.hide_display.clone(), case.hide_identifier.clone());
     let oracle = Oracle { hide_display: hide.0, hide_identifier: hide.1, ..oracle(decisions) };
     let found = filtered(&case.input, &oracle, case.record);
@@ -210,6 +247,16 @@ fn resources_in_resources() {
 #[test]
 fn strictness() {
     run("strict.toml");
+}
+
+#[test]
+fn bodies_of_writers() {
+    run("sent.toml");
+}
+
+#[test]
+fn what_is_outside_a_mask() {
+    run("outside.toml");
 }
 
 #[test]
@@ -310,9 +357,12 @@ fn a_searchset_is_an_envelope_and_its_entries_are_records() {
 
 /// Filter and oracle say the same, and the laws hold for what they say.
 fn agree(input: &str, oracle: &Oracle) -> Result<(), String> {
+    compare(input, oracle, filtered(input, oracle, 0))
+}
+
+fn compare(input: &str, oracle: &Oracle, found: Result<String, Withheld>) -> Result<(), String> {
     let tree = Tree::parse(input).map_err(|error| error.to_string())?;
     let expected = oracle.record(&tree);
-    let found = filtered(input, oracle, 0);
     let found = match (found, expected) {
         (Ok(found), Ok(expected)) => {
             let tree = Tree::parse(&found).map_err(|error| format!("{error}: {found}"))?;

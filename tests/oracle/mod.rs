@@ -125,6 +125,8 @@ pub(crate) fn written(path: &[String]) -> String {
 pub(crate) struct Oracle {
     /// By path as policies write it. Types without any decision are withheld.
     pub(crate) decisions: BTreeMap<String, bool>,
+    /// What the client asked for, in the same way; types without any are asked for whole.
+    pub(crate) asked: BTreeMap<String, bool>,
     pub(crate) hide_display: BTreeSet<String>,
     pub(crate) hide_identifier: BTreeSet<String>,
     pub(crate) bases: Vec<String>,
@@ -146,21 +148,49 @@ const REASON: &str =
 const TAG: &str =
     r#"{"system":"http://terminology.hl7.org/CodeSystem/v3-ObservationValue","code":"SUBSETTED"}"#;
 
+fn speak_of(decisions: &BTreeMap<String, bool>, name: &str) -> bool {
+    decisions.keys().any(|path| path == name || path.starts_with(&format!("{name}.")))
+}
+
+/// The nearest decision above; the record's own extensions need one of their own.
+fn decided(decisions: &BTreeMap<String, bool>, path: &[String]) -> bool {
+    if let Some(&decided) = decisions.get(&written(path)) {
+        return decided;
+    }
+    match path {
+        [] | [_] => false,
+        [_, own] if own == "extension" => false,
+        [above @ .., _] => decided(decisions, above),
+    }
+}
+
+fn decided_for_all(decisions: &BTreeMap<String, bool>, path: &[String]) -> bool {
+    let prefix = written(path);
+    let inside = |other: &str| {
+        other.strip_prefix(&prefix).is_some_and(|rest| {
+            rest.starts_with('.') || (prefix.ends_with(".extension") && rest.starts_with("('"))
+        })
+    };
+    decided(decisions, path) && decisions.iter().all(|(other, &keep)| keep || !inside(other))
+}
+
+fn total(kind: ResourceType, keeps_all: impl Fn(&[String]) -> bool) -> bool {
+    let root = vec![kind.name().to_owned()];
+    let extensible = r4::property(r4::root(kind), "extension").is_some();
+    keeps_all(&root) && (!extensible || keeps_all(&below(&root, "extension")))
+}
+
 impl Oracle {
     fn releases(&self, kind: ResourceType) -> bool {
-        let name = kind.name();
-        self.decisions.keys().any(|path| path == name || path.starts_with(&format!("{name}.")))
+        speak_of(&self.decisions, kind.name())
+    }
+
+    fn asks(&self, path: &[String]) -> bool {
+        path.first().is_none_or(|kind| !speak_of(&self.asked, kind)) || decided(&self.asked, path)
     }
 
     pub(crate) fn keeps(&self, path: &[String]) -> bool {
-        if let Some(&decided) = self.decisions.get(&written(path)) {
-            return decided;
-        }
-        match path {
-            [] | [_] => false,
-            [_, own] if own == "extension" => false,
-            [above @ .., _] => self.keeps(above),
-        }
+        decided(&self.decisions, path) && self.asks(path)
     }
 
     /// Recursion goes back to where it began; any other continuation must be kept here and there.
@@ -173,19 +203,8 @@ impl Oracle {
     }
 
     fn keeps_all(&self, path: &[String]) -> bool {
-        let prefix = written(path);
-        let inside = |other: &str| {
-            other.strip_prefix(&prefix).is_some_and(|rest| {
-                rest.starts_with('.') || (prefix.ends_with(".extension") && rest.starts_with("('"))
-            })
-        };
-        self.keeps(path) && self.decisions.iter().all(|(other, &keep)| keep || !inside(other))
-    }
-
-    pub(crate) fn total(&self, kind: ResourceType) -> bool {
-        let root = vec![kind.name().to_owned()];
-        let extensible = r4::property(r4::root(kind), "extension").is_some();
-        self.keeps_all(&root) && (!extensible || self.keeps_all(&below(&root, "extension")))
+        let whole = path.first().is_none_or(|kind| !speak_of(&self.asked, kind));
+        decided_for_all(&self.decisions, path) && (whole || decided_for_all(&self.asked, path))
     }
 
     /// The record as it may leave.
@@ -197,17 +216,20 @@ impl Oracle {
         let kind = tree.resource_type().filter(|&kind| self.releases(kind)).ok_or(Withheld)?;
         let mut inside = Vec::new();
         resources_in(tree, r4::root(kind), &mut inside);
+        let kinds: Vec<ResourceType> =
+            inside.iter().filter_map(|one| one.resource_type()).chain([kind]).collect();
+        let permits = |path: &[String]| decided_for_all(&self.decisions, path);
         let complete = self.hide_display.is_empty()
             && self.hide_identifier.is_empty()
-            && self.total(kind)
-            && inside.iter().all(|one| one.resource_type().is_some_and(|kind| self.total(kind)));
+            && kinds.iter().all(|&kind| total(kind, permits));
+        let whole = complete && kinds.iter().all(|&kind| total(kind, |path| self.keeps_all(path)));
         let scope = match around {
             Some(scope) => Scope { complete, ..scope.clone() },
             None => self.settle(tree, complete),
         };
         let path = vec![kind.name().to_owned()];
         let mut members = self.object(tree, r4::root(kind), &path, None, &scope, true)?.unwrap_or_default();
-        if !complete {
+        if !whole {
             self.add_tag(&mut members);
         }
         self.add_markers(tree, r4::root(kind), &path, &mut members).then_some(()).ok_or(Withheld)?;
@@ -221,7 +243,9 @@ impl Oracle {
             tree.member("contained").map(|one| one.items().iter().collect()).unwrap_or_default();
         let mut left: Vec<&Tree> = all
             .into_iter()
-            .filter(|one| self.keeps(&path) && one.resource_type().is_some_and(|kind| self.releases(kind)))
+            .filter(|one| {
+                decided(&self.decisions, &path) && one.resource_type().is_some_and(|kind| self.releases(kind))
+            })
             .collect();
         loop {
             let name = |one: &&Tree| Some((one.says("id")?, one.resource_type()?));
@@ -465,10 +489,12 @@ impl Oracle {
             ("Reference", "reference") => {
                 let text = tree.says("reference").unwrap_or_default();
                 let here = |id: &str| self.fragment(scope, id).is_some();
-                text.strip_prefix('#').is_some_and(|id| !(here(id) || id.is_empty() && scope.contained))
+                let dangles = |id: &str| !(here(id) || id.is_empty() && scope.contained);
+                text.strip_prefix('#').is_some_and(dangles)
             }
             ("Attachment", "size" | "hash") => {
-                !(self.keeps(&below(path, "data")) && self.keeps(&below(path, "url")))
+                let beside = |name: &str| self.keeps(&below(path, name));
+                !(scope.complete || beside("data") && beside("url"))
             }
             ("Signature", "data") => !scope.complete,
             _ => false,

@@ -13,6 +13,8 @@ pub struct Mask {
     resource: ResourceType,
     /// Parents stand before their children; the first is the resource itself.
     branches: Vec<Branch>,
+    /// See [`Mask::may_contain`].
+    contains: bool,
 }
 
 /// A path that was decided, or stands above one that was.
@@ -29,13 +31,14 @@ struct Branch {
 
 const ROOT: usize = 0;
 const EXTENSION: &str = "extension";
+const CONTAINED: &str = "contained";
 
 impl Mask {
     /// Builds the mask of `resource` from decided paths. Paths of other types are left out.
     /// Of two decisions on one path the stricter holds; without one on the root it is withheld.
     #[must_use]
     pub fn new(resource: ResourceType, decisions: impl IntoIterator<Item = (ElementPath, bool)>) -> Self {
-        let mut mask = Self { resource, branches: vec![Branch::below(ROOT)] };
+        let mut mask = Self { resource, branches: vec![Branch::below(ROOT)], contains: false };
         if r4::property(r4::root(resource), EXTENSION).is_some() {
             mask.branch(ROOT, EXTENSION, false);
         }
@@ -46,16 +49,18 @@ impl Mask {
         }
         mask.inherit();
         mask.sum_up();
+        mask.contains = mask.cursor().child(CONTAINED).whole() != Some(false);
         mask
     }
 
-    /// Keeps these paths, each with all below it, and nothing else. They may be content references, which a policy's
-    /// paths cannot.
+    /// The mask of a client's wish: keeps these paths, each with all below it, and nothing else. They may be content
+    /// references, which a policy's paths cannot.
     pub(super) fn of_kept<'p>(resource: ResourceType, paths: impl IntoIterator<Item = &'p String>) -> Self {
         let mut mask = Self::new(resource, []);
         paths.into_iter().for_each(|path| mask.decide(path, true));
         mask.inherit();
         mask.sum_up();
+        mask.contains = true;
         mask
     }
 
@@ -64,7 +69,8 @@ impl Mask {
     /// A path is covered by it exactly when both cover it.
     #[must_use]
     pub fn and(&self, other: &Self) -> Self {
-        let mut both = Self { resource: self.resource, branches: vec![Branch::below(ROOT)] };
+        let contains = self.contains && other.contains;
+        let mut both = Self { resource: self.resource, branches: vec![Branch::below(ROOT)], contains };
         if self.resource != other.resource {
             return Self::new(self.resource, []);
         }
@@ -109,6 +115,13 @@ impl Mask {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.cursor().whole() == Some(false)
+    }
+
+    /// Policy lets contained records pass, be they asked for or not: a reference to one that was not asked for says
+    /// nothing that is withheld.
+    #[must_use]
+    pub fn may_contain(&self) -> bool {
+        self.contains
     }
 
     /// The path and everything below it passes.

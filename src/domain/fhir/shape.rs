@@ -113,16 +113,26 @@ fn read_elements(list: &str, types: &[ResourceType]) -> Option<Vec<String>> {
     (list.split(',').count() <= SHAPE_ELEMENTS_MAX).then(|| names.into_iter().collect())
 }
 
-/// The element path that a name means in a type, if it means one there.
-fn path_in(name: &str, resource: ResourceType) -> Option<ElementPath> {
-    if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.') {
-        return None;
+/// The path that a name means in a type, if it means one there. Unlike a policy's, it may end with a content
+/// reference (`ClaimResponse.adjudication`): clients know those as elements like others.
+fn path_in(name: &str, resource: ResourceType) -> Option<String> {
+    let inner = match name.split_once('.') {
+        Some((first, inner)) if ResourceType::from_name(first) == Some(resource) => inner,
+        _ => name,
+    };
+    let mut types = vec![r4::root(resource)];
+    let mut continued = false;
+    for segment in inner.split('.') {
+        let decided_as_one = |&structure: &Structure| r4::type_name(structure) == "Extension";
+        let found = find(&types, segment).filter(|_| !continued && !types.iter().any(decided_as_one))?;
+        continued = found.rewind.is_some();
+        types = children(&types, segment);
     }
-    let first = name.split('.').next().unwrap_or_default();
-    let typed = ResourceType::from_name(first).is_some();
-    let text = if typed { name.to_owned() } else { format!("{}.{name}", resource.name()) };
-    let path = ElementPath::parse(&text).ok()?;
-    (path.resource_type() == resource && path.element().is_some()).then_some(path)
+    Some(format!("{}.{inner}", resource.name()))
+}
+
+fn find(types: &[Structure], name: &str) -> Option<&'static Element> {
+    types.iter().flat_map(|&structure| r4::elements(structure)).find(|element| element.name == name)
 }
 
 fn without_narrative(resource: ResourceType) -> Mask {
@@ -165,7 +175,7 @@ impl Kept {
     /// A name from `_elements`; nothing where this type does not have it.
     fn request(&mut self, name: &str) {
         if let Some(path) = path_in(name, self.resource) {
-            self.keep(path.as_str());
+            self.keep(&path);
         }
     }
 
@@ -273,7 +283,7 @@ mod tests {
     }
 
     /// `_elements`, `_summary` (`-` for none), types; what it means as a parameter, `whole`, or `refused`.
-    const READ: [(&str, &str, &[&str], &str); 25] = [
+    const READ: [(&str, &str, &[&str], &str); 29] = [
         ("-", "-", &["Patient"], "whole"),
         ("-", "false", &["Patient"], "whole"),
         ("-", "true", &["Patient"], "_summary=true"),
@@ -293,6 +303,10 @@ mod tests {
         ("Patient", "-", &["Patient"], "refused"),
         ("value[x],component.value[x]", "-", &["Observation"], "_elements=component.value,value"),
         ("valueQuantity", "-", &["Observation"], "refused"),
+        ("adjudication", "-", &["ClaimResponse"], "_elements=adjudication"),
+        ("adjudication.amount", "-", &["ClaimResponse"], "refused"),
+        ("contained.name", "-", &["Patient"], "refused"),
+        ("extension.url", "-", &["Patient"], "refused"),
         ("name.family,contact.name", "-", &["Patient"], "_elements=contact.name,name.family"),
         ("nonsense", "-", &["Patient"], "refused"),
         ("", "-", &["Patient"], "refused"),
@@ -326,7 +340,7 @@ mod tests {
     }
 
     /// A shape of a type, and what it keeps beside `id`, `meta` and `implicitRules`.
-    const MASKS: [(&str, &str, &str, &str); 8] = [
+    const MASKS: [(&str, &str, &str, &str); 9] = [
         ("name", "-", "Patient", "modifierExtension active name deceased link"),
         ("name.family", "-", "Patient", "modifierExtension active name.use name.family deceased link"),
         (
@@ -336,6 +350,12 @@ mod tests {
             "modifierExtension active deceased contact.modifierExtension contact.name link",
         ),
         ("Patient.name", "-", "Basic", "modifierExtension code"),
+        (
+            "totalPriceComponent",
+            "-",
+            "Invoice",
+            "modifierExtension status lineItem.modifierExtension lineItem.chargeItem lineItem.priceComponent",
+        ),
         ("code", "-", "Observation", "modifierExtension status code"),
         ("-", "text", "Observation", "text modifierExtension status code"),
         ("-", "true", "Binary", "contentType securityContext"),

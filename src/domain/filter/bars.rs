@@ -92,7 +92,7 @@ impl Reference<'_> {
         Bars {
             display: self.may_be(&self.terms.references.hide_display, text.as_deref()),
             identifier: self.may_be(&self.terms.references.hide_identifier, text.as_deref()),
-            reference: !self.scope.complete && fragment.is_some_and(|id| !self.resolves(id)),
+            reference: fragment.is_some_and(|id| !self.resolves(id)),
             moves: Some("reference"),
             ..Bars::default()
         }

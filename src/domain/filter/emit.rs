@@ -185,11 +185,11 @@ impl<'w> Writer<'w> {
         Err(Withheld::Contained)
     }
 
-    /// Contained records whose verdict and whose container's mask let them out. What they contain in turn
+    /// Contained records whose verdict and whose container's policy let them out, whether the client asked for them
+    /// or not: what refers to one of them is kept either way. What they contain in turn
     /// never leaves: R4 does not allow it (dom-2).
     fn candidates(&self, record: usize) -> Vec<usize> {
-        let keeps = |mask: &Mask| mask.cursor().child("contained").whole() != Some(false);
-        if !self.mask(record).is_ok_and(keeps) {
+        if !self.mask(record).is_ok_and(Mask::may_contain) {
             return Vec::new();
         }
         let inside = self.bound.records.iter().enumerate().skip(record + 1);

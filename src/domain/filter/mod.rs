@@ -10,9 +10,10 @@
 //! - White space before a member or item goes with it, white space before a comma goes always unless the
 //!   whole subtree is copied; what stands before a closing bracket stays.
 //! - A record is `complete` when policy withholds nothing of it (the verdict says so), no name is hidden in
-//!   references, and everything it contains is complete too. Only complete records keep narrative, signature
-//!   data and references to contained records that the client did not ask for, and these where the mask keeps
-//!   them. A complete record under total masks is whole; all others are tagged SUBSETTED.
+//!   references, and everything it contains is complete too. Only complete records keep narrative and signature
+//!   data, where the mask keeps them. A complete record under total masks is whole; all others are tagged SUBSETTED.
+//! - A reference to a contained record goes when policy withholds that record, not when it was not asked for:
+//!   otherwise a shape could empty a mandatory element.
 //! - A parent whose one resource is withheld (`Bundle.entry`, `Parameters.parameter`) goes with it, so
 //!   that its address or name does not stay behind (T-059).
 //! - An `Extension` without value and extensions goes.

@@ -80,13 +80,22 @@ impl Walk<'_> {
         }
         let inner = step(place.cursor, place.structure, element);
         let path = element.rewind.map_or_else(|| format!("{path}.{}", element.name), str::to_owned);
+        let primitive = matches!(r4::kind(structure), Kind::Primitive(_));
+        // An empty array, and a null, still say something of the element.
+        let bare = self.each(at).next().is_none();
+        if (primitive || bare) && !inner.keeps() {
+            return Some(path);
+        }
         let role =
             if place.role == Role::Record && element.name == "meta" { Role::Meta } else { Role::Inner };
         let tags = place.role == Role::Meta && element.name == "tag";
         let place = Place { structure, cursor: inner, role };
-        self.each(at).filter(|&item| !(tags && self.is_subsetted(item))).find_map(|item| {
-            if twin { self.twin(item, inner, &path) } else { self.value(item, place, &path) }
-        })
+        let items = self.each(at).filter(|&item| !(tags && self.is_subsetted(item)));
+        match (primitive, twin) {
+            (true, true) => items.into_iter().find_map(|item| self.twin(item, inner, &path)),
+            (true, false) => None,
+            (false, _) => items.into_iter().find_map(|item| self.value(item, place, &path)),
+        }
     }
 
     /// The value at a node, or the items of its array.
@@ -101,24 +110,17 @@ impl Walk<'_> {
     }
 
     fn value(&self, item: usize, place: Place<'_>, path: &str) -> Option<String> {
-        if self.shape(item) == Some(Shape::Null) {
-            // The place of a primitive whose twin says the rest, and asks for it.
-            return None;
+        let decided_as_one = place.structure == self.bound.types.extension;
+        if r4::kind(place.structure) != Kind::Complex || decided_as_one {
+            return (place.cursor.whole() != Some(true)).then(|| path.to_owned());
         }
-        match r4::kind(place.structure) {
-            Kind::Primitive(_) => (!place.cursor.keeps()).then(|| path.to_owned()),
-            Kind::Resource | Kind::AnyResource => {
-                (place.cursor.whole() != Some(true)).then(|| path.to_owned())
-            }
-            Kind::Complex => {
-                let withheld = place.cursor.whole() == Some(false) && place.role != Role::Meta;
-                let winds = self.bound.nodes.get(item).is_some_and(|node| node.marks & Mark::WINDS != 0);
-                if withheld && !winds {
-                    return Some(path.to_owned());
-                }
-                self.object(item, place, path)
-            }
+        let marks = self.bound.nodes.get(item).map_or(0, |node| node.marks);
+        let nothing = place.cursor.whole() == Some(false) && marks & Mark::WINDS == 0;
+        let bare = children(&self.bound.nodes, item).next().is_none();
+        if (nothing && place.role != Role::Meta) || (bare && !place.cursor.keeps()) {
+            return Some(path.to_owned());
         }
+        self.object(item, place, path)
     }
 
     /// `id` and extensions beside a primitive.
@@ -133,6 +135,9 @@ impl Walk<'_> {
 
     /// Extensions are decided by URL, each as one with all that is in it.
     fn extensions(&self, index: usize, owner: MaskCursor<'_>, path: &str) -> Option<String> {
+        if self.each(index).next().is_none() && !owner.child("extension").keeps() {
+            return Some(format!("{path}.extension"));
+        }
         self.each(index).find_map(|item| {
             let Some(url) = self.bound.says(item, "url") else { return Some(format!("{path}.extension")) };
             (!owner.extension(&url).keeps()).then(|| format!("{path}.extension('{url}')"))
