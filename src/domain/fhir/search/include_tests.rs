@@ -153,11 +153,14 @@ fn t_011_declared_parameters_read_what_was_declared() {
     assert!(search_text(resource("Observation"), "mrn=x", &registry).is_err());
 }
 
+/// Code, type, paths, targets, and what is wrong with them.
+type Declaration<'d> = (&'d str, SearchType, &'d [&'d str], &'d [ResourceType], DeclarationError);
+
 #[test]
 fn a_declaration_must_be_one() {
     use DeclarationError::{Code, Kind, NoPath, NoReference, Official, OtherType, Repeated, Targets};
     let (patient, group) = (resource("Patient"), [resource("Group")]);
-    let cases: [(&str, SearchType, &[&str], &[ResourceType], DeclarationError); 12] = [
+    let cases: [Declaration<'_>; 12] = [
         ("", SearchType::Token, &["Patient.gender"], &[], Code),
         ("_x", SearchType::Token, &["Patient.gender"], &[], Code),
         ("x:y", SearchType::Token, &["Patient.gender"], &[], Code),
