@@ -7,7 +7,7 @@
 use chartgate::domain::access::{self, Circumstances, Masks, Permit, PolicySet, Source};
 use chartgate::domain::audit::{self, Decision, Record, Released, Verdict};
 use chartgate::domain::fhir::classify::{Head, classify};
-use chartgate::domain::fhir::interaction::Interaction;
+use chartgate::domain::fhir::interaction::{Interaction, Registry};
 use chartgate::domain::fhir::path::PublicBase;
 use chartgate::domain::filter::{self, Bases, References};
 use chartgate::domain::identity::{
@@ -92,7 +92,8 @@ impl Scene {
         let request =
             http::Request::get(line).header("host", "fhir.hospital.example").body(()).map_err(text)?;
         let (parts, ()) = request.into_parts();
-        classify(&Head::received(&parts), None, &self.public).map_err(text)
+        let asked = classify(&Head::received(&parts), None, &self.public, &Registry::empty());
+        asked.map(|asked| asked.interaction).map_err(text)
     }
 
     fn admitted(&self, masks: &Masks, caller: &Caller, asked: &Interaction) -> Result<Permit, String> {
