@@ -32,6 +32,18 @@ pub(super) enum Clock {
     Own,
 }
 
+/// What is one gate's own, and would differ for no other reason.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Own<'o> {
+    /// The gate's public base URL.
+    pub(super) base: &'o str,
+    /// Its issuer's URL.
+    pub(super) issuer: &'o str,
+    /// Ids that its EMR gave to records just made.
+    pub(super) minted: &'o [String],
+    pub(super) clock: Clock,
+}
+
 /// What stands before a sealed token in a URL of ours.
 const SEALED: &[&str] = &["~page=", "~export/", "~file/"];
 /// How much of each answer is shown around the place.
@@ -42,11 +54,12 @@ impl Answer {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// As [`Plain`]; `base` is the gate's public base, `minted` the ids that its EMR gave to records just made.
-    pub(super) fn plain(&self, base: &str, minted: &[String], clock: Clock) -> Plain {
+    /// As [`Plain`].
+    pub(super) fn plain(&self, own: Own<'_>) -> Plain {
+        let Own { base, issuer, minted, clock } = own;
         let id = self.header("x-request-id").unwrap_or_default().to_owned();
         let tidy = |text: &str| {
-            let mut text = text.replace(base, "BASE");
+            let mut text = text.replace(base, "BASE").replace(issuer, "ISSUER");
             if !id.is_empty() {
                 text = text.replace(&id, "REQUEST-ID");
             }
@@ -151,31 +164,35 @@ mod tests {
     }
 
     fn compare(one: &Answer, two: &Answer, clock: Clock) -> Option<String> {
-        one.plain("https://a/f", &["s1".into()], clock).difference(&two.plain(
-            "https://b/f",
-            &["s2".into()],
-            clock,
-        ))
+        let own = |base, issuer, minted| Own { base, issuer, minted, clock };
+        let (first, second) = (["s1".to_owned()], ["s2".to_owned()]);
+        let one = one.plain(own("https://a/f", "http://i", &first));
+        one.difference(&two.plain(own("https://b/f", "http://j", &second)))
     }
 
     #[test]
     fn only_what_no_two_answers_share_is_set_aside() {
-        let one = answer("1", 200, &[("etag", "1")], "{\"u\":\"https://a/f/P?~page=abcd\",\"r\":\"1\"}");
-        let two = answer("2", 200, &[("etag", "1")], "{\"u\":\"https://b/f/P?~page=efgh\",\"r\":\"2\"}");
+        let one =
+            answer("id-1", 200, &[("etag", "1")], "{\"u\":\"https://a/f/P?~page=abcd\",\"r\":\"id-1\"}");
+        let two =
+            answer("id-2", 200, &[("etag", "1")], "{\"u\":\"https://b/f/P?~page=efgh\",\"r\":\"id-2\"}");
         assert_eq!(compare(&one, &two, Clock::Same), None);
         for (changed, word) in [
-            (answer("2", 404, &[("etag", "1")], "{}"), "status"),
-            (answer("2", 200, &[("etag", "3")], "{}"), "header"),
+            (answer("id-2", 404, &[("etag", "1")], "{}"), "status"),
+            (answer("id-2", 200, &[("etag", "3")], "{}"), "header"),
             (
                 answer(
-                    "2",
+                    "id-2",
                     200,
-                    &[("etag", "1"), ("x", "y")],
-                    "{\"u\":\"https://b/f/P?~page=efgh\",\"r\":\"2\"}",
+                    &[("etag", "1"), ("z", "y")],
+                    "{\"u\":\"https://b/f/P?~page=efgh\",\"r\":\"id-2\"}",
                 ),
                 "headers",
             ),
-            (answer("2", 200, &[("etag", "1")], "{\"u\":\"https://b/f/P?~page=efghi\",\"r\":\"2\"}"), "body"),
+            (
+                answer("id-2", 200, &[("etag", "1")], "{\"u\":\"https://b/f/P?~page=efghi\",\"r\":\"id-2\"}"),
+                "body",
+            ),
         ] {
             let found = compare(&one, &changed, Clock::Same);
             assert!(found.as_ref().is_some_and(|found| found.starts_with(word)), "{found:?}");

@@ -12,7 +12,7 @@ const DEPTH_MAX: usize = 4;
 
 /// Elements that are never made by chance.
 pub(super) const PLAIN: &[&str] =
-    &["id", "meta", "implicitRules", "text", "contained", "extension", "modifierExtension", "resourceType"];
+    &["id", "meta", "implicitRules", "contained", "extension", "modifierExtension", "resourceType"];
 
 /// How much is put in beyond what R4 demands, in percent.
 #[derive(Clone, Copy)]

@@ -5,7 +5,7 @@
 //! Look next: `compare`, which judges; `demo::stage`, what a gate here is.
 
 use super::ask::Ask;
-use super::compare::{Answer, Clock, Plain};
+use super::compare::{Answer, Clock, Own, Plain};
 use super::outside::Outside;
 use super::sight::Role;
 use super::worlds::{Step, Worlds};
@@ -216,12 +216,13 @@ impl Side {
         let base = self.stage.base_url();
         let first = self.once(ask, &ask.target(), token).await;
         let minted: Vec<String> = first.minted().into_iter().collect();
-        let mut answers = vec![first.plain(base, &minted, clock)];
+        let own = Own { base, issuer: self.stage.issuer().url(), minted: &minted, clock };
+        let mut answers = vec![first.plain(own)];
         let mut open: VecDeque<String> = first.follow(base).into();
         while let Some(target) = open.pop_front().filter(|_| answers.len() <= FOLLOWED_MAX) {
             let next = self.finished(&target, token).await;
             open.extend(next.follow(base));
-            answers.push(next.plain(base, &minted, clock));
+            answers.push(next.plain(own));
         }
         Reply { answers, body: first.body, minted }
     }
