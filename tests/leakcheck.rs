@@ -3,6 +3,7 @@
 //! Owns: the size of the sample. Must never: set a difference aside.
 //! Look next: `chartgate::cli::leakcheck`.
 #![cfg(feature = "demo")]
+#![expect(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
 use chartgate::cli::leakcheck::check::{Plan, Report, check};
 use chartgate::cli::leakcheck::{Kind, role, shipped};
@@ -12,7 +13,16 @@ const REQUESTS: usize = 100;
 
 fn plan(requests: usize) -> Plan {
     let (policies, emrs) = (None, None);
-    Plan { policies, roles: shipped(), asked_as: None, requests, seed: 1, emrs, keep_going: true }
+    Plan {
+        policies,
+        roles: shipped(),
+        asked_as: None,
+        requests,
+        seed: 1,
+        emrs,
+        open_doors: true,
+        keep_going: true,
+    }
 }
 
 async fn run(plan: &Plan) -> Report {

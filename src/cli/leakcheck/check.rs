@@ -4,6 +4,7 @@
 //! Must never: call a run good that only saw refusals. Look next: `worlds`, `generate`, `pair`, `shrink`.
 
 use super::ask::{Ask, Kind};
+use super::doors;
 use super::generate::{Generator, Ground};
 use super::pair::{Pair, Reply, Session};
 use super::shrink;
@@ -38,6 +39,8 @@ pub struct Plan {
     pub seed: u64,
     /// Two EMRs of the hospital's own instead of the sandbox's.
     pub emrs: Option<[String; 2]>,
+    /// The roles may also write, delete, operate and export.
+    pub open_doors: bool,
     /// Go on after a difference, and show one of each kind and role.
     pub keep_going: bool,
 }
@@ -111,8 +114,11 @@ impl Report {
 /// # Errors
 /// One line, when the gates could not be opened or loaded.
 pub async fn check(plan: &Plan, progress: &(dyn Fn(&str, usize, usize) + Sync)) -> Result<Report, String> {
-    let pair = Arc::new(Pair::open(plan.policies.as_ref(), plan.emrs.as_ref()).await?);
-    let directory = plan.policies.clone().unwrap_or_else(|| pair.policies());
+    let roles: Vec<&Role> = plan.roles.iter().chain(&plan.asked_as).collect();
+    let doors = plan.open_doors.then(|| doors::open(plan.policies.as_deref(), &roles)).transpose()?;
+    let given = doors.as_ref().map(|folder| folder.path().to_owned()).or_else(|| plan.policies.clone());
+    let pair = Arc::new(Pair::open(given.as_ref(), plan.emrs.as_ref()).await?);
+    let directory = given.unwrap_or_else(|| pair.policies());
     let policies = app::load_policies(&directory)
         .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
     let policies = Arc::new(policies);

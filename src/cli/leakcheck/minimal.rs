@@ -108,7 +108,7 @@ impl Maker<'_> {
     fn primitive(&mut self, primitive: Primitive, name: &str) -> Value {
         let number = self.dice.below(90) + 10;
         let text = match (primitive, name) {
-            (Primitive::Boolean, _) => return json!(number % 2 == 0),
+            (Primitive::Boolean, _) => return json!(number.is_multiple_of(2)),
             (Primitive::Number, "decimal") => {
                 return json!(f64::from(u32::try_from(number).unwrap_or(1)) + 0.5);
             }

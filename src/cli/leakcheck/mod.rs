@@ -7,6 +7,7 @@ mod ask;
 pub mod check;
 mod compare;
 mod dice;
+mod doors;
 mod generate;
 mod minimal;
 mod outside;
@@ -58,6 +59,9 @@ pub(super) struct Leakcheck {
     /// Another, empty like the first, for the second hospital
     #[arg(long, value_name = "URL", requires = "emr_a")]
     emr_b: Option<String>,
+    /// Let the roles also write, delete, operate and export, so that more is asked with effect; they see no more
+    #[arg(long)]
+    open_doors: bool,
     /// Go on after a difference; shows one of each kind and role
     #[arg(long)]
     keep_going: bool,
@@ -105,6 +109,7 @@ pub(super) fn run(arguments: &Leakcheck) -> Ending {
         requests: arguments.requests,
         seed: arguments.seed,
         emrs: arguments.emr_a.clone().zip(arguments.emr_b.clone()).map(|(one, two)| [one, two]),
+        open_doors: arguments.open_doors,
         keep_going: arguments.keep_going,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();

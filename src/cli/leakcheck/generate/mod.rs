@@ -7,6 +7,8 @@
 
 mod oddities;
 mod search;
+#[cfg(test)]
+mod tests;
 mod writes;
 
 use super::ask::{Ask, Kind};

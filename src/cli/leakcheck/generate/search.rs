@@ -30,7 +30,8 @@ impl Generator<'_> {
         if !self.dice.chance(if kind == Kind::SearchType { 4 } else { 40 }) {
             pairs.push(self.question(resource, parameter));
         }
-        for _ in 0..self.dice.below(3) {
+        let extras = if self.dice.chance(55) { 0 } else { 1 + self.dice.below(2) };
+        for _ in 0..extras {
             pairs.push(self.extra(resource));
         }
         self.send_search(kind, path, pairs)
@@ -76,7 +77,7 @@ impl Generator<'_> {
         match self.dice.below(10) {
             0 => (format!("{code}:missing"), self.dice.word(&["true", "false"]).to_owned()),
             1 => ("_sort".to_owned(), format!("{}{code}", self.dice.word(&["", "-"]))),
-            2 => self.from_behind(resource, 0),
+            2 => self.behind(resource, 0),
             3..=5 if parameter.kind == SearchType::Reference => self.chain(code.to_owned(), parameter, 0),
             6 if parameter.kind == SearchType::Reference => self.include(resource, parameter),
             _ => {
@@ -182,7 +183,7 @@ impl Generator<'_> {
     }
 
     /// `_has:Observation:patient:code=x`, in another one now and then.
-    fn from_behind(&mut self, resource: ResourceType, depth: usize) -> (String, String) {
+    fn behind(&mut self, resource: ResourceType, depth: usize) -> (String, String) {
         let from = self.dice.pick(&self.shown).map(|known| known.resource).filter(|_| !self.dice.chance(20));
         let types: Vec<ResourceType> = ResourceType::all().collect();
         let Some(from) = from.or_else(|| self.dice.pick(&types).copied()) else {
@@ -199,7 +200,7 @@ impl Generator<'_> {
         };
         let head = format!("_has:{}:{}", from.name(), back.code);
         if depth < 2 && self.dice.chance(15) {
-            let (inner, value) = self.from_behind(from, depth + 1);
+            let (inner, value) = self.behind(from, depth + 1);
             return (format!("{head}:{inner}"), value);
         }
         (format!("{head}:{}", next.code), self.value(from, next))
