@@ -104,7 +104,7 @@ pub(super) struct Store {
 }
 
 /// What a transaction changed so far: type and position of each new version, in order.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Undo {
     versions: Vec<(String, usize)>,
     next_id: u64,
