@@ -155,7 +155,8 @@ async fn journey(
 async fn leave(gate: &Gate, mut draft: Draft, outcome: Result<Answer, Refusal>) -> Response<ReplyBody> {
     let refused = outcome.is_err();
     let answer = draft.settle(outcome, gate);
-    let (interaction, began) = (draft.interaction, draft.began);
+    let answer = if draft.head_only { answer.head_alone() } else { answer };
+    let (interaction, began, head_only) = (draft.interaction, draft.began, draft.head_only);
     let request_id = draft.decision.request_id.clone();
     let records = draft.records();
     let recorded = if refused {
@@ -174,6 +175,7 @@ async fn leave(gate: &Gate, mut draft: Draft, outcome: Result<Answer, Refusal>) 
             tracing::error!(%error, "no record, no answer");
             gate.telemetry.refusal(Refusal::TrailUnavailable.code());
             let answer = outcome_of(&Refusal::TrailUnavailable, &request_id);
+            let answer = if head_only { answer.head_alone() } else { answer };
             gate.telemetry.request(interaction, telemetry::Decision::Refuse, answer.status, took);
             answer.send_unrecorded(&request_id)
         }
@@ -243,8 +245,7 @@ fn understand(
     draft: &mut Draft,
 ) -> Result<Asked, Refusal> {
     let form = (expects == Expects::Form).then_some(&**body);
-    let asked =
-        classify::classify(head, form, &gate.public, &gate.parameters).map_err(Refusal::Fhir)?;
+    let asked = classify::classify(head, form, &gate.public, &gate.parameters).map_err(Refusal::Fhir)?;
     draft.asks(&asked.interaction);
     Ok(asked)
 }

@@ -107,7 +107,7 @@ impl Answer {
         self
     }
 
-    /// The answer in the form the client asked for: indented, compressed, or its head alone. Compression comes after
+    /// The answer in the form the client asked for: indented, compressed. Compression comes after
     /// filtering and only where the operator switched it on: lengths of compressed text can tell of what is beside
     /// text that an attacker chose (T-134).
     pub(super) fn formed(mut self, wishes: &Wishes, compresses: bool) -> Self {
@@ -119,10 +119,13 @@ impl Answer {
             self.headers.insert(header::VARY, HeaderValue::from_static("Authorization, Accept-Encoding"));
             self.compress(wishes);
         }
-        if wishes.head_only {
-            self.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(self.body.len()));
-            self.body = Bytes::new();
-        }
+        self
+    }
+
+    /// The answer to HEAD: what GET would be told, without the body (RFC 9110 section 9.3.2). Refusals too.
+    pub(super) fn head_alone(mut self) -> Self {
+        self.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(self.body.len()));
+        self.body = Bytes::new();
         self
     }
 

@@ -6,15 +6,15 @@
 //! Must never: let a row through that policy did not decide, or a total that counts withheld rows (T-016).
 //! Look next: `release`, which decides each row; `page`, how a place in the rows is sealed into a link.
 
+use super::links::{collect_references, in_compartment, is_led_to};
 use super::page::{self, Cursor};
 use super::refusal::Refusal;
 use super::release::{Judged, Release};
-use super::links::{collect_references, in_compartment, is_led_to};
 use super::standing;
 use super::visit::Visit;
 use crate::domain::access::Permit;
 use crate::domain::fhir::interaction::{HistoryScope, Interaction, is_id};
-use crate::domain::fhir::r4::{ElementPath, ResourceType};
+use crate::domain::fhir::r4::ResourceType;
 use crate::domain::fhir::search::Search;
 use crate::domain::fhir::shape::Shape;
 use crate::domain::filter::{Entry, Verdict};
@@ -300,8 +300,11 @@ impl<'l> Sheet<'l> {
                 Some(index) => judged.seen(index).is_some().then(|| judged.reference(index)),
                 None => deleted(entry),
             };
-            let Some(reference) = named.filter(|reference| !self.standing.contains_key(reference)) else { continue };
-            let Some((resource, id)) = split(&reference).filter(|(one, _)| leg.permit.types().contains(one)) else {
+            let Some(reference) = named.filter(|reference| !self.standing.contains_key(reference)) else {
+                continue;
+            };
+            let Some((resource, id)) = split(&reference).filter(|(one, _)| leg.permit.types().contains(one))
+            else {
                 continue;
             };
             let stands = standing::stands(visit, resource, id).await?;
@@ -428,8 +431,7 @@ impl<'l> Sheet<'l> {
         leg: &Leg,
         release: &mut Release,
     ) {
-        let iterates =
-            matches!(&leg.question, Interaction::Search(search) if search.includes().iter().any(|i| i.iterate()));
+        let iterates = matches!(&leg.question, Interaction::Search(search) if search.includes().iter().any(|i| i.iterate()));
         let mut waiting: Vec<(usize, Vec<u8>)> = Vec::new();
         for index in includes {
             let mut record = Vec::new();
@@ -497,7 +499,8 @@ impl<'l> Sheet<'l> {
     /// The Bundle: envelope, links, rows. R4 has no empty arrays: without a visible row there is no `entry`.
     fn close(mut self, visit: &Visit<'_>, release: &mut Release) {
         let public = &visit.gate.public;
-        let mut links = vec![json!({ "relation": "self", "url": public.question_url(self.listing.question) })];
+        let mut links =
+            vec![json!({ "relation": "self", "url": public.question_url(self.listing.question) })];
         let next = self.next.as_ref();
         if let Some(url) = next.and_then(|cursor| page::seal_next(visit, self.listing.question, cursor)) {
             links.push(json!({ "relation": "next", "url": url }));
@@ -564,5 +567,9 @@ fn version_members(judged: &Judged<'_>, index: usize, entry: &Entry) -> String {
     response.insert("status".to_owned(), json!(if created { "201" } else { "200" }));
     response.extend(version.map(|version| ("etag".to_owned(), json!(format!("W/\"{version}\"")))));
     response.extend(updated.map(|updated| ("lastModified".to_owned(), json!(updated))));
-    format!(r#","request":{},"response":{}"#, json!({ "method": method, "url": url }), Value::Object(response))
+    format!(
+        r#","request":{},"response":{}"#,
+        json!({ "method": method, "url": url }),
+        Value::Object(response)
+    )
 }

@@ -105,11 +105,7 @@ impl<'g> Visit<'g> {
     }
 
     /// Sends what changes the EMR. The receipt says that the intent is on disk.
-    pub(super) async fn send(
-        &self,
-        plan: &Plan,
-        intended: &Receipt,
-    ) -> Result<upstream::Answer, Refusal> {
+    pub(super) async fn send(&self, plan: &Plan, intended: &Receipt) -> Result<upstream::Answer, Refusal> {
         self.gate.upstream.write(request_of(plan), intended).await.map_err(Refusal::Upstream)
     }
 
@@ -145,7 +141,9 @@ impl<'g> Visit<'g> {
     /// The search in a reference like `Patient?identifier=…` (R4 http.html, conditional references).
     pub(super) fn reference_search(&self, reference: &str) -> Result<(ResourceType, Search), Refusal> {
         match self.understand(reference)? {
-            Interaction::Search(search) if search.includes().is_empty() => Ok((search.resource_type(), search)),
+            Interaction::Search(search) if search.includes().is_empty() => {
+                Ok((search.resource_type(), search))
+            }
             _ => Err(Refusal::ReferenceUnresolved),
         }
     }
