@@ -5,9 +5,12 @@
 //! Look next: [`journey`]; `answer`, what each interaction takes; `refusal`, what the outside hears when a step says no.
 
 mod answer;
+mod binary;
 mod bundle;
 mod conclude;
 mod draft;
+mod newest;
+mod operation;
 mod page;
 mod refusal;
 mod release;
