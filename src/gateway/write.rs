@@ -25,7 +25,7 @@ use crate::domain::fhir::mask::Mask;
 use crate::domain::fhir::r4::{ElementPath, ResourceType};
 use crate::domain::fhir::search::Search;
 use crate::domain::fhir::shape::Shape;
-use crate::domain::filter::{self, Document};
+use crate::domain::filter::{self, Document, RootType};
 use crate::domain::narrow::{self, Change, Expected};
 use crate::edge::upstream::UpstreamError;
 use crate::limits;
@@ -140,7 +140,9 @@ impl Sent {
     fn read(visit: &Visit<'_>, resource: ResourceType, body: &Bytes) -> Result<Self, Refusal> {
         let bases = visit.bases();
         let document = filter::parse_sent(body, &bases).map_err(Refusal::BodyUnsound)?;
-        let facts = document.records().first().map(|record| record.facts.clone());
+        // A batch or transaction at the root is a request, not a record that could be stored.
+        let stored = matches!(document.root_type(), RootType::Single(_));
+        let facts = document.records().first().filter(|_| stored).map(|record| record.facts.clone());
         let facts = facts.filter(|facts| facts.resource_type == resource).ok_or(Refusal::OtherType)?;
         let tree = Tree::parse(document.raw(0)).map_err(Refusal::Change)?;
         Ok(Self { tree, facts })
@@ -285,17 +287,21 @@ impl Writer<'_> {
         self.check_version(&before)?;
         let nothing = Arc::new(Mask::new(resource, []));
         let seen = Arc::clone(judged.seen(0).unwrap_or(&nothing));
-        let full = Tree::parse(&current).map_err(|_| Refusal::AnswerUnsound)?;
+        let mut full = Tree::parse(&current).map_err(|_| Refusal::AnswerUnsound)?;
+        self.localise(&mut full);
         let mut view = Vec::new();
         if !judged.write(0, &judged.verdicts(), &mut view) {
             return Err(Refusal::NotFound);
         }
-        let view = Tree::parse(&view).map_err(|_| Refusal::Internal)?;
+        let mut view = Tree::parse(&view).map_err(|_| Refusal::Internal)?;
+        self.localise(&mut view);
         let mut sent = match new {
             New::Record(sent) => sent.tree,
             New::Patch(format, patch) => {
                 self.check_touches(resource, format, &patch, &seen, change.modify())?;
-                change::patch(resource, format, &patch, &view).map_err(Refusal::Change)?
+                let patched = change::patch(resource, format, &patch, &view).map_err(Refusal::Change)?;
+                filter::parse_sent(&patched.print(), &self.visit.bases()).map_err(Refusal::BodyUnsound)?;
+                patched
             }
         };
         self.point(&mut sent, draft).await?;
@@ -388,7 +394,8 @@ impl Writer<'_> {
         draft: &mut Draft,
     ) -> Result<Arc<Mask>, Refusal> {
         let bases = self.visit.bases();
-        let document = filter::parse_sent(image, &bases).map_err(Refusal::BodyUnsound)?;
+        // What was sent has been read strictly; what the EMR holds beside it may have elements of its own.
+        let document = filter::parse(image, &bases).map_err(Refusal::BodyUnsound)?;
         let records = document.records();
         let root = records.first().map(|record| &record.facts).ok_or(Refusal::Internal)?;
         let change = self.permit.change(before, Some(root), None).map_err(refused)?;
@@ -414,13 +421,19 @@ impl Writer<'_> {
 
     fn patients(&self, image: &[u8]) -> Result<std::collections::BTreeSet<String>, Refusal> {
         let bases = self.visit.bases();
-        let document = filter::parse_sent(image, &bases).map_err(Refusal::BodyUnsound)?;
+        let document = filter::parse(image, &bases).map_err(Refusal::BodyUnsound)?;
         Ok(document.records().first().map(|record| record.facts.patients.clone()).unwrap_or_default())
+    }
+
+    /// References to records of ours are compared, and stored, without a base.
+    fn localise(&self, tree: &mut Tree) {
+        change::localise(tree, self.visit.gate.public.as_str());
+        change::localise(tree, &self.visit.gate.upstream_base);
     }
 
     /// Makes references local, and resolves those by search with the caller's own eyes (T-070, KF-34).
     async fn point(&self, tree: &mut Tree, draft: &mut Draft) -> Result<(), Refusal> {
-        change::localise(tree, self.visit.gate.public.as_str());
+        self.localise(tree);
         let mut found = self.places.clone();
         for text in change::references(tree).into_iter().filter(|text| text.contains('?')) {
             if found.contains_key(&text) {
