@@ -6,7 +6,7 @@
 //! Must never: let a row through that policy did not decide, or a total that counts withheld rows (T-016).
 //! Look next: `release`, which decides each row; `page`, how a place in the rows is sealed into a link.
 
-use super::operation;
+use super::{binary, operation};
 use super::page::{self, Cursor};
 use super::refusal::Refusal;
 use super::release::{Judged, Release};
@@ -44,7 +44,7 @@ pub(super) struct Listing<'q> {
 impl Listing<'_> {
     /// Whether rows may be withheld one by one, so that pages have to be refilled.
     fn refills(&self) -> bool {
-        self.legs.len() > 1 || self.legs.iter().any(|leg| leg.permit.depends_on_records())
+        self.legs.len() > 1 || self.legs.iter().any(|leg| leg.permit.depends_on_records() || binary::is_asked(&leg.question))
     }
 
     fn is_history(&self) -> bool {

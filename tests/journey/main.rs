@@ -20,6 +20,7 @@ mod child;
 mod commands;
 mod harness;
 mod masks;
+mod operations;
 mod paging;
 mod policy;
 mod requests;
