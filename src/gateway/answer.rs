@@ -10,9 +10,9 @@ use super::release::{self, Release};
 use super::reply::{Answer, entity_headers};
 use super::rows::{self, Leg, Listing};
 use super::visit::Visit;
-use super::{bundle, write};
+use super::{bundle, export, write};
 use crate::domain::fhir::classify::{Asked, FhirRefusal, IfNoneMatch, NotServed, Wishes};
-use crate::domain::fhir::interaction::Interaction;
+use crate::domain::fhir::interaction::{Interaction, Operation};
 use crate::domain::fhir::search::Search;
 use crate::domain::fhir::shape::Shape;
 use crate::domain::narrow;
@@ -45,10 +45,11 @@ pub(super) async fn question(
         | Interaction::Patch { .. }
         | Interaction::Delete { .. } => write::answer(visit, asked, body, draft).await,
         Interaction::Bundle => Box::pin(bundle::answer(visit, &asked.wishes, body, draft)).await,
-        Interaction::Operation(_)
-        | Interaction::ExportStatus { .. }
-        | Interaction::ExportCancel { .. }
-        | Interaction::ExportFile { .. } => {
+        Interaction::Operation(Operation::Export { .. }) => export::kick_off(visit, asked, draft).await,
+        Interaction::ExportStatus { token } => export::status(visit, token, draft).await,
+        Interaction::ExportCancel { token } => export::cancel(visit, token, draft).await,
+        Interaction::ExportFile { token } => export::file(visit, token, &asked.wishes, draft).await,
+        Interaction::Operation(_) => {
             Err(Refusal::Fhir(FhirRefusal::NotServed(NotServed::Operation)))
         }
         Interaction::Capabilities | Interaction::SmartConfiguration => Err(Refusal::Internal),

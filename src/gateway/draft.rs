@@ -15,7 +15,7 @@ use crate::domain::fhir::interaction::{Interaction, Operation};
 use crate::domain::fhir::r4::ResourceType;
 use crate::domain::identity::Caller;
 use crate::edge::listener::Peer;
-use http::Request;
+use http::{Request, StatusCode};
 use jiff::Timestamp;
 
 /// A record in the making.
@@ -58,6 +58,12 @@ impl Draft {
         self.decision.request = line(interaction);
     }
 
+    /// The question behind a link of an export, once it is opened.
+    pub(super) fn continues(&mut self, question: &Interaction) {
+        self.decision.request.push_str(" of ");
+        self.decision.request.push_str(&question.address());
+    }
+
     /// What let this kind of question in.
     pub(super) fn permitted(&mut self, permit: &Permit) {
         self.decision.purposes = vec![permit.purpose().to_owned()];
@@ -88,6 +94,17 @@ impl Draft {
                 "a policy could not be evaluated for a record"
             );
         }
+    }
+
+    /// The record of a further unit of a long answer. This is the draft of the request before its first unit.
+    pub(super) fn unit(&self, number: u32, release: &mut Release) -> Record {
+        let mut unit = self.clone();
+        unit.decision.time = clock::now();
+        unit.decision.verdict = audit::Verdict::Permit;
+        unit.decision.status = StatusCode::OK.as_u16();
+        unit.decision.unit = Some(number);
+        unit.releases(release, true);
+        Record::Decision(Box::new(unit.decision))
     }
 
     /// The draft of an entry: the same caller and request, at a place of its own.

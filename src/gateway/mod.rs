@@ -8,11 +8,13 @@ mod answer;
 mod bundle;
 mod conclude;
 mod draft;
+mod export;
 mod page;
 mod refusal;
 mod release;
 mod reply;
 mod rows;
+mod stream;
 mod visit;
 mod write;
 
@@ -150,9 +152,9 @@ async fn journey(
 }
 
 /// The only way out: 9, write it down, durably; 10, reply.
-async fn leave(gate: &Gate, mut draft: Draft, outcome: Result<Answer, Refusal>) -> Response<ReplyBody> {
+async fn leave(gate: &Arc<Gate>, mut draft: Draft, outcome: Result<Answer, Refusal>) -> Response<ReplyBody> {
     let refused = outcome.is_err();
-    let answer = draft.settle(outcome, gate);
+    let mut answer = draft.settle(outcome, gate);
     let (interaction, began) = (draft.interaction, draft.began);
     let request_id = draft.decision.request_id.clone();
     let records = draft.records();
@@ -166,7 +168,9 @@ async fn leave(gate: &Gate, mut draft: Draft, outcome: Result<Answer, Refusal>) 
     match recorded {
         Ok((receipt, slot)) => {
             gate.telemetry.request(interaction, decision, answer.status, took);
-            answer.send(&request_id, receipt, slot)
+            // What follows the first unit of a long answer is recorded unit by unit, before each.
+            let following = answer.rest.take().map(|units| stream::release(Arc::clone(gate), *units));
+            answer.send(&request_id, receipt, slot, following)
         }
         Err(error) => {
             tracing::error!(%error, "no record, no answer");
