@@ -689,7 +689,7 @@ fn untagged(record: &Value) -> Value {
 const SEED: RngSeed = RngSeed::Fixed(20_261_122);
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, rng_seed: SEED, max_global_rejects: 100_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, rng_seed: SEED, max_global_rejects: 100_000, ..ProptestConfig::default() })]
 
     /// Law 2: the caller's own view, sent back, changes nothing at all.
     #[test]
@@ -714,7 +714,7 @@ proptest! {
         prop_assert_eq!(difference(&before.where_(fixed), &after.where_(fixed)), vec![], "{} {} {}", scene.current, scene.view, merged);
         // What the filter keeps back although the mask shows it.
         let kept_back = |path: &str| {
-            path.contains(".section.text") || [".data", ".size", ".hash"].iter().any(|end| path.ends_with(end))
+            path.contains(".section.text") || [".data", ".size", ".hash"].iter().any(|part| path.contains(part))
         };
         let shown = |leaf: &Leaf| leaf.seen && ordinary(leaf) && !kept_back(&leaf.path);
         prop_assert_eq!(difference(&sent.where_(shown), &after.where_(shown)), vec![], "{} {} {} {}", scene.current, scene.view, text_sent, merged);

@@ -8,7 +8,7 @@ use chartgate::domain::access::{PolicySet, RecordDenial, Rehearsal, Situation, S
 use chartgate::domain::access::{TypeRehearsal, rehearse_record, rehearse_type};
 use chartgate::domain::fhir::facts::Facts;
 use chartgate::domain::fhir::mask::MaskCursor;
-use chartgate::domain::fhir::r4::{self, ResourceType};
+use chartgate::domain::fhir::r4::{self, ElementPath, ResourceType};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -109,8 +109,12 @@ fn by_action(policies: &Arc<PolicySet>, situation: &Situation) -> String {
             only.is_none_or(|only| resource.name() == only) && open(&rehearsal, action, *resource).is_some()
         };
         let types: Vec<&str> = ResourceType::all().filter(is_open).map(ResourceType::name).collect();
-        let every = types.len() == ResourceType::all().count();
-        let _ = writeln!(lines, "{name}: {}", if every { "every type".to_owned() } else { types.join(" ") });
+        let said = match types.len() {
+            0 => "none".to_owned(),
+            all if all == ResourceType::all().count() => "every type".to_owned(),
+            _ => types.join(" "),
+        };
+        let _ = writeln!(lines, "{name}: {said}");
     }
     lines
 }
@@ -294,6 +298,31 @@ fn carries_modifiers(place: &str, structure: r4::Structure, cursor: MaskCursor<'
         }
         if element.rewind.is_none() {
             element.types.iter().for_each(|inner| carries_modifiers(&place, *inner, below, depth + 1));
+        }
+    }
+}
+
+/// T-078, T-080: no role at the bedside changes who may see a record, or writes what says who may do what.
+#[test]
+fn only_trusted_roles_write_labels_and_relationships() {
+    let policies = shipped();
+    let evidence = ["Consent", "CareTeam", "Group", "PractitionerRole", "Practitioner", "RelatedPerson"];
+    for (role, purpose) in ROLES {
+        let rehearsal = Rehearsal::new(&policies, &Situation::rehearsal(&[role], purpose));
+        for resource in ResourceType::all() {
+            for action in ["create", "update", "patch"] {
+                let Some(view) = open(&rehearsal, action, resource) else { continue };
+                let labels = ElementPath::parse(&format!("{}.meta.security", resource.name())).unwrap();
+                let trusted = role == "integration";
+                assert_eq!(view.possible.covers(&labels), trusted, "{role} {action} {}", resource.name());
+                assert!(
+                    trusted || !evidence.contains(&resource.name()),
+                    "{role} {action} {}",
+                    resource.name()
+                );
+            }
+            let deletes = open(&rehearsal, "delete", resource).is_some();
+            assert_eq!(deletes, role == "integration", "{role} {}", resource.name());
         }
     }
 }

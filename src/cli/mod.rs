@@ -8,6 +8,8 @@ pub mod audit;
 mod check;
 #[cfg(feature = "demo")]
 pub mod demo;
+#[cfg(feature = "demo")]
+pub mod leakcheck;
 mod policy;
 mod serve;
 mod show;
@@ -31,6 +33,9 @@ enum Command {
     /// Everything on loopback, in memory, with synthetic patients: an EMR, an identity provider and the gate
     #[cfg(feature = "demo")]
     Demo(demo::Demo),
+    /// Ask two synthetic hospitals that differ only in what a role may not see, and compare the answers
+    #[cfg(feature = "demo")]
+    Leakcheck(leakcheck::Leakcheck),
     /// Serve as the configuration says
     Serve(serve::Serve),
     /// Check configuration, certificates, keys and policies; every problem with file and line
@@ -78,6 +83,8 @@ pub fn main() -> ExitCode {
     let ending = match arguments.command {
         #[cfg(feature = "demo")]
         Command::Demo(demo) => demo::run(&demo),
+        #[cfg(feature = "demo")]
+        Command::Leakcheck(leakcheck) => leakcheck::run(&leakcheck),
         Command::Serve(serve) => serve::run(&serve),
         Command::Check(check) => check::run(&check),
         Command::Policy(policy) => policy::run(&policy),

@@ -2,10 +2,10 @@
 //!
 //! Owns: the commands' arguments and output. Must never: decide; `domain::access` rehearses the same decision
 //! that a request meets.
-//! Look next: `domain::access::rehearse_type`.
+//! Look next: `domain::access::Rehearsal`.
 
 use super::{Ending, show};
-use crate::domain::access::{PolicySet, Situation, rehearse_type};
+use crate::domain::access::{PolicySet, Rehearsal, Situation, TypeRehearsal};
 use crate::domain::fhir::r4::{self, ElementPath, ResourceType};
 use crate::{app, config};
 use clap::{Args, Subcommand};
@@ -18,7 +18,7 @@ use std::sync::Arc;
 pub(super) enum Policy {
     /// Parse and validate a policies directory; every problem with file and line
     Check(Check),
-    /// Show which elements of a type a role may see
+    /// Show which elements of a type a role may see or write
     Mask(Mask),
 }
 
@@ -43,7 +43,7 @@ pub(super) struct Check {
     json: bool,
 }
 
-/// `policy mask DIRECTORY|--config F --role R --type T [--purpose P] [--json]`
+/// `policy mask DIRECTORY|--config F --role R --type T [--purpose P] [--action A] [--json]`
 #[derive(Debug, Args)]
 pub(super) struct Mask {
     #[command(flatten)]
@@ -57,10 +57,16 @@ pub(super) struct Mask {
     /// Purpose of use (HL7 PurposeOfUse code)
     #[arg(long, default_value = "TREAT")]
     purpose: String,
+    /// What is done with the records: `update` shows what may be written
+    #[arg(long, default_value = "read", value_parser = ACTIONS)]
+    action: String,
     /// One JSON object
     #[arg(long)]
     json: bool,
 }
+
+/// The actions that move elements.
+const ACTIONS: [&str; 8] = ["read", "vread", "history", "search", "create", "update", "patch", "export"];
 
 pub(super) fn run(policy: &Policy) -> Ending {
     match policy {
@@ -114,10 +120,15 @@ fn run_mask(mask: &Mask) -> Ending {
     };
     let roles: Vec<&str> = mask.roles.iter().map(String::as_str).collect();
     let situation = Situation::rehearsal(&roles, &mask.purpose);
-    match rehearse_type(&Arc::new(policies), &situation, resource) {
+    let Some(rehearsed) = Rehearsal::new(&Arc::new(policies), &situation).ask(&mask.action, resource) else {
+        show::error("`--action` must be an action on records, such as `read` or `update`");
+        return Ending::WrongUse;
+    };
+    match rehearsed {
         Ok(rehearsal) if mask.json => {
             let line = json!({
-                "type": resource.name(), "roles": mask.roles, "purpose": mask.purpose, "open": rehearsal.open,
+                "type": resource.name(), "roles": mask.roles, "purpose": mask.purpose, "action": mask.action,
+                "open": rehearsal.open,
                 "possible": rehearsal.possible.kept(), "definite": rehearsal.definite.kept(),
                 "policies": rehearsal.policies,
             });
@@ -126,10 +137,14 @@ fn run_mask(mask: &Mask) -> Ending {
         }
         Ok(rehearsal) => {
             if !rehearsal.open {
-                show::line(&format!("{} is not open to these roles for {}", resource.name(), mask.purpose));
+                let (action, purpose) = (&mask.action, &mask.purpose);
+                show::line(&format!(
+                    "{} is not open to these roles: {action}, for {purpose}",
+                    resource.name()
+                ));
                 return Ending::Good;
             }
-            tree(resource, &rehearsal);
+            tree(resource, &rehearsal, written(&mask.action));
             Ending::Good
         }
         Err(denial) => {
@@ -139,8 +154,14 @@ fn run_mask(mask: &Mask) -> Ending {
     }
 }
 
+/// Whether elements go in by it and not out.
+fn written(action: &str) -> bool {
+    matches!(action, "create" | "update" | "patch")
+}
+
 /// The type's own elements, each with what happens to it.
-fn tree(resource: ResourceType, rehearsal: &crate::domain::access::TypeRehearsal) {
+fn tree(resource: ResourceType, rehearsal: &TypeRehearsal, written: bool) {
+    let (passes, stays) = if written { ("writable", "not writable") } else { ("shown", "withheld") };
     show::line(resource.name());
     let partly = rehearsal.possible.kept();
     for element in r4::elements(r4::root(resource)) {
@@ -151,11 +172,11 @@ fn tree(resource: ResourceType, rehearsal: &crate::domain::access::TypeRehearsal
             .filter(|kept| kept.starts_with(&format!("{name}.")) || kept.starts_with(&format!("{name}(")))
             .collect();
         let verdict = if rehearsal.definite.covers(&path) {
-            "shown".to_owned()
+            passes.to_owned()
         } else if rehearsal.possible.covers(&path) {
-            "shown in some records".to_owned()
+            format!("{passes} in some records")
         } else if below.is_empty() {
-            "withheld".to_owned()
+            stays.to_owned()
         } else {
             let inner: Vec<&str> =
                 below.iter().filter_map(|kept| kept.strip_prefix(&format!("{name}."))).collect();

@@ -25,7 +25,7 @@ use crate::domain::fhir::mask::Mask;
 use crate::domain::fhir::r4::{ElementPath, ResourceType};
 use crate::domain::fhir::search::Search;
 use crate::domain::fhir::shape::Shape;
-use crate::domain::filter::{self, Document};
+use crate::domain::filter::{self, Document, RootType};
 use crate::domain::narrow::{self, Change, Expected};
 use crate::edge::upstream::UpstreamError;
 use crate::limits;
@@ -140,7 +140,9 @@ impl Sent {
     fn read(visit: &Visit<'_>, resource: ResourceType, body: &Bytes) -> Result<Self, Refusal> {
         let bases = visit.bases();
         let document = filter::parse_sent(body, &bases).map_err(Refusal::BodyUnsound)?;
-        let facts = document.records().first().map(|record| record.facts.clone());
+        // A batch or transaction at the root is a request, not a record that could be stored.
+        let stored = matches!(document.root_type(), RootType::Single(_));
+        let facts = document.records().first().filter(|_| stored).map(|record| record.facts.clone());
         let facts = facts.filter(|facts| facts.resource_type == resource).ok_or(Refusal::OtherType)?;
         let tree = Tree::parse(document.raw(0)).map_err(Refusal::Change)?;
         Ok(Self { tree, facts })

@@ -191,6 +191,12 @@ impl Emr {
         self.write().delete(resource_type, id, now)
     }
 
+    /// Holds from now on what `other` holds now, every version of it; clock, log and prepared answers stay its own.
+    pub fn mirror(&self, other: &Self) {
+        let copy = other.store().clone();
+        *self.write() = copy;
+    }
+
     /// The current bytes of `Type/id`.
     #[must_use]
     pub fn read(&self, resource_type: &str, id: &str) -> Option<Bytes> {

@@ -28,7 +28,7 @@ pub(super) struct Version {
     pub(super) sequence: u64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Record {
     pub(super) id: String,
     /// Oldest first; never empty.
@@ -47,7 +47,7 @@ impl Record {
 }
 
 /// The records of one type, in the order they first came.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Ward {
     pub(super) records: Vec<Record>,
     by_id: HashMap<String, usize>,
@@ -93,7 +93,7 @@ pub struct Stored {
     pub created: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Store {
     wards: BTreeMap<String, Ward>,
     /// Temporary addresses of past transactions, so that bundles loaded later may point to them.
@@ -104,7 +104,7 @@ pub(super) struct Store {
 }
 
 /// What a transaction changed so far: type and position of each new version, in order.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Undo {
     versions: Vec<(String, usize)>,
     next_id: u64,

@@ -47,7 +47,7 @@ pub(super) enum Term {
 }
 
 /// All terms of one record, by parameter code. A code that is missing here has no value.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Terms(Vec<(&'static str, Vec<Term>)>);
 
 impl Terms {

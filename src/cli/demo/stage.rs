@@ -23,6 +23,7 @@ pub const POLICIES: &[(&str, &str)] = &[
     ("everyone.cedar", include_str!("../../../policies/everyone.cedar")),
     ("front-desk.cedar", include_str!("../../../policies/front-desk.cedar")),
     ("groups.toml", include_str!("../../../policies/groups.toml")),
+    ("integration.cedar", include_str!("../../../policies/integration.cedar")),
     ("nurse.cedar", include_str!("../../../policies/nurse.cedar")),
     ("patient.cedar", include_str!("../../../policies/patient.cedar")),
     ("physician.cedar", include_str!("../../../policies/physician.cedar")),

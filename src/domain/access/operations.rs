@@ -74,9 +74,7 @@ impl Door {
                 self.permit(Action::Operate, Action::Read, wanted, Some(&view))
             }
             Operation::Expand { .. } => self.terminology("ValueSet", "ValueSet", "ValueSet.expansion"),
-            Operation::Lookup { .. } => {
-                self.terminology("CodeSystem", "Parameters", "Parameters.parameter")
-            }
+            Operation::Lookup { .. } => self.terminology("CodeSystem", "Parameters", "Parameters.parameter"),
             Operation::Export { level, types, since, type_filters } => {
                 let period = Period { updated: since.as_ref().map(|_| "_since"), took_place: None };
                 self.export(level, types, period, type_filters)
@@ -85,12 +83,7 @@ impl Door {
     }
 
     /// The operation on the patient; then every row is read on its own.
-    fn everything(
-        &self,
-        patient: &str,
-        types: &[ResourceType],
-        period: Period,
-    ) -> Result<Permit, Denial> {
+    fn everything(&self, patient: &str, types: &[ResourceType], period: Period) -> Result<Permit, Denial> {
         let resource = known("Patient")?;
         let view = self.open(Action::Operate, 's', resource)?;
         self.open(Action::Read, 'r', resource)?;
@@ -210,7 +203,8 @@ impl Period {
         if self.took_place.is_some() {
             let dates = r4::search_parameters(resource)
                 .filter(|parameter| parameter.kind == SearchType::Date && parameter.code != "_lastUpdated");
-            let paths = dates.flat_map(|parameter| parameter.reads).filter_map(|path| ElementPath::parse(path).ok());
+            let paths =
+                dates.flat_map(|parameter| parameter.reads).filter_map(|path| ElementPath::parse(path).ok());
             reads.extend(paths);
         }
         (reads, self.updated.or(self.took_place).unwrap_or("_type"))

@@ -253,7 +253,8 @@ impl Permit {
         let known: BTreeSet<&String> = before.into_iter().chain(container).flat_map(people).collect();
         let added: BTreeSet<String> =
             after.into_iter().flat_map(people).filter(|one| !known.contains(one)).cloned().collect();
-        let before = before.map(|facts| self.judged(action, facts, container, &BTreeSet::new())).transpose()?;
+        let before =
+            before.map(|facts| self.judged(action, facts, container, &BTreeSet::new())).transpose()?;
         let after = after.map(|facts| self.judged(action, facts, container, &added)).transpose()?;
         let (first, second) = match (before, after) {
             (Some(before), after) => (before, after),

@@ -10,7 +10,8 @@ fn applied(document: &str, patch: &str) -> Result<String, ChangeRefusal> {
     let mut root = Node::parse(document.as_bytes())?;
     run(&read(patch.as_bytes())?, &mut root)?;
     let wrapped = Tree { root: Node::Object(vec![Member::new("it", root)]) };
-    Ok(String::from_utf8(wrapped.print()).unwrap()[6..].strip_suffix('}').unwrap().to_owned())
+    let printed = String::from_utf8(wrapped.print()).unwrap();
+    Ok(printed.strip_prefix(r#"{"it":"#).unwrap().strip_suffix('}').unwrap().to_owned())
 }
 
 /// RFC 6902 appendix A: document, patch, result or the word for its refusal.

@@ -236,9 +236,16 @@ impl Merger<'_> {
         any: &Group<'_>,
         place: &Place<'_>,
     ) -> Result<Vec<Member>, ChangeRefusal> {
-        let may = extent(place.modify, any.structure);
-        let mut types = three.view.map(|view| view.structure).into_iter().chain([any.structure]);
-        let shown = types.all(|one| self.sight(three, one, place) == Extent::All);
+        // Nothing was shown: the value there is may be of any of the types.
+        let types = match three.view {
+            Some(view) => vec![view.structure, any.structure],
+            None => any.element.types.to_vec(),
+        };
+        let shown = types.iter().all(|&one| self.sight(three, one, place) == Extent::All);
+        let may = match extent(place.modify, any.structure) {
+            Extent::All if types.iter().any(|&one| extent(place.modify, one) != Extent::All) => Extent::Part,
+            may => may,
+        };
         if may == Extent::None {
             return Err(ChangeRefusal::NotWritable(place.path.clone()));
         }
@@ -264,21 +271,20 @@ impl Merger<'_> {
     ) -> Result<Vec<Member>, ChangeRefusal> {
         self.new_shape(three.sent)?;
         let (seen, may) = (self.sight(three, any.structure, place), extent(place.modify, any.structure));
+        // A twin goes with its primitive, whatever is decided on single extensions in it.
+        if !place.modify.keeps() {
+            return Err(ChangeRefusal::NotWritable(place.path.clone()));
+        }
+        if !place.seen.keeps() && may == Extent::All {
+            self.new_content(three.sent, place)?;
+            return Ok(three.take());
+        }
         let value = |group: Option<&Group<'_>>| group.and_then(|group| group.value()).cloned();
         let (old, new) = (value(three.view), value(three.sent));
-        if old != new {
-            if !place.modify.keeps() {
-                return Err(ChangeRefusal::NotWritable(place.path.clone()));
-            }
-            if may == Extent::All && !place.seen.keeps() {
-                self.new_content(three.sent, place)?;
-                return Ok(three.take());
-            }
-            // What is withheld was said about the old value.
-            let was_absent = place.seen.keeps() && old.is_none();
-            if seen != Extent::All && !was_absent {
-                return Err(ChangeRefusal::CannotMerge(place.path.clone()));
-            }
+        // What is withheld was said about the old value.
+        let speaks_of_old = seen != Extent::All && old.is_some() && old != new;
+        if !place.seen.keeps() || speaks_of_old {
+            return Err(ChangeRefusal::CannotMerge(place.path.clone()));
         }
         let value = three.sent.and_then(|group| group.value).cloned();
         let twin = self.twin(three, any.structure, place)?;

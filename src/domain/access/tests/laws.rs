@@ -104,6 +104,10 @@ fn some_change() -> impl Strategy<Value = (&'static str, Option<Facts>, Option<F
         let of_type = |mut facts: Facts| {
             facts.resource_type = interaction(asked).resource_type().unwrap();
             facts.id = Some("x".to_owned());
+            // Most of what is restricted is refused whole, which shows little.
+            if facts.labels.contains("U") {
+                facts.labels.remove("R");
+            }
             facts
         };
         let before = Some(of_type(before)).filter(|_| action != Action::Create);
@@ -125,7 +129,7 @@ fn let_in(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(128))]
 
     /// No write where Cedar denies the action on either image, and no element that either image keeps out.
     #[test]
@@ -180,6 +184,10 @@ proptest! {
             }
         }
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
     fn an_added_forbid_never_widens(

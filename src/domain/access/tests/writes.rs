@@ -65,11 +65,7 @@ pub(super) fn ward_set() -> &'static Arc<PolicySet> {
     &WARD_SET
 }
 
-pub(super) fn ward_of(
-    set: &Arc<PolicySet>,
-    caller: &CallerSpecimen,
-    asked: &str,
-) -> Result<Permit, Denial> {
+pub(super) fn ward_of(set: &Arc<PolicySet>, caller: &CallerSpecimen, asked: &str) -> Result<Permit, Denial> {
     admit(set, &Masks::new(), &caller.caller(), &interaction(asked), &circumstances(None))
 }
 
@@ -138,7 +134,10 @@ fn the_door_opens_for_what_may_be_done() {
         ("$export", "Ok"),
         ("$export?_type=Observation", "Ok"),
         ("$export?_type=Observation,Condition", "TypeNotPermitted"),
-        ("Patient/$export?_type=Patient&_typeFilter=Patient%3Fidentifier%3Dx", "CriterionWithheld identifier"),
+        (
+            "Patient/$export?_type=Patient&_typeFilter=Patient%3Fidentifier%3Dx",
+            "CriterionWithheld identifier",
+        ),
         ("Group/g1/$export", "TypeNotPermitted"),
     ];
     for (asked, expected) in cases {
@@ -183,7 +182,10 @@ fn every_letter_of_the_scopes_counts() {
     // What may not be read is not shown after it was written; what may not be created is not by an update.
     let permit = |scopes| ward(&CallerSpecimen { scopes, ..NURSE }, "PUT Observation/o1").unwrap();
     let written = observation(&["p1"], &[], &[]);
-    assert_eq!(permit(&["user/Observation.u"]).record(&written, None).unwrap_err(), RecordDenial::NotPermitted);
+    assert_eq!(
+        permit(&["user/Observation.u"]).record(&written, None).unwrap_err(),
+        RecordDenial::NotPermitted
+    );
     assert!(permit(&["user/Observation.ru"]).record(&written, None).is_ok());
     assert!(!permit(&["user/Observation.u"]).may_create() && permit(&["user/Observation.cu"]).may_create());
     assert_eq!(

@@ -1,7 +1,7 @@
 //! What a request wishes beside its question: preferences, preconditions and codings.
 //!
-//! Owns: [`Wishes`] and [`Expects`], and which header may stand on which interaction (KF-12, KF-35). Must
-//! never: drop a precondition of a write, or honour `handling=lenient` (T-019).
+//! Owns: [`Wishes`] and [`Expects`], and which header may stand on which interaction (KF-12, KF-35).
+//! Must never: drop a precondition of a write, or honour `handling=lenient` (T-019).
 //! Look next: `headers`, the syntax of single headers; `classify/mod.rs`, where the two meet.
 
 use http::HeaderMap;
