@@ -155,7 +155,7 @@ async fn journey(
 async fn leave(gate: &Arc<Gate>, mut draft: Draft, outcome: Result<Answer, Refusal>) -> Response<ReplyBody> {
     let refused = outcome.is_err();
     let mut answer = draft.settle(outcome, gate);
-    let (interaction, began) = (draft.interaction, draft.began);
+    let (interaction, began, head_only) = (draft.interaction, draft.began, draft.head_only);
     let request_id = draft.decision.request_id.clone();
     let records = draft.records();
     let recorded = if refused {
@@ -175,7 +175,7 @@ async fn leave(gate: &Arc<Gate>, mut draft: Draft, outcome: Result<Answer, Refus
         Err(error) => {
             tracing::error!(%error, "no record, no answer");
             gate.telemetry.refusal(Refusal::TrailUnavailable.code());
-            let answer = outcome_of(&Refusal::TrailUnavailable, &request_id);
+            let answer = outcome_of(&Refusal::TrailUnavailable, &request_id, head_only);
             gate.telemetry.request(interaction, telemetry::Decision::Refuse, answer.status, took);
             answer.send_unrecorded(&request_id)
         }

@@ -53,15 +53,15 @@ pub(super) fn entity_headers(version: Option<&str>, last_updated: Option<&str>) 
     EntityHeaders { version: version.map(str::to_owned), last_updated: last_updated.map(str::to_owned) }
 }
 
-/// The answer that tells of a refusal.
-pub(super) fn outcome_of(refusal: &Refusal, request_id: &str) -> Answer {
+/// The answer that tells of a refusal; to a HEAD, its head alone.
+pub(super) fn outcome_of(refusal: &Refusal, request_id: &str, head_only: bool) -> Answer {
     let heard = refusal.heard();
     let body = operation_outcome(heard.issue, heard.code, &heard.sentence, request_id);
     let mut answer = Answer::fhir(heard.status, body);
     if let Some((name, value)) = heard.header {
         answer.headers.insert(name, value);
     }
-    answer
+    if head_only { answer.bare() } else { answer }
 }
 
 /// An R4 instant.
@@ -122,7 +122,12 @@ impl Answer {
             self.headers.insert(header::VARY, HeaderValue::from_static("Authorization, Accept-Encoding"));
             self.compress(wishes);
         }
-        if wishes.head_only {
+        if wishes.head_only { self.bare() } else { self }
+    }
+
+    /// The head alone, with the length of what a GET would bring.
+    pub(super) fn bare(mut self) -> Self {
+        if !self.body.is_empty() {
             self.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(self.body.len()));
             self.body = Bytes::new();
         }
