@@ -27,6 +27,8 @@ const PATIENTS: &str = "/fhir/export-files/1/Patient.ndjson";
 const SOON: Duration = Duration::from_millis(200);
 /// More than fits into one unit, by number.
 const MANY: usize = 1_200;
+/// More than fits between a gate and a client that does not read.
+const ALL: usize = 40 * MANY;
 
 /// A hospital whose interface engine has a role.
 async fn ward() -> Hospital {
@@ -85,6 +87,13 @@ impl Hospital {
     fn units(&self, request_id: &str) -> Vec<Value> {
         let of_request = |record: &Value| record["requestId"] == request_id && record["unit"].is_u64();
         self.trail().into_iter().filter(of_request).collect()
+    }
+
+    /// The same once it is known how the answer ended.
+    async fn ended_units(&self, request_id: &str) -> Vec<Value> {
+        let over = || self.units(request_id).iter().all(|unit| unit["outcome"] != "unknown");
+        assert!(until(Duration::from_secs(10), over).await, "no outcome");
+        self.units(request_id)
     }
 
     async fn raw(&self, url: &str, token: &str, narrow: bool) -> TlsStream<TcpStream> {
@@ -163,7 +172,7 @@ fn kf_38_a_file_holds_what_reading_each_record_gives() {
                     }
                 }
                 assert_eq!(file.text(), expected, "{path} {kind}");
-                let [unit] = &hospital.units(file.request_id())[..] else { panic!("{path} {kind}") };
+                let [unit] = &hospital.ended_units(file.request_id()).await[..] else { panic!("{path} {kind}") };
                 assert_eq!((&unit["unit"], &unit["outcome"]), (&json!(0), &json!("complete")), "{unit}");
                 assert_eq!(unit["sentBytes"], file.body.len(), "{unit}");
                 assert!(unit["request"].as_str().unwrap().ends_with(&format!(" of {path}")), "{unit}");
@@ -459,7 +468,7 @@ fn a_long_file_is_released_in_units() {
         file.check_ok();
         let lines = file.text();
         assert!(!lines.contains("Crowd") && !lines.contains("555-"), "names and numbers are nobody's to export");
-        let units = hospital.units(file.request_id());
+        let units = hospital.ended_units(file.request_id()).await;
         assert!(units.len() >= 3, "{} units", units.len());
         let places: Vec<u64> = units.iter().map(|unit| unit["unit"].as_u64().unwrap()).collect();
         assert_eq!(places, (0..units.len() as u64).collect::<Vec<_>>());
@@ -529,13 +538,10 @@ async fn check_broken_off(hospital: &Hospital, token: &str, file: &str, name: &s
     assert!(!ended, "{name}: the file looks whole");
     assert!(!heard.contains("after") && !heard.contains("CANARY"), "{name}");
     let id = request_id(&heard);
-    let over = until(Duration::from_secs(10), || hospital.units(&id).iter().all(|unit| unit["outcome"] != "unknown"));
-    assert!(over.await, "{name}: no outcome");
-    let units = hospital.units(&id);
+    let units = hospital.ended_units(&id).await;
     assert!(units.len() > 1, "{name}: {} units", units.len());
     assert!(units.iter().all(|unit| unit["outcome"] == "failed"), "{name}: {units:#?}");
-    let named: usize = units.iter().map(|unit| unit["released"].as_array().unwrap().len()).sum();
-    assert!(named < MANY, "{name}: {named} records");
+    assert!(named(&units) < MANY, "{name}: {} records", named(&units));
 }
 
 /// A client that does not read holds the EMR's file back; one that leaves is told from one that had all.
@@ -543,31 +549,58 @@ async fn check_broken_off(hospital: &Hospital, token: &str, file: &str, name: &s
 fn a_client_sets_the_pace_and_may_leave() {
     run(async {
         let hospital = ward().await;
-        let token = hospital.token("researcher");
-        let file = hospital.export(&token, "$export?_type=Patient").await["Patient"].clone();
-        let all = 40 * MANY;
-        hospital.stage.emr().next_answer(PATIENTS, Canned::status(200).body(patients(0, all)));
-        let mut stream = hospital.raw(&file, &token, true).await;
-        let mut head = [0; 2 * 1024];
-        stream.read_exact(&mut head).await.unwrap();
-        let id = request_id(&String::from_utf8_lossy(&head));
-        let named = |units: Vec<Value>| -> usize {
-            units.iter().map(|unit| unit["released"].as_array().unwrap().len()).sum()
-        };
-        let mut before = 0;
-        loop {
-            tokio::time::sleep(Duration::from_millis(500)).await;
-            let now = named(hospital.units(&id));
-            if now == before && now > 0 {
-                break;
-            }
-            before = now;
-        }
-        assert!(before < all, "all was read for a client that takes nothing");
+        let (stream, id, before) = stand_still(&hospital).await;
+        assert!(before < ALL, "all was read for a client that takes nothing");
         drop(stream);
         let left = || hospital.units(&id).iter().all(|unit| unit["outcome"] == "cut-off");
         assert!(until(Duration::from_secs(10), left).await, "{:#?}", hospital.units(&id)[0]);
         tokio::time::sleep(Duration::from_millis(300)).await;
-        assert!(named(hospital.units(&id)) < all, "nobody is left to read for");
+        assert!(named(&hospital.units(&id)) < ALL, "nobody is left to read for");
     });
+}
+
+/// No unit leaves that the trail could not take.
+#[test]
+fn p2_no_record_no_unit() {
+    run(async {
+        let hospital = ward().await;
+        let (mut stream, id, _) = stand_still(&hospital).await;
+        let (audit, gone) = (hospital.stage.folder().join("audit"), hospital.stage.folder().join("gone"));
+        std::fs::rename(&audit, &gone).unwrap();
+        let (heard, ended) = drain(&mut stream).await;
+        assert!(!ended, "the file looks whole");
+        std::fs::rename(&gone, &audit).unwrap();
+        let units = hospital.units(&id);
+        let recorded = named(&units);
+        assert!(recorded < ALL, "the trail was whole");
+        let last = units.last().unwrap()["released"].as_array().unwrap().last().unwrap()["reference"].clone();
+        assert_eq!(last, format!("Patient/x{}", recorded - 1));
+        let next = format!("\"id\":\"x{recorded}\"");
+        assert!(heard.contains("\"gender\"") && !heard.contains(&next), "a unit left without a record");
+    });
+}
+
+/// Asks for a long file, reads its beginning and no more: the stream, the request's id, and how many records were
+/// recorded as released when nothing moved any more.
+async fn stand_still(hospital: &Hospital) -> (TlsStream<TcpStream>, String, usize) {
+    let token = hospital.token("researcher");
+    let file = hospital.export(&token, "$export?_type=Patient").await["Patient"].clone();
+    hospital.stage.emr().next_answer(PATIENTS, Canned::status(200).body(patients(0, ALL)));
+    let mut stream = hospital.raw(&file, &token, true).await;
+    let mut head = [0; 2 * 1024];
+    stream.read_exact(&mut head).await.unwrap();
+    let id = request_id(&String::from_utf8_lossy(&head));
+    let mut before = 0;
+    loop {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        let now = named(&hospital.units(&id));
+        if now == before && now > 0 {
+            return (stream, id, before);
+        }
+        before = now;
+    }
+}
+
+fn named(units: &[Value]) -> usize {
+    units.iter().map(|unit| unit["released"].as_array().unwrap().len()).sum()
 }
