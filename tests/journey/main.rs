@@ -18,6 +18,7 @@ mod authn;
 mod bedside;
 mod child;
 mod commands;
+mod export;
 mod harness;
 mod masks;
 mod operations;
