@@ -10,7 +10,7 @@ use super::release::{self, Release};
 use super::reply::{Answer, entity_headers};
 use super::rows::{self, Leg, Listing};
 use super::visit::Visit;
-use super::{binary, bundle, export, operation, write};
+use super::{binary, bundle, export, operation, standing, write};
 use crate::domain::fhir::classify::{Asked, IfNoneMatch, Wishes};
 use crate::domain::fhir::interaction::{Interaction, Operation};
 use crate::domain::fhir::search::Search;
@@ -58,7 +58,10 @@ pub(super) async fn question(
         Interaction::Operation(asked_for) => {
             operation::answer(visit, &asked.interaction, asked_for, body, draft).await
         }
-        Interaction::Capabilities | Interaction::SmartConfiguration => Err(Refusal::Internal),
+        // Alone they were answered at the door; a batch's entry comes here.
+        Interaction::Capabilities | Interaction::SmartConfiguration => {
+            super::public_document(visit.gate, asked).await.ok_or(Refusal::Internal)
+        }
     }
 }
 
@@ -70,6 +73,12 @@ async fn record(
     draft: &mut Draft,
 ) -> Result<Answer, Refusal> {
     let permit = visit.admit(&asked.interaction, draft)?;
+    if let Interaction::Vread { resource, id, .. } = &asked.interaction
+        && permit.depends_on_records()
+        && !standing::stands(visit, *resource, id.as_str()).await?
+    {
+        return Err(Refusal::NotFound);
+    }
     let plan = narrow::plan(&asked.interaction, &permit).map_err(|_| Refusal::Internal)?;
     let answered = visit.ask(&plan).await?;
     let mut release = Release::default();

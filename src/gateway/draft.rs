@@ -113,6 +113,8 @@ impl Draft {
     /// The draft of an entry: the same caller and request, at a place of its own.
     pub(super) fn entry(&self, place: usize) -> Self {
         let mut entry = self.clone();
+        entry.interaction = "unknown";
+        entry.interaction.clone_into(&mut entry.decision.interaction);
         entry.decision.entry = u32::try_from(place).ok();
         entry.entries.clear();
         entry

@@ -72,16 +72,15 @@ impl<'g> Visit<'g> {
 
     /// May this be asked? The permit is noted for the record.
     pub(super) fn admit(&self, question: &Interaction, draft: &mut Draft) -> Result<Permit, Refusal> {
-        let permit = access::admit(
-            &self.policies,
-            &self.gate.masks,
-            &self.caller,
-            question,
-            &self.circumstances,
-        )
-        .map_err(Refusal::Access)?;
+        let permit = self.admits(question)?;
         draft.permitted(&permit);
         Ok(permit)
+    }
+
+    /// The same for a question of our own, which is not what the record is about.
+    pub(super) fn admits(&self, question: &Interaction) -> Result<Permit, Refusal> {
+        access::admit(&self.policies, &self.gate.masks, &self.caller, question, &self.circumstances)
+            .map_err(Refusal::Access)
     }
 
     /// The EMR's answer to a question, whole and bounded; any status but success is a refusal of ours, without

@@ -191,7 +191,8 @@ impl Permit {
     #[must_use]
     pub fn depends_on_records(&self) -> bool {
         let many = matches!(&self.wanted, Wanted::Rows { reads, .. } if reads.len() > 1);
-        many || !self.settled
+        let unreadable = matches!(&self.wanted, Wanted::Output { readable: false, .. });
+        many || unreadable || !self.settled
             || !self.membership.is_empty()
             || self.basis.is_some()
             || self.narrowing.patient().is_some()
