@@ -440,6 +440,10 @@ pub const METRICS_CARRY_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a paging link may be followed. Long enough to read a page, short enough to lose its use.
 pub const PAGE_LINK_LIFETIME: Duration = Duration::from_secs(15 * 60);
 
+/// What is sealed into a page link is filled up to a multiple of this. An EMR's cursor may hold the value that the last row
+/// was sorted by: the link's length must not tell how long it is.
+pub const PAGE_LINK_STEP_BYTES: usize = 1_024;
+
 /// The largest answer of the EMR that is judged whole in memory. Synthea's largest patient has 3 MB.
 pub const UPSTREAM_ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 

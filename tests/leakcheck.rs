@@ -7,6 +7,7 @@
 
 use chartgate::cli::leakcheck::check::{Plan, Report, check};
 use chartgate::cli::leakcheck::{Kind, role, shipped};
+use chartgate_sandbox::emr::{self, Emr};
 
 /// So many that every kind is asked by every role.
 const REQUESTS: usize = 100;
@@ -57,4 +58,25 @@ async fn a_difference_is_found_and_made_short() {
     let path = leak.request.strip_prefix("curl -H \"Authorization: Bearer $TOKEN\" \"$BASE\"'/");
     assert!(path.is_some_and(|path| !path.contains('?')), "{}", leak.request);
     assert!(leak.difference.len() < 300, "{}", leak.difference);
+}
+
+/// Two EMRs that are not the gates' own, as a hospital would give them.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_emr_of_the_hospitals_own_is_loaded_and_asked() {
+    let anywhere = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    let emrs = [Emr::new(), Emr::new()];
+    let mut servers = Vec::new();
+    for emr in &emrs {
+        servers.push(emr::serve(emr, anywhere).await.unwrap());
+    }
+    let urls: Vec<String> =
+        servers.iter().map(|server| format!("http://{}/fhir", server.local_addr())).collect();
+    let urls: [String; 2] = urls.try_into().unwrap();
+    let roles = role("front-desk").into_iter().collect();
+    let report = run(&Plan { roles, emrs: Some(urls), open_doors: false, ..plan(60) }).await;
+    assert!(report.leaks.is_empty(), "{:#?}", report.leaks);
+    assert!(report.sums().answered > 10, "{:?}", report.sums());
+    let held = |emr: &Emr| emr.census().into_iter().map(|(_, count)| count).sum::<usize>();
+    let [one, two] = &emrs;
+    assert!(held(one) > 100 && held(one) != held(two), "{} {}", held(one), held(two));
 }

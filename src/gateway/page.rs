@@ -40,12 +40,18 @@ struct Sealed {
     /// The question the first page was asked for, as its canonical address.
     question: String,
     cursor: Cursor,
+    /// So that the link's length does not tell what the EMR put into its own.
+    padding: String,
 }
 
 /// Seals a place in the rows of `question` for the caller; gives the public URL.
 pub(super) fn seal_next(visit: &Visit<'_>, question: &Interaction, cursor: &Cursor) -> Option<String> {
     let public = &visit.gate.public;
-    let sealed = Sealed { question: question.address(), cursor: cursor.clone() };
+    let mut sealed =
+        Sealed { question: question.address(), cursor: cursor.clone(), padding: String::new() };
+    let bare = serde_json::to_vec(&sealed).ok()?.len();
+    let padded = bare.next_multiple_of(limits::PAGE_LINK_STEP_BYTES);
+    sealed.padding = " ".repeat(padded - bare);
     let plaintext = serde_json::to_vec(&sealed).ok()?;
     let lifetime = SignedDuration::try_from(limits::PAGE_LINK_LIFETIME).ok()?;
     let expires = visit.now().checked_add(lifetime).ok()?;

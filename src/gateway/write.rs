@@ -286,17 +286,21 @@ impl Writer<'_> {
         self.check_version(&before)?;
         let nothing = Arc::new(Mask::new(resource, []));
         let seen = Arc::clone(judged.seen(0).unwrap_or(&nothing));
-        let full = Tree::parse(&current).map_err(|_| Refusal::AnswerUnsound)?;
+        let mut full = Tree::parse(&current).map_err(|_| Refusal::AnswerUnsound)?;
+        self.localise(&mut full);
         let mut view = Vec::new();
         if !judged.write(0, &judged.verdicts(), &mut view) {
             return Err(Refusal::NotFound);
         }
-        let view = Tree::parse(&view).map_err(|_| Refusal::Internal)?;
+        let mut view = Tree::parse(&view).map_err(|_| Refusal::Internal)?;
+        self.localise(&mut view);
         let mut sent = match new {
             New::Record(sent) => sent.tree,
             New::Patch(format, patch) => {
                 self.check_touches(resource, format, &patch, &seen, change.modify())?;
-                change::patch(resource, format, &patch, &view).map_err(Refusal::Change)?
+                let patched = change::patch(resource, format, &patch, &view).map_err(Refusal::Change)?;
+                filter::parse_sent(&patched.print(), &self.visit.bases()).map_err(Refusal::BodyUnsound)?;
+                patched
             }
         };
         self.point(&mut sent, draft).await?;
@@ -389,7 +393,8 @@ impl Writer<'_> {
         draft: &mut Draft,
     ) -> Result<Arc<Mask>, Refusal> {
         let bases = self.visit.bases();
-        let document = filter::parse_sent(image, &bases).map_err(Refusal::BodyUnsound)?;
+        // What was sent has been read strictly; what the EMR holds beside it may have elements of its own.
+        let document = filter::parse(image, &bases).map_err(Refusal::BodyUnsound)?;
         let records = document.records();
         let root = records.first().map(|record| &record.facts).ok_or(Refusal::Internal)?;
         let change = self.permit.change(before, Some(root), None).map_err(refused)?;
@@ -415,13 +420,19 @@ impl Writer<'_> {
 
     fn patients(&self, image: &[u8]) -> Result<std::collections::BTreeSet<String>, Refusal> {
         let bases = self.visit.bases();
-        let document = filter::parse_sent(image, &bases).map_err(Refusal::BodyUnsound)?;
+        let document = filter::parse(image, &bases).map_err(Refusal::BodyUnsound)?;
         Ok(document.records().first().map(|record| record.facts.patients.clone()).unwrap_or_default())
+    }
+
+    /// References to records of ours are compared, and stored, without a base.
+    fn localise(&self, tree: &mut Tree) {
+        change::localise(tree, self.visit.gate.public.as_str());
+        change::localise(tree, &self.visit.gate.upstream_base);
     }
 
     /// Makes references local, and resolves those by search with the caller's own eyes (T-070, KF-34).
     async fn point(&self, tree: &mut Tree, draft: &mut Draft) -> Result<(), Refusal> {
-        change::localise(tree, self.visit.gate.public.as_str());
+        self.localise(tree);
         let mut found = self.places.clone();
         for text in change::references(tree).into_iter().filter(|text| text.contains('?')) {
             if found.contains_key(&text) {

@@ -19,7 +19,7 @@ fn shown(sight: &Sight, text: &[u8]) -> Option<Vec<u8>> {
     let verdicts: Vec<Verdict<'_>> = view
         .masks
         .iter()
-        .map(|m| if m.is_empty() { Verdict::Withhold } else { Verdict::Release(m) })
+        .map(|m| if m.is_empty() { Verdict::Withhold } else { Verdict::whole(m) })
         .collect();
     let mut out = Vec::new();
     document.emit(0, &verdicts, sight.references(), &bases, &mut out).ok().map(|_| out)
