@@ -6,6 +6,7 @@
 //! Look next: `change`, what writes; `page`, which links of the EMR's may be followed; `edge::upstream`, which sends.
 
 mod change;
+mod operation;
 mod page;
 
 use std::fmt;
@@ -14,6 +15,7 @@ use bytes::Bytes;
 use http::Method;
 
 pub use self::change::{Change, plan_change, plan_transaction};
+pub use self::operation::plan_validate;
 pub use self::page::{PageError, plan_page};
 
 use crate::domain::access::Permit;
@@ -75,7 +77,11 @@ pub fn plan_current(permit: &Permit, resource: ResourceType, id: &str) -> Result
 }
 
 fn fits(question: &Interaction, permit: &Permit) -> Result<(), PlanError> {
-    if question.resource_type() == permit.resource_type() { Ok(()) } else { Err(PlanError::OtherPermit) }
+    let asked = match question {
+        Interaction::Operation(operation) => operation::answers_with(operation),
+        _ => question.resource_type(),
+    };
+    if asked == permit.resource_type() { Ok(()) } else { Err(PlanError::OtherPermit) }
 }
 
 /// Why there is no plan.
@@ -204,6 +210,7 @@ impl Plan {
                 Some(Self::search(search, query))
             }
             Interaction::History(history) => Some(Self::history(history, rows)),
+            Interaction::Operation(operation) => operation::plan(interaction, operation, rows),
             _ => None,
         }
     }

@@ -188,8 +188,12 @@ pub fn continued(
     let target = split_address(address)?;
     let (route, _) = route::find_route("GET", &target.segments)?;
     let found = Parameters::decode(target.query.unwrap_or_default())?;
-    let paged =
-        matches!(route, Route::Search(_) | Route::History(_) | Route::Operate(Operating::Everything(_)));
+    let paged = matches!(
+        route,
+        Route::Search(_)
+            | Route::History(_)
+            | Route::Operate(Operating::Everything(_) | Operating::LastN(_))
+    );
     if !paged || found.has(PAGE_PARAMETER) {
         return Err(FhirRefusal::MalformedPageToken);
     }
