@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -56,10 +57,21 @@ pub(crate) struct Town {
 
 /// Installs what is missing; the reason if it cannot be had.
 pub(crate) fn install() -> Result<PathBuf, String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("neighbours");
+    run_install("tests/neighbours/install.sh", "neighbours")
+}
+
+/// As [`install`]: the real clients, and Medplum's router.
+pub(crate) fn install_clients() -> Result<PathBuf, String> {
+    run_install("tests/clients/install.sh", "clients")
+}
+
+fn run_install(script: &str, folder: &str) -> Result<PathBuf, String> {
+    // Tests run beside each other; what one installs another may be about to.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(folder);
     let ended = Command::new("bash")
-        .arg(root.join("tests/neighbours/install.sh"))
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join(script))
         .arg(&folder)
         .stdin(Stdio::null())
         .output()

@@ -264,7 +264,7 @@ fn interaction(
             Interaction::Vread { resource, id, version, shape }
         }
         Route::Search(range) if parameters.has(PAGE_PARAMETER) => {
-            return ranges::read_page(&range, &parameters);
+            return ranges::read_page(&range, parameters);
         }
         Route::Search(range) | Route::SearchForm(range) => return ranges::read(range, parameters, known),
         Route::History(scope) => return operations::history(scope, parameters).map(Interaction::History),
