@@ -202,6 +202,9 @@ pub(super) fn request_of(plan: &Plan) -> UpstreamRequest {
     if let Some(tag) = plan.if_match().and_then(|tag| HeaderValue::try_from(tag).ok()) {
         request = request.header(header::IF_MATCH, tag);
     }
+    if plan.if_none_match() {
+        request = request.header(header::IF_NONE_MATCH, HeaderValue::from_static("*"));
+    }
     if let Some((media_type, body)) = plan.body() {
         request = request.body(HeaderValue::from_static(media_type), body.clone());
     }

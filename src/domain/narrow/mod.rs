@@ -118,6 +118,7 @@ pub struct Plan {
     body: Option<(&'static str, Bytes)>,
     prefer: Option<&'static str>,
     if_match: Option<String>,
+    if_none_match: bool,
     expected: Expected,
 }
 
@@ -197,6 +198,12 @@ impl Plan {
         self.if_match.as_deref()
     }
 
+    /// Whether to send `If-None-Match: *`: a create at an id of the client's must not overwrite.
+    #[must_use]
+    pub fn if_none_match(&self) -> bool {
+        self.if_none_match
+    }
+
     /// What the answer must be.
     #[must_use]
     pub fn expected(&self) -> &Expected {
@@ -225,7 +232,7 @@ impl Plan {
     }
 
     fn get(target: String, expected: Expected) -> Self {
-        Self { method: Method::GET, target, body: None, prefer: None, if_match: None, expected }
+        Self { method: Method::GET, target, body: None, prefer: None, if_match: None, if_none_match: false, expected }
     }
 
     fn record(resource: ResourceType, id: &str, version: Option<&str>) -> Self {
