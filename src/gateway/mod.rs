@@ -256,8 +256,7 @@ fn understand(
     draft: &mut Draft,
 ) -> Result<Asked, Refusal> {
     let form = (expects == Expects::Form).then_some(&**body);
-    let asked =
-        classify::classify(head, form, &gate.public, &gate.parameters).map_err(Refusal::Fhir)?;
+    let asked = classify::classify(head, form, &gate.public, &gate.parameters).map_err(Refusal::Fhir)?;
     draft.asks(&asked.interaction);
     Ok(asked)
 }

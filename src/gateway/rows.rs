@@ -320,8 +320,11 @@ impl<'l> Sheet<'l> {
                 Some(index) => judged.seen(index).is_some().then(|| judged.reference(index)),
                 None => deleted(entry),
             };
-            let Some(reference) = named.filter(|reference| !self.standing.contains_key(reference)) else { continue };
-            let Some((resource, id)) = split(&reference).filter(|(one, _)| leg.permit.types().contains(one)) else {
+            let Some(reference) = named.filter(|reference| !self.standing.contains_key(reference)) else {
+                continue;
+            };
+            let Some((resource, id)) = split(&reference).filter(|(one, _)| leg.permit.types().contains(one))
+            else {
                 continue;
             };
             let stands = standing::stands(visit, resource, id).await?;
@@ -488,7 +491,8 @@ impl<'l> Sheet<'l> {
     /// The Bundle: envelope, links, rows. R4 has no empty arrays: without a visible row there is no `entry`.
     fn close(mut self, visit: &Visit<'_>, release: &mut Release) {
         let public = &visit.gate.public;
-        let mut links = vec![json!({ "relation": "self", "url": public.question_url(self.listing.question) })];
+        let mut links =
+            vec![json!({ "relation": "self", "url": public.question_url(self.listing.question) })];
         let next = self.next.as_ref();
         if let Some(url) = next.and_then(|cursor| page::seal_next(visit, self.listing.question, cursor)) {
             links.push(json!({ "relation": "next", "url": url }));
@@ -561,5 +565,9 @@ fn version_members(judged: &Judged<'_>, index: usize, entry: &Entry) -> String {
     response.insert("status".to_owned(), json!(if created { "201" } else { "200" }));
     response.extend(version.map(|version| ("etag".to_owned(), json!(format!("W/\"{version}\"")))));
     response.extend(updated.map(|updated| ("lastModified".to_owned(), json!(updated))));
-    format!(r#","request":{},"response":{}"#, json!({ "method": method, "url": url }), Value::Object(response))
+    format!(
+        r#","request":{},"response":{}"#,
+        json!({ "method": method, "url": url }),
+        Value::Object(response)
+    )
 }

@@ -144,11 +144,7 @@ impl<'g> Visit<'g> {
     }
 
     /// Sends what changes the EMR. The receipt says that the intent is on disk.
-    pub(super) async fn send(
-        &self,
-        plan: &Plan,
-        intended: &Receipt,
-    ) -> Result<upstream::Answer, Refusal> {
+    pub(super) async fn send(&self, plan: &Plan, intended: &Receipt) -> Result<upstream::Answer, Refusal> {
         self.gate.upstream.write(request_of(plan), intended).await.map_err(Refusal::Upstream)
     }
 

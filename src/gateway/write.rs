@@ -47,7 +47,11 @@ pub(super) struct Prepared {
 pub(super) enum Ready {
     Send(Box<Prepared>),
     /// Nothing needs to be changed: a conditional create found the record that is there.
-    Found { permit: Box<Permit>, resource: ResourceType, id: String },
+    Found {
+        permit: Box<Permit>,
+        resource: ResourceType,
+        id: String,
+    },
 }
 
 /// Answers a change of one record.
@@ -88,7 +92,8 @@ async fn send(
     let intended = visit.intend(draft).await?;
     let plan = narrow::plan_change(&prepared.change, &prepared.permit).map_err(|_| Refusal::Internal)?;
     let answer = visit.send(&plan, &intended).await.inspect_err(|refusal| {
-        draft.unknown = matches!(refusal, Refusal::Upstream(error) if !UpstreamError::outcome_is_known(*error));
+        draft.unknown =
+            matches!(refusal, Refusal::Upstream(error) if !UpstreamError::outcome_is_known(*error));
     })?;
     conclude::single(visit, prepared, answer, wishes, draft).await
 }
@@ -328,8 +333,7 @@ impl Writer<'_> {
         let nests = change::changed(resource, Some(&full), &proposed).contains(&contained);
         let modify = self.judge_after(&image, Some(&before), nests, draft)?;
         // What the after-image lets in counts as well: a change of labels or subject must not widen it (T-078, T-079).
-        let merged =
-            change::merge_seen(resource, &full, &sent, &sight, &modify).map_err(Refusal::Change)?;
+        let merged = change::merge_seen(resource, &full, &sent, &sight, &modify).map_err(Refusal::Change)?;
         let mut patients = self.patients(&image)?;
         patients.extend(before.patients.iter().cloned());
         let mask = Arc::new(change::changed(resource, Some(&full), &merged));
@@ -368,12 +372,7 @@ impl Writer<'_> {
         }
     }
 
-    async fn delete(
-        self,
-        resource: ResourceType,
-        id: &str,
-        draft: &mut Draft,
-    ) -> Result<Ready, Refusal> {
+    async fn delete(self, resource: ResourceType, id: &str, draft: &mut Draft) -> Result<Ready, Refusal> {
         let current = self.visit.fetch(&self.permit, resource, id).await?.ok_or(Refusal::NotFound)?;
         let mut release = Release::of_owned_binary();
         let judged =
