@@ -470,6 +470,21 @@ pub const BUNDLE_ENTRIES_MAX: usize = 1_000;
 /// How often a change is merged anew when the record changed under it: twice is bad luck, more is a hot record.
 pub const WRITE_TRIES_MAX: usize = 4;
 
+// ---- Operations, content of binaries, capabilities ----
+
+/// Issues of a validation that are passed on: more is a body that is of another kind altogether.
+pub const FINDINGS_MAX: usize = 100;
+
+/// How long the EMR's own `CapabilityStatement` is taken for true: it changes when the EMR is upgraded.
+pub const CAPABILITIES_KEPT: Duration = Duration::from_secs(5 * 60);
+
+/// How soon the EMR is asked again for a statement it did not give: `/metadata` is open to anyone, who must not be
+/// able to make us flood it.
+pub const CAPABILITIES_RETRY: Duration = Duration::from_secs(20);
+
+/// The EMR's `CapabilityStatement`. HAPI's, which lists every parameter with its text, has 2 MB.
+pub const CAPABILITIES_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// Answers shorter than this fit into one packet as they are.
 pub const COMPRESS_BYTES_MIN: usize = 1_400;
 

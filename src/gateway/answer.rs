@@ -10,12 +10,13 @@ use super::release::{self, Release};
 use super::reply::{Answer, entity_headers};
 use super::rows::{self, Leg, Listing};
 use super::visit::Visit;
-use super::{bundle, export, write};
-use crate::domain::fhir::classify::{Asked, FhirRefusal, IfNoneMatch, NotServed, Wishes};
+use super::{binary, bundle, export, operation, write};
+use crate::domain::fhir::classify::{Asked, IfNoneMatch, Wishes};
 use crate::domain::fhir::interaction::{Interaction, Operation};
 use crate::domain::fhir::search::Search;
 use crate::domain::fhir::shape::Shape;
 use crate::domain::narrow;
+use crate::limits;
 use bytes::Bytes;
 use http::StatusCode;
 
@@ -30,6 +31,11 @@ pub(super) async fn question(
     draft: &mut Draft,
 ) -> Result<Answer, Refusal> {
     match &asked.interaction {
+        Interaction::Read { resource, .. } | Interaction::Vread { resource, .. }
+            if resource.name() == "Binary" =>
+        {
+            binary::answer(visit, asked, draft).await
+        }
         Interaction::Read { shape, .. } | Interaction::Vread { shape, .. } => {
             record(visit, asked, shape, draft).await
         }
@@ -49,8 +55,8 @@ pub(super) async fn question(
         Interaction::ExportStatus { token } => export::status(visit, token, draft).await,
         Interaction::ExportCancel { token } => export::cancel(visit, token, draft).await,
         Interaction::ExportFile { token } => export::file(visit, token, &asked.wishes, draft).await,
-        Interaction::Operation(_) => {
-            Err(Refusal::Fhir(FhirRefusal::NotServed(NotServed::Operation)))
+        Interaction::Operation(asked_for) => {
+            operation::answer(visit, &asked.interaction, asked_for, body, draft).await
         }
         Interaction::Capabilities | Interaction::SmartConfiguration => Err(Refusal::Internal),
     }
@@ -80,7 +86,7 @@ async fn record(
 }
 
 /// Conditional read, judged here and on what the caller sees (T-153; R4 http.html, conditional read).
-fn is_unchanged(wishes: &Wishes, release: &Release) -> bool {
+pub(super) fn is_unchanged(wishes: &Wishes, release: &Release) -> bool {
     match &wishes.if_none_match {
         IfNoneMatch::Any => true,
         IfNoneMatch::Versions(known) => {
@@ -95,19 +101,24 @@ fn is_unchanged(wishes: &Wishes, release: &Release) -> bool {
 }
 
 /// A searchset or a history.
-async fn list(
+pub(super) async fn list(
     visit: &Visit<'_>,
     question: &Interaction,
     cursor: Cursor,
     draft: &mut Draft,
 ) -> Result<Answer, Refusal> {
-    let legs = legs(visit, question, draft)?;
+    let legs = legs(visit, question, draft).await?;
     let (shape, count) = match question {
         Interaction::Search(search) => (search.shape(), search.count()),
         Interaction::SearchMany { legs, .. } => {
             (legs.first().map_or(&Shape::Whole, Search::shape), legs.first().and_then(Search::count))
         }
         Interaction::History(history) => (history.shape(), history.count()),
+        Interaction::Operation(Operation::LastN { search, .. }) => (search.shape(), None),
+        Interaction::Operation(Operation::Everything { count, .. }) => {
+            // What belongs to nobody is shown beside what refers to it, so a page is as long as may be.
+            (&Shape::Whole, Some(count.unwrap_or(limits::SEARCH_COUNT_MAX)))
+        }
         _ => return Err(Refusal::Internal),
     };
     let count = count.and_then(|count| usize::try_from(count).ok());
@@ -125,7 +136,11 @@ async fn list(
 
 /// The searches behind a question, each with its permit. A type that nobody named and the caller may not ask about is
 /// left out; one that was named is refused (T-012).
-fn legs(visit: &Visit<'_>, question: &Interaction, draft: &mut Draft) -> Result<Vec<Leg>, Refusal> {
+async fn legs(
+    visit: &Visit<'_>,
+    question: &Interaction,
+    draft: &mut Draft,
+) -> Result<Vec<Leg>, Refusal> {
     match question {
         Interaction::SearchMany { legs, named } => {
             let (mut open, mut refused) = (Vec::new(), None);
@@ -144,6 +159,7 @@ fn legs(visit: &Visit<'_>, question: &Interaction, draft: &mut Draft) -> Result<
         }
         _ => {
             let permit = visit.admit(question, draft)?;
+            operation::check_basis(visit, &permit).await?;
             Ok(vec![Leg { place: 0, question: question.clone(), permit }])
         }
     }

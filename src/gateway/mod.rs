@@ -5,10 +5,14 @@
 //! Look next: [`journey`]; `answer`, what each interaction takes; `refusal`, what the outside hears when a step says no.
 
 mod answer;
+mod binary;
 mod bundle;
+mod capabilities;
 mod conclude;
 mod draft;
 mod export;
+mod newest;
+mod operation;
 mod page;
 mod refusal;
 mod release;
@@ -18,11 +22,12 @@ mod stream;
 mod visit;
 mod write;
 
+pub use capabilities::Statement;
 pub use reply::ReplyBody;
 
 use crate::clock;
 use crate::domain::access::{Masks, PolicySet};
-use crate::domain::fhir::capabilities::{self, IssuerEndpoints};
+use crate::domain::fhir::capabilities::{IssuerEndpoints, smart_configuration};
 use crate::domain::fhir::classify::{self, Asked, Expects, Head};
 use crate::domain::fhir::interaction::Interaction;
 use crate::domain::fhir::path::PublicBase;
@@ -81,6 +86,8 @@ pub struct Gate {
     pub parameters: Registry,
     /// Whether answers may be compressed.
     pub compresses: bool,
+    /// What `/metadata` says.
+    pub statement: Statement,
 }
 
 impl fmt::Debug for Gate {
@@ -129,8 +136,10 @@ async fn journey(
 
     // What needs no body is read at once, so that even a refusal of its sender says what was asked.
     let early = understand_early(gate, &head, draft);
-    if let Some(document) = early.as_ref().and_then(|asked| public_document(gate, asked)) {
-        return Ok(document);
+    if let Some(asked) = &early
+        && let Some(document) = public_document(gate, asked).await
+    {
+        return Ok(document.formed(&asked.wishes, gate.compresses));
     }
 
     // 1 · Who?
@@ -252,18 +261,15 @@ fn understand(
 }
 
 /// The two documents that anyone may read.
-fn public_document(gate: &Gate, asked: &Asked) -> Option<Answer> {
+async fn public_document(gate: &Gate, asked: &Asked) -> Option<Answer> {
     match &asked.interaction {
         Interaction::SmartConfiguration => {
-            let mut answer = Answer::fhir(StatusCode::OK, capabilities::smart_configuration(&gate.issuers));
+            let mut answer = Answer::fhir(StatusCode::OK, smart_configuration(&gate.issuers));
             answer.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
             Some(answer)
         }
         Interaction::Capabilities => {
-            let version = env!("CARGO_PKG_VERSION");
-            let body =
-                capabilities::capability_statement(&gate.public, &gate.issuers, &gate.started, version);
-            Some(Answer::fhir(StatusCode::OK, body))
+            Some(Answer::fhir(StatusCode::OK, capabilities::statement(gate).await))
         }
         _ => None,
     }

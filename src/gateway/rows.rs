@@ -6,6 +6,7 @@
 //! Must never: let a row through that policy did not decide, or a total that counts withheld rows (T-016).
 //! Look next: `release`, which decides each row; `page`, how a place in the rows is sealed into a link.
 
+use super::{binary, operation};
 use super::page::{self, Cursor};
 use super::refusal::Refusal;
 use super::release::{Judged, Release};
@@ -43,7 +44,7 @@ pub(super) struct Listing<'q> {
 impl Listing<'_> {
     /// Whether rows may be withheld one by one, so that pages have to be refilled.
     fn refills(&self) -> bool {
-        self.legs.len() > 1 || self.legs.iter().any(|leg| leg.permit.depends_on_records())
+        self.legs.len() > 1 || self.legs.iter().any(|leg| leg.permit.depends_on_records() || binary::is_asked(&leg.question))
     }
 
     fn is_history(&self) -> bool {
@@ -203,7 +204,7 @@ async fn look(
     Ok(())
 }
 
-fn look_plan(visit: &Visit<'_>, leg: &Leg, link: Option<&str>) -> Result<Plan, Refusal> {
+pub(super) fn look_plan(visit: &Visit<'_>, leg: &Leg, link: Option<&str>) -> Result<Plan, Refusal> {
     match link {
         Some(link) => page::plan(link, leg, &visit.gate.upstream_base, visit.gate.public.as_str()),
         None => narrow::plan_rows(&leg.question, &leg.permit, Some(limits::COUNT_PAGE_ROWS))
@@ -252,6 +253,16 @@ impl Mode {
             Some(_) => None,
         }
     }
+
+    /// The same, but in a patient's whole record what belongs to nobody is there because a record of theirs refers
+    /// to it, whatever the EMR calls it.
+    fn here(leg: &Leg, judged: &Judged<'_>, entry: &Entry) -> Option<Self> {
+        let facts = entry.record.and_then(|index| judged.facts(index));
+        match operation::is_of_patient(leg, facts) {
+            None => Self::of(entry),
+            Some(own) => Self::of(entry).map(|_| if own { Self::Match } else { Self::Include }),
+        }
+    }
 }
 
 impl<'l> Sheet<'l> {
@@ -285,12 +296,13 @@ impl<'l> Sheet<'l> {
         let includes: Vec<usize> = envelope
             .entries
             .iter()
-            .filter(|entry| Mode::of(entry) == Some(Mode::Include))
+            .filter(|entry| Mode::here(leg, judged, entry) == Some(Mode::Include))
             .filter_map(|entry| entry.record)
             .collect();
+        let follows = !includes.is_empty() || operation::is_everything(leg);
         let mut full = false;
         for (place, entry) in envelope.entries.iter().enumerate().skip(at.skip) {
-            if Mode::of(entry) != Some(Mode::Match) {
+            if Mode::here(leg, judged, entry) != Some(Mode::Match) {
                 continue;
             }
             let page_is_full = self.listing.refills() && self.rows >= self.listing.page_rows();
@@ -303,7 +315,7 @@ impl<'l> Sheet<'l> {
                 release.withheld += 1;
                 continue;
             }
-            self.show_row(judged, leg, entry, &verdicts, !includes.is_empty(), release);
+            self.show_row(judged, leg, entry, &verdicts, follows, release);
         }
         self.show_includes(judged, &includes, &verdicts, leg, release);
         if full {
@@ -317,7 +329,9 @@ impl<'l> Sheet<'l> {
         let mut scratch = Vec::new();
         match entry.record {
             Some(index) => {
-                judged.write(index, verdicts, &mut scratch) && in_compartment(leg, &scratch, judged.public())
+                operation::is_of_one(leg, judged.facts(index))
+                    && judged.write(index, verdicts, &mut scratch)
+                    && in_compartment(leg, &scratch, judged.public())
             }
             None => self.is_deletion_shown(entry),
         }
@@ -340,7 +354,10 @@ impl<'l> Sheet<'l> {
             return;
         };
         let mut record = Vec::new();
-        if !judged.write(index, verdicts, &mut record) || !in_compartment(leg, &record, judged.public()) {
+        let is_shown = operation::is_of_one(leg, judged.facts(index))
+            && judged.write(index, verdicts, &mut record)
+            && in_compartment(leg, &record, judged.public());
+        if !is_shown {
             release.withheld += 1;
             return;
         }
@@ -374,12 +391,12 @@ impl<'l> Sheet<'l> {
         leg: &Leg,
         release: &mut Release,
     ) {
-        let iterates =
-            matches!(&leg.question, Interaction::Search(search) if search.includes().iter().any(|i| i.iterate()));
+        let iterates = operation::is_everything(leg)
+            || matches!(&leg.question, Interaction::Search(search) if search.includes().iter().any(|i| i.iterate()));
         let mut waiting: Vec<(usize, Vec<u8>)> = Vec::new();
         for index in includes {
             let mut record = Vec::new();
-            if judged.write(*index, verdicts, &mut record) {
+            if operation::is_of_one(leg, judged.facts(*index)) && judged.write(*index, verdicts, &mut record) {
                 waiting.push((*index, record));
             } else {
                 release.withheld += 1;
@@ -478,7 +495,7 @@ fn push_item(list: &mut Vec<u8>, item: &[u8]) {
     list.extend_from_slice(item);
 }
 
-fn append_entry(list: &mut Vec<u8>, public: &str, reference: &str, record: &[u8], tail: &str) {
+pub(super) fn append_entry(list: &mut Vec<u8>, public: &str, reference: &str, record: &[u8], tail: &str) {
     let url = json!(format!("{public}/{reference}"));
     push_item(list, format!(r#"{{"fullUrl":{url},"resource":"#).as_bytes());
     list.extend_from_slice(record);

@@ -108,6 +108,37 @@ impl<'g> Visit<'g> {
         }
     }
 
+    /// The EMR's findings about a body, whether it calls them success or not (R4 resource-operation-validate.html).
+    pub(super) async fn findings(&self, plan: &Plan) -> Result<Bytes, Refusal> {
+        let answer = self.gate.upstream.send(request_of(plan)).await.map_err(Refusal::Upstream)?;
+        match answer.status {
+            StatusCode::OK
+            | StatusCode::BAD_REQUEST
+            | StatusCode::PRECONDITION_FAILED
+            | StatusCode::UNPROCESSABLE_ENTITY => {
+                answer.body.read(limits::CHANGE_BYTES_MAX).await.map_err(Refusal::Upstream)
+            }
+            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => {
+                Err(Refusal::QueryRefusedUpstream)
+            }
+            _ => Err(Refusal::AnswerUnsound),
+        }
+    }
+
+    /// A record or a search that another record names, as if the caller had asked for it.
+    pub(super) fn asked_by(&self, url: &str) -> Result<Interaction, Refusal> {
+        let request = EntryRequest {
+            method: "GET",
+            url,
+            if_none_exist: None,
+            if_match: None,
+            if_none_match: None,
+            if_modified_since: None,
+        };
+        let asked = classify::entry(&request, &self.gate.public, &self.gate.parameters);
+        asked.map(|asked| asked.interaction).map_err(Refusal::Fhir)
+    }
+
     /// The EMR's answer to a question as it comes, its body unread.
     pub(super) async fn hear(&self, plan: &Plan) -> Result<upstream::Answer, Refusal> {
         self.gate.upstream.send(request_of(plan)).await.map_err(Refusal::Upstream)
@@ -139,16 +170,7 @@ impl<'g> Visit<'g> {
 
     /// The search in a reference like `Patient?identifier=…` (R4 http.html, conditional references).
     pub(super) fn reference_search(&self, reference: &str) -> Result<(ResourceType, Search), Refusal> {
-        let request = EntryRequest {
-            method: "GET",
-            url: reference,
-            if_none_exist: None,
-            if_match: None,
-            if_none_match: None,
-            if_modified_since: None,
-        };
-        let asked = classify::entry(&request, &self.gate.public, &self.gate.parameters);
-        match asked.map_err(Refusal::Fhir)?.interaction {
+        match self.asked_by(reference)? {
             Interaction::Search(search) if search.includes().is_empty() => Ok((search.resource_type(), search)),
             _ => Err(Refusal::ReferenceUnresolved),
         }

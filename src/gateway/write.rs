@@ -274,7 +274,8 @@ impl Writer<'_> {
         let Some(current) = self.visit.fetch(&self.permit, resource, id).await? else {
             return self.update_missing(resource, id, new, draft).await;
         };
-        let mut release = Release::default();
+        // Whoever may change a Binary has to be merged with it; what is shown of it afterwards is another matter.
+        let mut release = Release::of_owned_binary();
         let judged =
             Judged::judge(&current, self.visit.bases(), &self.permit, &Shape::Whole, &mut release)?;
         let before = judged.facts(0).ok_or(Refusal::AnswerUnsound)?.clone();

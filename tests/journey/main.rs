@@ -21,6 +21,7 @@ mod commands;
 mod export;
 mod harness;
 mod masks;
+mod operations;
 mod paging;
 mod policy;
 mod requests;

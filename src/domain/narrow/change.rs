@@ -14,7 +14,7 @@ use super::{Expected, Plan, PlanError};
 use crate::domain::access::Permit;
 use crate::domain::fhir::r4::ResourceType;
 
-const FHIR_JSON: &str = "application/fhir+json";
+pub(super) const FHIR_JSON: &str = "application/fhir+json";
 const REPRESENTATION: &str = "return=representation";
 
 /// A change of one record. Bodies are FHIR JSON.

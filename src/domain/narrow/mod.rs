@@ -7,6 +7,7 @@
 
 mod change;
 mod export;
+mod operation;
 mod page;
 
 use std::fmt;
@@ -16,6 +17,7 @@ use http::Method;
 
 pub use self::change::{Change, plan_change, plan_transaction};
 pub use self::export::{ExportStep, plan_export, plan_export_step};
+pub use self::operation::plan_validate;
 pub use self::page::{PageError, plan_page};
 
 use crate::domain::access::Permit;
@@ -77,7 +79,11 @@ pub fn plan_current(permit: &Permit, resource: ResourceType, id: &str) -> Result
 }
 
 fn fits(question: &Interaction, permit: &Permit) -> Result<(), PlanError> {
-    if question.resource_type() == permit.resource_type() { Ok(()) } else { Err(PlanError::OtherPermit) }
+    let asked = match question {
+        Interaction::Operation(operation) => operation::answers_with(operation),
+        _ => question.resource_type(),
+    };
+    if asked == permit.resource_type() { Ok(()) } else { Err(PlanError::OtherPermit) }
 }
 
 /// Why there is no plan.
@@ -213,6 +219,7 @@ impl Plan {
                 Some(Self::search(search, query))
             }
             Interaction::History(history) => Some(Self::history(history, rows)),
+            Interaction::Operation(operation) => operation::plan(interaction, operation, rows),
             _ => None,
         }
     }

@@ -192,7 +192,7 @@ pub fn continued(
         route,
         Route::Search(_)
             | Route::History(_)
-            | Route::Operate(Operating::Everything(_) | Operating::Export(_))
+            | Route::Operate(Operating::Everything(_) | Operating::LastN(_) | Operating::Export(_))
     );
     if !paged || found.has(PAGE_PARAMETER) {
         return Err(FhirRefusal::MalformedPageToken);
