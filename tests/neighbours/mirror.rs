@@ -236,9 +236,8 @@ impl Mirror {
         if said.len() != heard.len() {
             self.differs(question, "rows", &said.len().to_string(), &heard.len().to_string());
         }
-        for (said, heard) in said.iter().zip(heard).filter(|(said, heard)| said != heard) {
+        if let Some((said, heard)) = said.iter().zip(heard).find(|(said, heard)| said != heard) {
             self.differs(question, "row", said, heard);
-            break;
         }
         self.compared += heard.len();
     }

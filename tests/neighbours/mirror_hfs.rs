@@ -156,6 +156,7 @@ const WRITES: &[Question] = &[
     ask("DELETE", "Patient/{id}", &[], ""),
     // Deleted, missing and withheld are one (T-161).
     get("Patient/{id}").but(404),
+    get("Patient/{id}/_history"),
     ask("DELETE", "Patient/{id}", &[], ""),
     ask("DELETE", "Patient?identifier=urn:twin%7C{id}-2", &[], ""),
     get("Patient?identifier=urn:twin%7C{id}-2"),
