@@ -487,3 +487,33 @@ pub const CAPABILITIES_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Answers shorter than this fit into one packet as they are.
 pub const COMPRESS_BYTES_MIN: usize = 1_400;
+
+// ---- Bulk export ----
+
+/// How long an export can be followed from its kick-off: overnight and the day after, no longer than a login may last.
+pub const EXPORT_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+
+/// The canonical address of an export's question. It travels in every link of the export.
+pub const EXPORT_QUESTION_BYTES_MAX: usize = 3 * 1024;
+
+/// Where the EMR keeps an export's status or file, below its base. Those of the servers we know have under 200 bytes.
+pub const EXPORT_PLACE_BYTES_MAX: usize = 1024;
+
+/// The EMR's manifest: some 10,000 files.
+pub const EXPORT_MANIFEST_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// One file of the EMR's. Servers cut files at some gigabyte.
+pub const EXPORT_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
+
+/// A unit of a download is released when it has so many bytes. Each unit waits for one commit of the trail, and three
+/// are held in memory for each download.
+pub const EXPORT_UNIT_BYTES: usize = 256 * 1024;
+
+/// And when it has so many records: their list is one part of the trail, or two.
+pub const EXPORT_UNIT_RECORDS: usize = 500;
+
+// A link holds question, place and some 200 bytes more, with 28 bytes of seal, in base64.
+const _: () = assert!(
+    (EXPORT_QUESTION_BYTES_MAX + EXPORT_PLACE_BYTES_MAX + 256).div_ceil(3) * 4 <= PAGE_TOKEN_BYTES_MAX
+);
+const _: () = assert!(EXPORT_PLACE_BYTES_MAX < UPSTREAM_TARGET_BYTES_MAX);

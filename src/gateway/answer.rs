@@ -10,8 +10,8 @@ use super::release::{self, Release};
 use super::reply::{Answer, entity_headers};
 use super::rows::{self, Leg, Listing};
 use super::visit::Visit;
-use super::{binary, bundle, operation, write};
-use crate::domain::fhir::classify::{Asked, FhirRefusal, IfNoneMatch, NotServed, Wishes};
+use super::{binary, bundle, export, operation, standing, write};
+use crate::domain::fhir::classify::{Asked, IfNoneMatch, Wishes};
 use crate::domain::fhir::interaction::{Interaction, Operation};
 use crate::domain::fhir::search::Search;
 use crate::domain::fhir::shape::Shape;
@@ -51,16 +51,17 @@ pub(super) async fn question(
         | Interaction::Patch { .. }
         | Interaction::Delete { .. } => write::answer(visit, asked, body, draft).await,
         Interaction::Bundle => Box::pin(bundle::answer(visit, &asked.wishes, body, draft)).await,
-        Interaction::Operation(Operation::Export { .. })
-        | Interaction::ExportStatus { .. }
-        | Interaction::ExportCancel { .. }
-        | Interaction::ExportFile { .. } => {
-            Err(Refusal::Fhir(FhirRefusal::NotServed(NotServed::Operation)))
-        }
+        Interaction::Operation(Operation::Export { .. }) => export::kick_off(visit, asked, draft).await,
+        Interaction::ExportStatus { token } => export::status(visit, token, draft).await,
+        Interaction::ExportCancel { token } => export::cancel(visit, token, draft).await,
+        Interaction::ExportFile { token } => export::file(visit, token, &asked.wishes, draft).await,
         Interaction::Operation(asked_for) => {
             operation::answer(visit, &asked.interaction, asked_for, body, draft).await
         }
-        Interaction::Capabilities | Interaction::SmartConfiguration => Err(Refusal::Internal),
+        // Alone they were answered at the door; a batch's entry comes here.
+        Interaction::Capabilities | Interaction::SmartConfiguration => {
+            super::public_document(visit.gate, asked).await.ok_or(Refusal::Internal)
+        }
     }
 }
 
@@ -72,6 +73,12 @@ async fn record(
     draft: &mut Draft,
 ) -> Result<Answer, Refusal> {
     let permit = visit.admit(&asked.interaction, draft)?;
+    if let Interaction::Vread { resource, id, .. } = &asked.interaction
+        && permit.depends_on_records()
+        && !standing::stands(visit, *resource, id.as_str()).await?
+    {
+        return Err(Refusal::NotFound);
+    }
     let plan = narrow::plan(&asked.interaction, &permit).map_err(|_| Refusal::Internal)?;
     let answered = visit.ask(&plan).await?;
     let mut release = Release::default();

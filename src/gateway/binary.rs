@@ -47,9 +47,15 @@ struct Owner {
     released: audit::Released,
 }
 
+/// Binaries never leave as rows, so that their number must not be told either.
+pub(super) fn is_asked(question: &Interaction) -> bool {
+    question.resource_type().is_some_and(|resource| resource.name() == "Binary")
+}
+
 /// Answers a read or vread of a Binary.
 pub(super) async fn answer(visit: &Visit<'_>, asked: &Asked, draft: &mut Draft) -> Result<Answer, Refusal> {
-    let (Interaction::Read { id, shape, .. } | Interaction::Vread { id, shape, .. }) = &asked.interaction else {
+    let (Interaction::Read { id, shape, .. } | Interaction::Vread { id, shape, .. }) = &asked.interaction
+    else {
         return Err(Refusal::Internal);
     };
     let permit = visit.admit(&asked.interaction, draft)?;

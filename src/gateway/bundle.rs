@@ -76,7 +76,8 @@ fn understand(
         asked.interaction,
         Interaction::Create { .. } | Interaction::Update { .. } | Interaction::Patch { .. }
     );
-    if carries == body.is_empty() {
+    // The one document here that is no FHIR resource has no place in a Bundle.
+    if carries == body.is_empty() || matches!(asked.interaction, Interaction::SmartConfiguration) {
         return Err(Refusal::NotABundle);
     }
     Ok(Entry { full_url: entry.full_url.clone(), asked, body })
@@ -138,7 +139,7 @@ enum Step {
     Later,
 }
 
-/// All entries judged and merged, then sent as one; any refusal refuses all.
+/// All entries judged and merged, then sent as one; any refusal refuses all, and each entry's record says so.
 async fn transaction(
     visit: &Visit<'_>,
     wishes: &Wishes,
@@ -146,13 +147,9 @@ async fn transaction(
     draft: &mut Draft,
 ) -> Result<Answer, Refusal> {
     let count = document.bundle().map_or(0, |envelope| envelope.entries.len());
-    let entries = (0..count)
-        .map(|place| understand(visit, wishes, document, place))
-        .collect::<Result<Vec<Entry>, Refusal>>()?;
     let mut drafts: Vec<Draft> = (0..count).map(|place| draft.entry(place)).collect();
-    let steps = prepare_all(visit, &entries, &mut drafts).await;
-    let sent = match steps {
-        Ok(steps) => commit(visit, &entries, steps, &mut drafts, draft).await,
+    let sent = match understand_all(visit, wishes, document, &mut drafts) {
+        Ok(entries) => together(visit, &entries, &mut drafts, draft).await,
         Err(refusal) => Err(refusal),
     };
     let mut reply = Reply::new("transaction-response");
@@ -168,20 +165,66 @@ async fn transaction(
     outcome.map(|()| reply.answer())
 }
 
+fn understand_all(
+    visit: &Visit<'_>,
+    wishes: &Wishes,
+    document: &Document<'_>,
+    drafts: &mut [Draft],
+) -> Result<Vec<Entry>, Refusal> {
+    let understood = drafts.iter_mut().enumerate().map(|(place, draft)| {
+        let entry = understand(visit, wishes, document, place)?;
+        draft.asks(&entry.asked.interaction);
+        Ok(entry)
+    });
+    understood.collect()
+}
+
+/// Prepared and sent; again from the start when the EMR says that a record was changed in between, a few times, and
+/// only if the client named no version itself.
+async fn together(
+    visit: &Visit<'_>,
+    entries: &[Entry],
+    drafts: &mut Vec<Draft>,
+    draft: &mut Draft,
+) -> Result<Answers, Refusal> {
+    let clean = drafts.clone();
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let steps = prepare_all(visit, entries, drafts).await?;
+        let may_retry = steps.iter().all(|step| match step {
+            Step::Change(prepared) => prepared.may_retry || prepared.change.is_create(),
+            Step::Settled(_) | Step::Later => true,
+        });
+        match commit(visit, entries, steps, drafts, draft).await {
+            Err(Refusal::Conflict | Refusal::PreconditionFailed) if may_retry => {
+                if tries >= limits::WRITE_TRIES_MAX {
+                    return Err(Refusal::Conflict);
+                }
+                drafts.clone_from(&clean);
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
 async fn prepare_all(
     visit: &Visit<'_>,
     entries: &[Entry],
-    drafts: &mut [Draft],
+    drafts: &mut Vec<Draft>,
 ) -> Result<Vec<Step>, Refusal> {
+    let clean = drafts.clone();
     let (mut steps, places) = prepare_with(visit, entries, &BTreeMap::new(), drafts).await?;
     if !places.is_empty() {
-        // Entries that refer to one that was found by its condition must name the record that is there.
+        // Entries that refer to one whose record is there already must name that record, and be judged by it.
+        *drafts = clean;
         (steps, _) = prepare_with(visit, entries, &places, drafts).await?;
     }
     check_targets(&steps)?;
     Ok(steps)
 }
 
+/// Every entry's step, and what the entries' own names (`fullUrl`) stand for where a record is there already.
 async fn prepare_with(
     visit: &Visit<'_>,
     entries: &[Entry],
@@ -190,7 +233,6 @@ async fn prepare_with(
 ) -> Result<(Vec<Step>, BTreeMap<String, String>), Refusal> {
     let (mut steps, mut found) = (Vec::new(), BTreeMap::new());
     for (entry, draft) in entries.iter().zip(drafts) {
-        draft.asks(&entry.asked.interaction);
         steps.push(match &entry.asked.interaction {
             Interaction::Create { .. }
             | Interaction::Update { .. }
@@ -199,6 +241,10 @@ async fn prepare_with(
                 match write::prepare(visit, &entry.asked, &entry.body, places, draft).await? {
                     Ready::Send(prepared) => {
                         draft.decision.written = vec![prepared.written.clone()];
+                        if prepared.written.reference.contains('/') {
+                            let name = prepared.written.reference.clone();
+                            found.extend(entry.full_url.clone().map(|url| (url, name)));
+                        }
                         Step::Change(prepared)
                     }
                     Ready::Found { permit, resource, id } => {
@@ -246,7 +292,11 @@ async fn commit(
         .iter()
         .zip(entries)
         .filter_map(|(step, entry)| match step {
-            Step::Change(prepared) => Some((&**prepared, entry.full_url.as_deref())),
+            // A name under our own base would be another record's upstream; its references are local by now.
+            Step::Change(prepared) => {
+                let own = entry.full_url.as_deref().filter(|url| url.starts_with("urn:"));
+                Some((&**prepared, own))
+            }
             Step::Settled(_) | Step::Later => None,
         })
         .collect();

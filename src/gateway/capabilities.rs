@@ -74,7 +74,8 @@ fn document(gate: &Gate, offer: Option<&Offer>) -> Bytes {
 /// The EMR's own statement, asked for with the gate's credentials.
 async fn ask(gate: &Gate) -> Option<Offer> {
     let answer = gate.upstream.send(UpstreamRequest::new(Method::GET, "metadata")).await;
-    let answer = answer.inspect_err(|error| tracing::warn!(%error, "the EMR does not say what it can do")).ok()?;
+    let answer =
+        answer.inspect_err(|error| tracing::warn!(%error, "the EMR does not say what it can do")).ok()?;
     if answer.status != StatusCode::OK {
         tracing::warn!(status = answer.status.as_u16(), "the EMR does not say what it can do");
         return None;

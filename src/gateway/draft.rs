@@ -15,7 +15,7 @@ use crate::domain::fhir::interaction::{Interaction, Operation};
 use crate::domain::fhir::r4::ResourceType;
 use crate::domain::identity::Caller;
 use crate::edge::listener::Peer;
-use http::Request;
+use http::{Method, Request, StatusCode};
 use jiff::Timestamp;
 
 /// A record in the making.
@@ -24,6 +24,8 @@ pub(super) struct Draft {
     pub(super) decision: Decision,
     pub(super) began: Timestamp,
     pub(super) interaction: &'static str,
+    /// Only the head of the answer is wanted, also of a refusal.
+    pub(super) head_only: bool,
     /// A change was sent, and nobody knows whether it was made.
     pub(super) unknown: bool,
     /// The drafts of a batch's or transaction's entries, in their order.
@@ -37,7 +39,8 @@ impl Draft {
         decision.source = Some(peer.address.ip().to_canonical().to_string());
         let path = request.uri().path();
         decision.request = format!("{} {path}", request.method());
-        Self { decision, began, interaction: "unknown", unknown: false, entries: Vec::new() }
+        let head_only = request.method() == Method::HEAD;
+        Self { decision, began, interaction: "unknown", head_only, unknown: false, entries: Vec::new() }
     }
 
     pub(super) fn knows(&mut self, caller: &Caller) {
@@ -56,6 +59,12 @@ impl Draft {
         self.interaction = interaction.code();
         interaction.code().clone_into(&mut self.decision.interaction);
         self.decision.request = line(interaction);
+    }
+
+    /// The question behind a link of an export, once it is opened.
+    pub(super) fn continues(&mut self, question: &Interaction) {
+        self.decision.request.push_str(" of ");
+        self.decision.request.push_str(&question.address());
     }
 
     /// What let this kind of question in.
@@ -90,9 +99,22 @@ impl Draft {
         }
     }
 
+    /// The record of a further unit of a long answer. This is the draft of the request before its first unit.
+    pub(super) fn unit(&self, number: u32, release: &mut Release) -> Record {
+        let mut unit = self.clone();
+        unit.decision.time = clock::now();
+        unit.decision.verdict = audit::Verdict::Permit;
+        unit.decision.status = StatusCode::OK.as_u16();
+        unit.decision.unit = Some(number);
+        unit.releases(release, true);
+        Record::Decision(Box::new(unit.decision))
+    }
+
     /// The draft of an entry: the same caller and request, at a place of its own.
     pub(super) fn entry(&self, place: usize) -> Self {
         let mut entry = self.clone();
+        entry.interaction = "unknown";
+        entry.interaction.clone_into(&mut entry.decision.interaction);
         entry.decision.entry = u32::try_from(place).ok();
         entry.entries.clear();
         entry
@@ -160,7 +182,7 @@ impl Draft {
                 "refused, and somebody should look"
             );
         }
-        outcome_of(refusal, &self.decision.request_id)
+        outcome_of(refusal, &self.decision.request_id, self.head_only)
     }
 }
 

@@ -10,6 +10,8 @@ mod bundle;
 mod capabilities;
 mod conclude;
 mod draft;
+mod export;
+mod links;
 mod newest;
 mod operation;
 mod page;
@@ -17,6 +19,8 @@ mod refusal;
 mod release;
 mod reply;
 mod rows;
+mod standing;
+mod stream;
 mod visit;
 mod write;
 
@@ -159,10 +163,10 @@ async fn journey(
 }
 
 /// The only way out: 9, write it down, durably; 10, reply.
-async fn leave(gate: &Gate, mut draft: Draft, outcome: Result<Answer, Refusal>) -> Response<ReplyBody> {
+async fn leave(gate: &Arc<Gate>, mut draft: Draft, outcome: Result<Answer, Refusal>) -> Response<ReplyBody> {
     let refused = outcome.is_err();
-    let answer = draft.settle(outcome, gate);
-    let (interaction, began) = (draft.interaction, draft.began);
+    let mut answer = draft.settle(outcome, gate);
+    let (interaction, began, head_only) = (draft.interaction, draft.began, draft.head_only);
     let request_id = draft.decision.request_id.clone();
     let records = draft.records();
     let recorded = if refused {
@@ -175,12 +179,14 @@ async fn leave(gate: &Gate, mut draft: Draft, outcome: Result<Answer, Refusal>) 
     match recorded {
         Ok((receipt, slot)) => {
             gate.telemetry.request(interaction, decision, answer.status, took);
-            answer.send(&request_id, receipt, slot)
+            // What follows the first unit of a long answer is recorded unit by unit, before each.
+            let following = answer.rest.take().map(|units| stream::release(Arc::clone(gate), *units));
+            answer.send(&request_id, receipt, slot, following)
         }
         Err(error) => {
             tracing::error!(%error, "no record, no answer");
             gate.telemetry.refusal(Refusal::TrailUnavailable.code());
-            let answer = outcome_of(&Refusal::TrailUnavailable, &request_id);
+            let answer = outcome_of(&Refusal::TrailUnavailable, &request_id, head_only);
             gate.telemetry.request(interaction, telemetry::Decision::Refuse, answer.status, took);
             answer.send_unrecorded(&request_id)
         }

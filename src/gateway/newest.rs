@@ -61,7 +61,8 @@ pub(super) async fn answer(
         rows::append_entry(&mut entries, public, &candidate.reference, &record, tail);
     }
     let link = json!([{ "relation": "self", "url": visit.gate.public.question_url(question) }]);
-    let head = json!({ "resourceType": "Bundle", "type": "searchset", "total": total, "link": link }).to_string();
+    let head =
+        json!({ "resourceType": "Bundle", "type": "searchset", "total": total, "link": link }).to_string();
     let mut body = head.into_bytes();
     if !entries.is_empty() {
         body.pop();
@@ -91,7 +92,8 @@ async fn pick(
         let judged = Judged::judge(&body, visit.bases(), &leg.permit, search.shape(), release)?;
         let envelope = judged.envelope().ok_or(Refusal::AnswerUnsound)?;
         let verdicts = judged.verdicts();
-        let rows = envelope.entries.iter().filter(|entry| entry.mode.as_deref().unwrap_or("match") == "match");
+        let rows =
+            envelope.entries.iter().filter(|entry| entry.mode.as_deref().unwrap_or("match") == "match");
         for index in rows.filter_map(|entry| entry.record) {
             let mut shown = Release::default();
             if !judged.emit(index, &verdicts, &mut shown) {
@@ -113,9 +115,7 @@ async fn pick(
 
 /// Puts a candidate in its place; what comes after the last one wanted is let go.
 fn keep(group: &mut Group, candidate: Candidate, max: usize) {
-    let newer = |other: &Candidate| {
-        (other.when, &candidate.reference) > (candidate.when, &other.reference)
-    };
+    let newer = |other: &Candidate| (other.when, &candidate.reference) > (candidate.when, &other.reference);
     let place = group.partition_point(newer);
     group.insert(place, candidate);
     group.truncate(max);
@@ -167,7 +167,8 @@ mod tests {
 
     #[test]
     fn the_newest_are_kept_in_order() {
-        let dates = [("2026-01-05", "c"), ("2025", "e"), ("2026-01-05T00:00:00Z", "b"), ("x", "f"), ("2026-02", "a")];
+        let dates =
+            [("2026-01-05", "c"), ("2025", "e"), ("2026-01-05T00:00:00Z", "b"), ("x", "f"), ("2026-02", "a")];
         let mut group = Group::new();
         dates.iter().for_each(|(when, reference)| keep(&mut group, candidate(when, reference), 4));
         let kept: Vec<&str> = group.iter().map(|one| one.reference.as_str()).collect();

@@ -61,9 +61,11 @@ pub(super) async fn check_basis(visit: &Visit<'_>, permit: &Permit) -> Result<()
     let bases = visit.bases();
     let document = filter::parse(&current, &bases).map_err(|_| Refusal::AnswerUnsound)?;
     let facts = document.records().first().map(|record| &record.facts).ok_or(Refusal::AnswerUnsound)?;
-    permit.rests_on(facts).map_err(|denial| {
-        if denial.is_alarm() { Refusal::PolicyFault } else { Refusal::NotFound }
-    })
+    permit.rests_on(facts).map_err(
+        |denial| {
+            if denial.is_alarm() { Refusal::PolicyFault } else { Refusal::NotFound }
+        },
+    )
 }
 
 /// The rows of a patient's whole record.

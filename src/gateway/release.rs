@@ -12,7 +12,7 @@ use crate::domain::fhir::facts::Facts;
 use crate::domain::fhir::mask::Mask;
 use crate::domain::fhir::r4::{ElementPath, ResourceType};
 use crate::domain::fhir::shape::Shape;
-use crate::domain::filter::{self, Bases, Document, Envelope, References, Verdict};
+use crate::domain::filter::{self, Bases, Document, Envelope, References, RootType, Verdict};
 use crate::domain::narrow::Expected;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -157,6 +157,11 @@ impl<'a> Judged<'a> {
 
     pub(super) fn facts(&self, index: usize) -> Option<&Facts> {
         self.document.records().get(index).map(|record| &record.facts)
+    }
+
+    /// Whether the answer is one record, and not an envelope of several.
+    pub(super) fn is_single(&self) -> bool {
+        self.document.root_type() == RootType::Single(0)
     }
 
     pub(super) fn envelope(&self) -> Option<&Envelope> {

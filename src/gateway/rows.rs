@@ -6,21 +6,23 @@
 //! Must never: let a row through that policy did not decide, or a total that counts withheld rows (T-016).
 //! Look next: `release`, which decides each row; `page`, how a place in the rows is sealed into a link.
 
-use super::operation;
+use super::{binary, operation};
 use super::page::{self, Cursor};
 use super::refusal::Refusal;
 use super::release::{Judged, Release};
+use super::links::{collect_references, in_compartment, is_led_to};
+use super::standing;
 use super::visit::Visit;
 use crate::domain::access::Permit;
-use crate::domain::fhir::interaction::Interaction;
-use crate::domain::fhir::r4::ElementPath;
+use crate::domain::fhir::interaction::{HistoryScope, Interaction, is_id};
+use crate::domain::fhir::r4::ResourceType;
 use crate::domain::fhir::search::Search;
 use crate::domain::fhir::shape::Shape;
 use crate::domain::filter::{Entry, Verdict};
 use crate::domain::narrow::{self, Plan};
 use crate::limits;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One of the questions that a list of rows answers: a search of one type, or a history.
 pub(super) struct Leg {
@@ -44,7 +46,7 @@ pub(super) struct Listing<'q> {
 impl Listing<'_> {
     /// Whether rows may be withheld one by one, so that pages have to be refilled.
     fn refills(&self) -> bool {
-        self.legs.len() > 1 || self.legs.iter().any(|leg| leg.permit.depends_on_records())
+        self.legs.len() > 1 || self.legs.iter().any(|leg| leg.permit.depends_on_records() || binary::is_asked(&leg.question))
     }
 
     fn is_history(&self) -> bool {
@@ -66,8 +68,10 @@ impl Listing<'_> {
         }
     }
 
+    /// Each record of a type's or the system's history costs a look at how it stands: such pages stay short.
     fn page_rows(&self) -> usize {
-        self.count.unwrap_or(limits::PAGE_ROWS_DEFAULT)
+        let wanted = self.count.unwrap_or(limits::PAGE_ROWS_DEFAULT);
+        if self.is_history() { wanted.min(limits::PAGE_ROWS_DEFAULT) } else { wanted }
     }
 }
 
@@ -81,6 +85,7 @@ pub(super) async fn page(
     release: &mut Release,
 ) -> Result<(), Refusal> {
     let mut sheet = Sheet::new(listing);
+    sheet.check_instance(visit).await?;
     let mut at = listing.cursor.clone();
     let mut asked = 0;
     while let Some(leg) = listing.leg(at.leg) {
@@ -96,6 +101,7 @@ pub(super) async fn page(
         let body = visit.ask(&plan).await?;
         visit.gate.telemetry.filtered(body.len() as u64, 0);
         let judged = Judged::judge(&body, visit.bases(), &leg.permit, listing.shape, release)?;
+        sheet.look_up(visit, &judged, leg).await?;
         match sheet.take(&judged, leg, &mut at, release)? {
             Taken::Full => {
                 sheet.next = Some(at);
@@ -234,6 +240,8 @@ struct Sheet<'l> {
     referred: BTreeSet<String>,
     /// Included records that are shown: a page put together from several may be brought one twice.
     brought: BTreeSet<String>,
+    /// Of a history whose rows may be withheld: which records may be seen as they stand.
+    standing: BTreeMap<String, bool>,
     total: Option<u64>,
     next: Option<Cursor>,
 }
@@ -275,9 +283,49 @@ impl<'l> Sheet<'l> {
             visible: BTreeSet::new(),
             referred: BTreeSet::new(),
             brought: BTreeSet::new(),
+            standing: BTreeMap::new(),
             total: None,
             next: None,
         }
+    }
+
+    /// The history of a record that may not be seen as it stands is that of none, whatever rows are asked for.
+    async fn check_instance(&mut self, visit: &Visit<'_>) -> Result<(), Refusal> {
+        let Interaction::History(history) = self.listing.question else { return Ok(()) };
+        let HistoryScope::Instance(resource, id) = history.scope() else { return Ok(()) };
+        if !self.listing.refills() {
+            return Ok(());
+        }
+        let stands = standing::stands(visit, *resource, id.as_str()).await?;
+        self.standing.insert(format!("{}/{}", resource.name(), id.as_str()), stands);
+        if stands { Ok(()) } else { Err(Refusal::NotFound) }
+    }
+
+    /// How the records of a history's page stand, where one can be withheld.
+    async fn look_up(&mut self, visit: &Visit<'_>, judged: &Judged<'_>, leg: &Leg) -> Result<(), Refusal> {
+        if !self.listing.is_history() || !self.listing.refills() {
+            return Ok(());
+        }
+        for entry in judged.envelope().map(|envelope| envelope.entries.as_slice()).unwrap_or_default() {
+            let named = match entry.record {
+                Some(index) => judged.seen(index).is_some().then(|| judged.reference(index)),
+                None => deleted(entry),
+            };
+            let Some(reference) = named.filter(|reference| !self.standing.contains_key(reference)) else { continue };
+            let Some((resource, id)) = split(&reference).filter(|(one, _)| leg.permit.types().contains(one)) else {
+                continue;
+            };
+            let stands = standing::stands(visit, resource, id).await?;
+            self.standing.insert(reference, stands);
+        }
+        Ok(())
+    }
+
+    /// Whether the versions of this record may be shown, each by its own verdict.
+    fn stands(&self, reference: &str) -> bool {
+        !self.listing.is_history()
+            || !self.listing.refills()
+            || self.standing.get(reference).copied().unwrap_or(false)
     }
 
     /// Takes what is visible of one page of the EMR's, from `at.skip` on; moves `at` to where it stopped.
@@ -329,11 +377,12 @@ impl<'l> Sheet<'l> {
         let mut scratch = Vec::new();
         match entry.record {
             Some(index) => {
-                operation::is_of_one(leg, judged.facts(index))
+                self.stands(&judged.reference(index))
+                    && operation::is_of_one(leg, judged.facts(index))
                     && judged.write(index, verdicts, &mut scratch)
                     && in_compartment(leg, &scratch, judged.public())
             }
-            None => self.is_deletion_shown(entry),
+            None => self.shown_deletion(entry, leg).is_some(),
         }
     }
 
@@ -348,13 +397,16 @@ impl<'l> Sheet<'l> {
         release: &mut Release,
     ) {
         let Some(index) = entry.record else {
-            if self.is_deletion_shown(entry) {
-                self.show_deletion(entry, judged.public());
+            match self.shown_deletion(entry, leg) {
+                Some(reference) => self.show_deletion(&reference, judged.public()),
+                None => release.withheld += 1,
             }
             return;
         };
+        let reference = judged.reference(index);
         let mut record = Vec::new();
-        let is_shown = operation::is_of_one(leg, judged.facts(index))
+        let is_shown = self.stands(&reference)
+            && operation::is_of_one(leg, judged.facts(index))
             && judged.write(index, verdicts, &mut record)
             && in_compartment(leg, &record, judged.public());
         if !is_shown {
@@ -362,7 +414,6 @@ impl<'l> Sheet<'l> {
             return;
         }
         judged.note(index, release);
-        let reference = judged.reference(index);
         let tail = if self.listing.is_history() {
             version_members(judged, index, entry)
         } else {
@@ -440,17 +491,14 @@ impl<'l> Sheet<'l> {
         }
     }
 
-    /// That a record was deleted is told only beside a version of it that is shown (T-087).
-    fn is_deletion_shown(&self, entry: &Entry) -> bool {
-        let deleted = entry.request.as_ref().filter(|request| request.method == "DELETE");
-        deleted.is_some_and(|request| self.visible.iter().any(|shown| request.url.ends_with(shown.as_str())))
+    /// That a record was deleted is told to whoever may see what it was last (T-087).
+    fn shown_deletion(&self, entry: &Entry, leg: &Leg) -> Option<String> {
+        let reference = deleted(entry).filter(|reference| self.stands(reference))?;
+        let (resource, _) = split(&reference)?;
+        leg.permit.types().contains(&resource).then_some(reference)
     }
 
-    fn show_deletion(&mut self, entry: &Entry, public: &str) {
-        let Some(request) = &entry.request else { return };
-        let Some(reference) = self.visible.iter().find(|shown| request.url.ends_with(shown.as_str())) else {
-            return;
-        };
+    fn show_deletion(&mut self, reference: &str, public: &str) {
         let entry = json!({
             "fullUrl": format!("{public}/{reference}"),
             "request": { "method": "DELETE", "url": reference },
@@ -488,6 +536,20 @@ impl<'l> Sheet<'l> {
     }
 }
 
+/// `Type/id` of the record that a history's row says was deleted.
+fn deleted(entry: &Entry) -> Option<String> {
+    let request = entry.request.as_ref().filter(|request| request.method == "DELETE")?;
+    let mut steps = request.url.rsplit('/');
+    let (id, name) = (steps.next()?, steps.next()?);
+    let reference = format!("{name}/{id}");
+    split(&reference).is_some().then_some(reference)
+}
+
+fn split(reference: &str) -> Option<(ResourceType, &str)> {
+    let (name, id) = reference.split_once('/')?;
+    ResourceType::from_name(name).filter(|_| is_id(id)).map(|resource| (resource, id))
+}
+
 fn push_item(list: &mut Vec<u8>, item: &[u8]) {
     if !list.is_empty() {
         list.push(b',');
@@ -517,79 +579,4 @@ fn version_members(judged: &Judged<'_>, index: usize, entry: &Entry) -> String {
     response.extend(version.map(|version| ("etag".to_owned(), json!(format!("W/\"{version}\"")))));
     response.extend(updated.map(|updated| ("lastModified".to_owned(), json!(updated))));
     format!(r#","request":{},"response":{}"#, json!({ "method": method, "url": url }), Value::Object(response))
-}
-
-/// A row of a compartment search is shown only where an element that is shown puts it there: otherwise its
-/// presence would tell of a withheld reference (T-027, T-033).
-fn in_compartment(leg: &Leg, record: &[u8], public: &str) -> bool {
-    let Interaction::Search(search) = &leg.question else { return true };
-    let Some(compartment) = search.compartment() else { return true };
-    let owner = format!("{}/{}", compartment.owner().name(), compartment.id().as_str());
-    let Ok(record) = serde_json::from_slice::<Value>(record) else { return false };
-    if record["resourceType"] == compartment.owner().name() && record["id"] == compartment.id().as_str() {
-        return true;
-    }
-    let mut named = BTreeSet::new();
-    for path in leg.permit.compartment_paths() {
-        collect_at(&record, path, public, &mut named);
-    }
-    named.contains(&owner)
-}
-
-/// The references that stand at an element path, or below it.
-fn collect_at(record: &Value, path: &ElementPath, public: &str, found: &mut BTreeSet<String>) {
-    let mut places = vec![record];
-    for step in path.as_str().split('.').skip(1) {
-        places = places.into_iter().flat_map(|place| children(place, step)).collect();
-    }
-    places.into_iter().for_each(|place| collect_references(place, public, found));
-}
-
-/// The values of an element in an object or in each item of an array; a choice has its type in its name.
-fn children<'v>(value: &'v Value, name: &str) -> Vec<&'v Value> {
-    match value {
-        Value::Array(items) => items.iter().flat_map(|item| children(item, name)).collect(),
-        Value::Object(members) => {
-            let named = |key: &str| {
-                key.strip_prefix(name).is_some_and(|rest| {
-                    rest.is_empty() || rest.starts_with(|first: char| first.is_ascii_uppercase())
-                })
-            };
-            members.iter().filter(|(key, _)| named(key)).map(|(_, value)| value).collect()
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Vec::new(),
-    }
-}
-
-fn is_led_to(
-    judged: &Judged<'_>,
-    index: usize,
-    record: &[u8],
-    visible: &BTreeSet<String>,
-    referred: &BTreeSet<String>,
-) -> bool {
-    if referred.contains(&judged.reference(index)) {
-        return true;
-    }
-    let mut refers = BTreeSet::new();
-    let record: Value = serde_json::from_slice(record).unwrap_or(Value::Null);
-    collect_references(&record, judged.public(), &mut refers);
-    !refers.is_disjoint(visible)
-}
-
-/// Every `Reference.reference` of a record as `Type/id`: without our base and without a version.
-fn collect_references(value: &Value, public: &str, found: &mut BTreeSet<String>) {
-    match value {
-        Value::Object(members) => members.iter().for_each(|(name, member)| match member {
-            Value::String(text) if name == "reference" => {
-                let local =
-                    text.strip_prefix(public).map_or(text.as_str(), |rest| rest.trim_start_matches('/'));
-                found.insert(local.split("/_history/").next().unwrap_or(local).to_owned());
-            }
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
-            Value::Array(_) | Value::Object(_) => collect_references(member, public, found),
-        }),
-        Value::Array(items) => items.iter().for_each(|item| collect_references(item, public, found)),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
-    }
 }

@@ -19,7 +19,7 @@ use crate::domain::identity::Caller;
 use crate::domain::narrow::{self, Expected, Plan};
 use crate::edge::journal::Receipt;
 use crate::edge::listener::Peer;
-use crate::edge::upstream::{self, UpstreamRequest};
+use crate::edge::upstream::{self, Accept, UpstreamRequest};
 use crate::limits;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header, request};
@@ -34,6 +34,8 @@ const PREFER: HeaderName = HeaderName::from_static("prefer");
 pub(super) struct Visit<'g> {
     pub(super) gate: &'g Gate,
     pub(super) caller: Arc<Caller>,
+    /// Who is at the other end of the connection.
+    pub(super) peer: Peer,
     policies: Arc<PolicySet>,
     circumstances: Circumstances,
     upstream: [&'g str; 1],
@@ -55,7 +57,8 @@ impl<'g> Visit<'g> {
             purpose: purpose_asked(parts)?,
             emergency: false,
         };
-        Ok(Self { gate, caller, policies, circumstances, upstream: [gate.upstream_base.as_str()] })
+        let peer = peer.clone();
+        Ok(Self { gate, caller, peer, policies, circumstances, upstream: [gate.upstream_base.as_str()] })
     }
 
     /// When the request came.
@@ -69,16 +72,15 @@ impl<'g> Visit<'g> {
 
     /// May this be asked? The permit is noted for the record.
     pub(super) fn admit(&self, question: &Interaction, draft: &mut Draft) -> Result<Permit, Refusal> {
-        let permit = access::admit(
-            &self.policies,
-            &self.gate.masks,
-            &self.caller,
-            question,
-            &self.circumstances,
-        )
-        .map_err(Refusal::Access)?;
+        let permit = self.admits(question)?;
         draft.permitted(&permit);
         Ok(permit)
+    }
+
+    /// The same for a question of our own, which is not what the record is about.
+    pub(super) fn admits(&self, question: &Interaction) -> Result<Permit, Refusal> {
+        access::admit(&self.policies, &self.gate.masks, &self.caller, question, &self.circumstances)
+            .map_err(Refusal::Access)
     }
 
     /// The EMR's answer to a question, whole and bounded; any status but success is a refusal of ours, without
@@ -136,6 +138,11 @@ impl<'g> Visit<'g> {
         asked.map(|asked| asked.interaction).map_err(Refusal::Fhir)
     }
 
+    /// The EMR's answer to a question as it comes, its body unread.
+    pub(super) async fn hear(&self, plan: &Plan) -> Result<upstream::Answer, Refusal> {
+        self.gate.upstream.send(request_of(plan)).await.map_err(Refusal::Upstream)
+    }
+
     /// Sends what changes the EMR. The receipt says that the intent is on disk.
     pub(super) async fn send(
         &self,
@@ -183,8 +190,12 @@ impl<'g> Visit<'g> {
     }
 }
 
-fn request_of(plan: &Plan) -> UpstreamRequest {
+/// The request of a plan.
+pub(super) fn request_of(plan: &Plan) -> UpstreamRequest {
     let mut request = UpstreamRequest::new(plan.method().clone(), plan.path_and_query());
+    if *plan.expected() == Expected::ExportFile {
+        request = request.accept(Accept::FhirNdjson);
+    }
     if let Some(prefer) = plan.prefer() {
         request = request.header(PREFER, HeaderValue::from_static(prefer));
     }

@@ -68,10 +68,13 @@ pub(super) async fn answer(
         };
         let outcome = send(visit, &prepared, &asked.wishes, draft).await;
         let conflict = matches!(outcome, Err(Refusal::Conflict | Refusal::PreconditionFailed));
-        if conflict && prepared.may_retry && tries < limits::WRITE_TRIES_MAX {
-            continue;
+        if !conflict || !prepared.may_retry {
+            return outcome;
         }
-        return outcome;
+        if tries >= limits::WRITE_TRIES_MAX {
+            // The client named no version: it was never theirs that failed.
+            return Err(Refusal::Conflict);
+        }
     }
 }
 
@@ -187,8 +190,20 @@ impl Writer<'_> {
         if !self.permit.may_create() {
             return Err(Refusal::NotFound);
         }
-        let id = sent.facts.id.clone();
-        self.create_as(resource, id, sent, draft).await
+        let Some(id) = sent.facts.id.clone() else {
+            return self.create_as(resource, None, sent, draft).await;
+        };
+        // An id of the client's own: never over a record that is there, whether it is visible or not.
+        if self.sees_all() && self.visit.fetch(&self.permit, resource, &id).await?.is_some() {
+            return Err(Refusal::Conflict);
+        }
+        self.update_missing(resource, &id, New::Record(sent), draft).await
+    }
+
+    /// Whether no record of the type can be withheld from this caller. Who does not see all must not learn from a
+    /// create at an id of their choice that there is no record they do not see (T-065).
+    fn sees_all(&self) -> bool {
+        !self.permit.depends_on_records() && !self.permit.type_mask().is_empty()
     }
 
     async fn create_as(
@@ -284,7 +299,6 @@ impl Writer<'_> {
             return Err(Refusal::AnswerUnsound);
         }
         let change = self.permit.change(Some(&before), Some(&before), None).map_err(missing)?;
-        self.check_version(&before)?;
         let nothing = Arc::new(Mask::new(resource, []));
         let seen = Arc::clone(judged.seen(0).unwrap_or(&nothing));
         let mut full = Tree::parse(&current).map_err(|_| Refusal::AnswerUnsound)?;
@@ -293,6 +307,7 @@ impl Writer<'_> {
         if !judged.write(0, &judged.verdicts(), &mut view) {
             return Err(Refusal::NotFound);
         }
+        self.check_version(&before)?;
         let mut view = Tree::parse(&view).map_err(|_| Refusal::Internal)?;
         self.localise(&mut view);
         let mut sent = match new {
@@ -334,7 +349,8 @@ impl Writer<'_> {
         Ok(Ready::Send(Box::new(Prepared { permit: self.permit, change, written, may_retry })))
     }
 
-    /// An update of a record that is not there: a create at that id, where policy allows it (T-065).
+    /// An update of a record that is not there: a create at that id, where policy allows it and nothing can be
+    /// withheld (T-065).
     async fn update_missing(
         self,
         resource: ResourceType,
@@ -343,7 +359,9 @@ impl Writer<'_> {
         draft: &mut Draft,
     ) -> Result<Ready, Refusal> {
         match new {
-            New::Record(sent) if self.permit.may_create() && self.wishes.if_match.is_none() => {
+            New::Record(sent)
+                if self.permit.may_create() && self.sees_all() && self.wishes.if_match.is_none() =>
+            {
                 self.create_as(resource, Some(id.to_owned()), sent, draft).await
             }
             New::Record(_) | New::Patch(..) => Err(Refusal::NotFound),

@@ -16,10 +16,14 @@
 
 mod authn;
 mod bedside;
+mod bundles;
 mod child;
 mod commands;
+mod export;
 mod harness;
+mod histories;
 mod masks;
+mod operations;
 mod paging;
 mod policy;
 mod requests;
@@ -29,3 +33,4 @@ mod trail;
 mod twins;
 mod upstream;
 mod wire;
+mod writes;

@@ -160,7 +160,10 @@ fn resource(gate: &Gatehouse<'_>, offer: &Offer, resource: ResourceType, can: &T
     let searches = has("search-type");
     out.insert("updateCreate".to_owned(), json!(has("update") && can.update_create));
     out.insert("conditionalCreate".to_owned(), json!(has("create") && searches));
-    out.insert("conditionalRead".to_owned(), json!(if has("read") { "full-support" } else { "not-supported" }));
+    out.insert(
+        "conditionalRead".to_owned(),
+        json!(if has("read") { "full-support" } else { "not-supported" }),
+    );
     out.insert("conditionalUpdate".to_owned(), json!(has("update") && searches));
     let deletes = has("delete") && searches;
     out.insert("conditionalDelete".to_owned(), json!(if deletes { "single" } else { "not-supported" }));
@@ -224,7 +227,11 @@ const fn operated(at: At, name: &'static str, definition: &'static str) -> Opera
 /// The closed list (KF-27): what `classify` takes for an operation.
 const OPERATIONS: [Operated; 8] = [
     operated(At::System, "export", "http://hl7.org/fhir/uv/bulkdata/OperationDefinition/export"),
-    operated(At::Type("Patient"), "export", "http://hl7.org/fhir/uv/bulkdata/OperationDefinition/patient-export"),
+    operated(
+        At::Type("Patient"),
+        "export",
+        "http://hl7.org/fhir/uv/bulkdata/OperationDefinition/patient-export",
+    ),
     operated(At::Type("Group"), "export", "http://hl7.org/fhir/uv/bulkdata/OperationDefinition/group-export"),
     operated(At::Type("Patient"), "everything", "http://hl7.org/fhir/OperationDefinition/Patient-everything"),
     operated(At::Type("Observation"), "lastn", "http://hl7.org/fhir/OperationDefinition/Observation-lastn"),
@@ -358,7 +365,8 @@ mod tests {
     fn statement(issuers: &[IssuerEndpoints], emr: Option<&str>) -> (String, Value) {
         let base = PublicBase::parse("https://fhir.test/fhir").unwrap();
         let parameters = Registry::empty();
-        let gate = Gatehouse { base: &base, issuers, date: "2026-01-02", version: "0.1.0", parameters: &parameters };
+        let gate =
+            Gatehouse { base: &base, issuers, date: "2026-01-02", version: "0.1.0", parameters: &parameters };
         let offer = emr.map(|emr| Offer::read(emr.as_bytes()).unwrap());
         let text = String::from_utf8(capability_statement(&gate, offer.as_ref())).unwrap();
         let _valid: fhirkit::r4::CapabilityStatement = fhirkit::from_json_strict(&text).unwrap();
@@ -393,7 +401,8 @@ mod tests {
     fn what_both_serve_is_named_and_nothing_else() {
         let (text, value) = statement(&[issuer()], Some(EMR));
         assert!(!text.contains("CANARY"), "{text}");
-        let names = |list: &Value, member: &str| texts(list, member).into_iter().collect::<Vec<_>>().join(" ");
+        let names =
+            |list: &Value, member: &str| texts(list, member).into_iter().collect::<Vec<_>>().join(" ");
         let rest = &value["rest"][0];
         assert_eq!(names(&rest["interaction"], "code"), "batch search-system transaction");
         assert_eq!(names(&rest["operation"], "name"), "export");
@@ -405,12 +414,19 @@ mod tests {
         assert_eq!(patient["searchParam"][1]["type"], "string", "types are ours");
         assert_eq!(names(&patient["operation"], "name"), "everything validate");
         assert_eq!(patient["conditionalDelete"], "not-supported", "there is no delete");
-        assert_eq!((&patient["conditionalUpdate"], &patient["conditionalCreate"]), (&json!(true), &json!(false)));
+        assert_eq!(
+            (&patient["conditionalUpdate"], &patient["conditionalCreate"]),
+            (&json!(true), &json!(false))
+        );
     }
 
     #[test]
     fn only_a_statement_for_r4_is_one() {
-        for text in ["", "{}", r#"{"resourceType":"CapabilityStatement","fhirVersion":"5.0.0","rest":[{"mode":"server"}]}"#] {
+        for text in [
+            "",
+            "{}",
+            r#"{"resourceType":"CapabilityStatement","fhirVersion":"5.0.0","rest":[{"mode":"server"}]}"#,
+        ] {
             assert_eq!(Offer::read(text.as_bytes()), None, "{text}");
         }
     }

@@ -137,17 +137,23 @@ mod tests {
                         "expression": ["Observation.status", "Observation.component[1].code"]})),
         );
         let bare = Some(json!({"severity": "warning", "code": "value"}));
-        for odd in ["CANARY", "Patient.name", "Observation.code.where(text='CANARY')", "Observation.value[CANARY]"] {
+        for odd in
+            ["CANARY", "Patient.name", "Observation.code.where(text='CANARY')", "Observation.value[CANARY]"]
+        {
             check(json!({"severity": "warning", "code": "value", "location": [odd]}), bare.clone());
         }
     }
 
     #[test]
     fn what_speaks_of_other_records_is_not_told() {
-        for code in ["not-found", "duplicate", "multiple-matches", "conflict", "security", "processing", "CANARY"] {
+        for code in
+            ["not-found", "duplicate", "multiple-matches", "conflict", "security", "processing", "CANARY"]
+        {
             check(json!({"severity": "error", "code": code, "diagnostics": "Patient/p9 is unknown"}), None);
         }
-        for place in ["Observation.subject", "Observation.subject.reference", "Observation.hasMember[0].display"] {
+        for place in
+            ["Observation.subject", "Observation.subject.reference", "Observation.hasMember[0].display"]
+        {
             check(json!({"severity": "error", "code": "invalid", "expression": [place]}), None);
         }
         check(
@@ -159,7 +165,9 @@ mod tests {
     #[test]
     fn anything_else_is_no_finding() {
         let observation = ResourceType::from_name("Observation").unwrap();
-        for body in ["", "{}", "[]", r#"{"resourceType":"Patient"}"#, r#"{"resourceType":"OperationOutcome"}"#] {
+        for body in
+            ["", "{}", "[]", r#"{"resourceType":"Patient"}"#, r#"{"resourceType":"OperationOutcome"}"#]
+        {
             assert!(restate(observation, body.as_bytes()).is_none(), "{body}");
         }
     }

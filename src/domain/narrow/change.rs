@@ -82,6 +82,12 @@ impl Change {
         }
     }
 
+    /// Whether it makes a record that was not there.
+    #[must_use]
+    pub fn is_create(&self) -> bool {
+        matches!(self, Self::Create { .. })
+    }
+
     fn parts(&self) -> Parts<'_> {
         match self {
             Self::Create { resource, id: None, body } => {

@@ -6,6 +6,7 @@
 //! Look next: `change`, what writes; `page`, which links of the EMR's may be followed; `edge::upstream`, which sends.
 
 mod change;
+mod export;
 mod operation;
 mod page;
 
@@ -15,6 +16,7 @@ use bytes::Bytes;
 use http::Method;
 
 pub use self::change::{Change, plan_change, plan_transaction};
+pub use self::export::{ExportStep, plan_export, plan_export_step};
 pub use self::operation::plan_validate;
 pub use self::page::{PageError, plan_page};
 
@@ -91,6 +93,8 @@ pub enum PlanError {
     NoUpstream,
     /// The permit was given for another resource type.
     OtherPermit,
+    /// The EMR named a place that an export cannot have.
+    OtherPlace,
 }
 
 impl fmt::Display for PlanError {
@@ -98,6 +102,7 @@ impl fmt::Display for PlanError {
         out.write_str(match self {
             Self::NoUpstream => "the interaction asks nothing upstream",
             Self::OtherPermit => "the permit is for another resource type",
+            Self::OtherPlace => "the place is none of an export",
         })
     }
 }
@@ -144,6 +149,10 @@ pub enum Expected {
     Change,
     /// A `Bundle` of type `transaction-response`.
     Transaction,
+    /// What tells of a bulk export: no record.
+    Export,
+    /// NDJSON: a file of a bulk export.
+    ExportFile,
 }
 
 impl Expected {
@@ -297,6 +306,8 @@ impl fmt::Debug for Expected {
             Self::Output => out.write_str("output"),
             Self::Change => out.write_str("change"),
             Self::Transaction => out.write_str("transaction"),
+            Self::Export => out.write_str("export"),
+            Self::ExportFile => out.write_str("export file"),
         }
     }
 }

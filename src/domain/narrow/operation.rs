@@ -97,6 +97,10 @@ mod tests {
         let last = "GET /Observation/$lastn?max=3&category=vital-signs&patient=p1&_elements=value";
         check(last, Some(50), Some("Observation/$lastn?category=vital-signs&patient=p1&max=3"));
         check("GET /ValueSet/v1/$expand?filter=a%20b", None, Some("ValueSet/v1/$expand?filter=a%20b"));
-        check("GET /CodeSystem/$lookup?system=http://x.test&code=1", None, Some("CodeSystem/$lookup?code=1&system=http://x.test"));
+        check(
+            "GET /CodeSystem/$lookup?system=http://x.test&code=1",
+            None,
+            Some("CodeSystem/$lookup?code=1&system=http://x.test"),
+        );
     }
 }

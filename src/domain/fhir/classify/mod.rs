@@ -179,7 +179,7 @@ pub fn entry(
 ///
 /// # Errors
 /// As [`classify`]: what is understood may have changed since the link was made. `MalformedPageToken` for
-/// an address whose answer has no pages.
+/// an address whose answer has neither pages nor files.
 pub fn continued(
     address: &str,
     base: &PublicBase,
@@ -192,7 +192,7 @@ pub fn continued(
         route,
         Route::Search(_)
             | Route::History(_)
-            | Route::Operate(Operating::Everything(_) | Operating::LastN(_))
+            | Route::Operate(Operating::Everything(_) | Operating::LastN(_) | Operating::Export(_))
     );
     if !paged || found.has(PAGE_PARAMETER) {
         return Err(FhirRefusal::MalformedPageToken);

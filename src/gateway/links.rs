@@ -1,0 +1,88 @@
+//! What the references of a row as shown lead to.
+//!
+//! Owns: whether a row stands in a compartment by an element that is shown, and whether an included row is led to by
+//! one that is shown: otherwise a row's presence would tell of a withheld reference (T-027, T-033).
+//! Must never: look at anything that is not shown.
+//! Look next: `rows`, which asks for each row.
+
+use super::release::Judged;
+use super::rows::Leg;
+use crate::domain::fhir::interaction::Interaction;
+use crate::domain::fhir::r4::ElementPath;
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+/// A row of a compartment search is shown only where an element that is shown puts it there: otherwise its
+/// presence would tell of a withheld reference (T-027, T-033).
+pub(super) fn in_compartment(leg: &Leg, record: &[u8], public: &str) -> bool {
+    let Interaction::Search(search) = &leg.question else { return true };
+    let Some(compartment) = search.compartment() else { return true };
+    let owner = format!("{}/{}", compartment.owner().name(), compartment.id().as_str());
+    let Ok(record) = serde_json::from_slice::<Value>(record) else { return false };
+    if record["resourceType"] == compartment.owner().name() && record["id"] == compartment.id().as_str() {
+        return true;
+    }
+    let mut named = BTreeSet::new();
+    for path in leg.permit.compartment_paths() {
+        collect_at(&record, path, public, &mut named);
+    }
+    named.contains(&owner)
+}
+
+/// The references that stand at an element path, or below it.
+fn collect_at(record: &Value, path: &ElementPath, public: &str, found: &mut BTreeSet<String>) {
+    let mut places = vec![record];
+    for step in path.as_str().split('.').skip(1) {
+        places = places.into_iter().flat_map(|place| children(place, step)).collect();
+    }
+    places.into_iter().for_each(|place| collect_references(place, public, found));
+}
+
+/// The values of an element in an object or in each item of an array; a choice has its type in its name.
+fn children<'v>(value: &'v Value, name: &str) -> Vec<&'v Value> {
+    match value {
+        Value::Array(items) => items.iter().flat_map(|item| children(item, name)).collect(),
+        Value::Object(members) => {
+            let named = |key: &str| {
+                key.strip_prefix(name).is_some_and(|rest| {
+                    rest.is_empty() || rest.starts_with(|first: char| first.is_ascii_uppercase())
+                })
+            };
+            members.iter().filter(|(key, _)| named(key)).map(|(_, value)| value).collect()
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Vec::new(),
+    }
+}
+
+pub(super) fn is_led_to(
+    judged: &Judged<'_>,
+    index: usize,
+    record: &[u8],
+    visible: &BTreeSet<String>,
+    referred: &BTreeSet<String>,
+) -> bool {
+    if referred.contains(&judged.reference(index)) {
+        return true;
+    }
+    let mut refers = BTreeSet::new();
+    let record: Value = serde_json::from_slice(record).unwrap_or(Value::Null);
+    collect_references(&record, judged.public(), &mut refers);
+    !refers.is_disjoint(visible)
+}
+
+/// Every `Reference.reference` of a record as `Type/id`: without our base and without a version.
+pub(super) fn collect_references(value: &Value, public: &str, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(members) => members.iter().for_each(|(name, member)| match member {
+            Value::String(text) if name == "reference" => {
+                let local =
+                    text.strip_prefix(public).map_or(text.as_str(), |rest| rest.trim_start_matches('/'));
+                found.insert(local.split("/_history/").next().unwrap_or(local).to_owned());
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+            Value::Array(_) | Value::Object(_) => collect_references(member, public, found),
+        }),
+        Value::Array(items) => items.iter().for_each(|item| collect_references(item, public, found)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
