@@ -20,6 +20,12 @@
 mod clients;
 #[path = "neighbours/interfaces.rs"]
 mod interfaces;
+#[path = "neighbours/mirror.rs"]
+mod mirror;
+#[path = "neighbours/mirror_hfs.rs"]
+mod mirror_hfs;
+#[path = "neighbours/mirror_medplum.rs"]
+mod mirror_medplum;
 #[path = "neighbours/sign_in.rs"]
 mod sign_in;
 #[path = "neighbours/town.rs"]
@@ -62,6 +68,24 @@ fn installed(test: &str, install: fn() -> Result<PathBuf, String>) -> Option<Pat
 async fn real_clients() {
     let Some(folder) = installed("real_clients", town::install_clients) else { return };
     clients::through_the_gate(&folder).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hfs_is_the_same_through_the_gate() {
+    let Some(folder) = installed("hfs_is_the_same_through_the_gate", town::install) else { return };
+    let (server, _running) = town::hfs(&folder).await;
+    town::load_charts(&server, Vec::new()).await;
+    mirror_hfs::through_the_gate(&server).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn medplum_is_the_same_through_the_gate() {
+    let Some(folder) = installed("medplum_is_the_same_through_the_gate", town::install_clients) else {
+        return;
+    };
+    let (server, _running) = town::medplum(&folder).await;
+    town::load_charts(&server, Vec::new()).await;
+    mirror_medplum::through_the_gate(&server).await;
 }
 
 /// Both, or the reason why not.

