@@ -144,11 +144,7 @@ pub(super) async fn list(
 
 /// The searches behind a question, each with its permit. A type that nobody named and the caller may not ask about is
 /// left out; one that was named is refused (T-012).
-async fn legs(
-    visit: &Visit<'_>,
-    question: &Interaction,
-    draft: &mut Draft,
-) -> Result<Vec<Leg>, Refusal> {
+async fn legs(visit: &Visit<'_>, question: &Interaction, draft: &mut Draft) -> Result<Vec<Leg>, Refusal> {
     match question {
         Interaction::SearchMany { legs, named } => {
             let (mut open, mut refused) = (Vec::new(), None);

@@ -269,9 +269,7 @@ async fn public_document(gate: &Gate, asked: &Asked) -> Option<Answer> {
             answer.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
             Some(answer)
         }
-        Interaction::Capabilities => {
-            Some(Answer::fhir(StatusCode::OK, capabilities::statement(gate).await))
-        }
+        Interaction::Capabilities => Some(Answer::fhir(StatusCode::OK, capabilities::statement(gate).await)),
         _ => None,
     }
 }

@@ -6,13 +6,13 @@
 //! Must never: let a row through that policy did not decide, or a total that counts withheld rows (T-016).
 //! Look next: `release`, which decides each row; `page`, how a place in the rows is sealed into a link.
 
-use super::{binary, operation};
+use super::links::{self, Shown, in_compartment};
 use super::page::{self, Cursor};
 use super::refusal::Refusal;
 use super::release::{Judged, Release};
-use super::links::{self, Shown, in_compartment};
 use super::standing;
 use super::visit::Visit;
+use super::{binary, operation};
 use crate::domain::access::Permit;
 use crate::domain::fhir::interaction::{HistoryScope, Interaction, is_id};
 use crate::domain::fhir::r4::ResourceType;
@@ -446,7 +446,9 @@ impl<'l> Sheet<'l> {
             return;
         }
         let mut waiting = Vec::new();
-        for index in envelope.entries.iter().filter(|one| Mode::of(one).is_some()).filter_map(|one| one.record) {
+        for index in
+            envelope.entries.iter().filter(|one| Mode::of(one).is_some()).filter_map(|one| one.record)
+        {
             let mut record = Vec::new();
             let reference = judged.reference(index);
             let is_shown = !self.visible.contains(&reference)

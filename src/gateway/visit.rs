@@ -166,7 +166,9 @@ impl<'g> Visit<'g> {
     /// The search in a reference like `Patient?identifier=…` (R4 http.html, conditional references).
     pub(super) fn reference_search(&self, reference: &str) -> Result<(ResourceType, Search), Refusal> {
         match self.asked_by(reference)? {
-            Interaction::Search(search) if search.includes().is_empty() => Ok((search.resource_type(), search)),
+            Interaction::Search(search) if search.includes().is_empty() => {
+                Ok((search.resource_type(), search))
+            }
             _ => Err(Refusal::ReferenceUnresolved),
         }
     }

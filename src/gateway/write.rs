@@ -296,8 +296,7 @@ impl Writer<'_> {
         };
         // Whoever may change a Binary has to be merged with it; what is shown of it afterwards is another matter.
         let mut release = Release::of_owned_binary();
-        let judged =
-            Judged::judge(&current, self.visit.bases(), &self.permit, &Shape::Whole, &mut release)?;
+        let judged = Judged::judge(&current, self.visit.bases(), &self.permit, &Shape::Whole, &mut release)?;
         let before = judged.facts(0).ok_or(Refusal::AnswerUnsound)?.clone();
         let expected = Expected::Record { resource, id: id.to_owned(), version: None };
         if !expected.is(&before) {
@@ -375,8 +374,7 @@ impl Writer<'_> {
     async fn delete(self, resource: ResourceType, id: &str, draft: &mut Draft) -> Result<Ready, Refusal> {
         let current = self.visit.fetch(&self.permit, resource, id).await?.ok_or(Refusal::NotFound)?;
         let mut release = Release::of_owned_binary();
-        let judged =
-            Judged::judge(&current, self.visit.bases(), &self.permit, &Shape::Whole, &mut release)?;
+        let judged = Judged::judge(&current, self.visit.bases(), &self.permit, &Shape::Whole, &mut release)?;
         let before = judged.facts(0).ok_or(Refusal::AnswerUnsound)?;
         let expected = Expected::Record { resource, id: id.to_owned(), version: None };
         if !expected.is(before) {

@@ -90,9 +90,12 @@ impl Change {
 
     fn parts(&self) -> Parts<'_> {
         match self {
-            Self::Create { resource, id: None, body } => {
-                Parts { method: Method::POST, target: resource.name().to_owned(), body: Some(body), version: None }
-            }
+            Self::Create { resource, id: None, body } => Parts {
+                method: Method::POST,
+                target: resource.name().to_owned(),
+                body: Some(body),
+                version: None,
+            },
             Self::Create { resource, id: Some(id), body } => Parts {
                 method: Method::PUT,
                 target: format!("{}/{id}", resource.name()),

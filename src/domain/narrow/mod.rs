@@ -232,7 +232,15 @@ impl Plan {
     }
 
     fn get(target: String, expected: Expected) -> Self {
-        Self { method: Method::GET, target, body: None, prefer: None, if_match: None, if_none_match: false, expected }
+        Self {
+            method: Method::GET,
+            target,
+            body: None,
+            prefer: None,
+            if_match: None,
+            if_none_match: false,
+            expected,
+        }
     }
 
     fn record(resource: ResourceType, id: &str, version: Option<&str>) -> Self {
@@ -374,8 +382,7 @@ mod tests {
     #[test]
     fn a_long_search_goes_as_a_form() {
         let ids: Vec<String> = (0..100).map(|n| format!("{n}{}", "x".repeat(50))).collect();
-        let plan =
-            Plan::of(&asked(&format!("GET /Patient?_id={}", ids.join(","))).unwrap(), None).unwrap();
+        let plan = Plan::of(&asked(&format!("GET /Patient?_id={}", ids.join(","))).unwrap(), None).unwrap();
         assert_eq!((plan.method(), plan.path_and_query()), (&Method::POST, "Patient/_search"));
         let (media_type, form) = plan.body().unwrap();
         assert!(media_type.ends_with("form-urlencoded") && form.starts_with(b"_id=0x"));
