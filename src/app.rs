@@ -362,6 +362,7 @@ fn gate(settings: &Settings, parts: Parts, journal: Journal, telemetry: Telemetr
         started: clock::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         parameters: settings.parameters.clone(),
         compresses: settings.compression,
+        statement: gateway::Statement::default(),
     }
 }
 

@@ -470,5 +470,50 @@ pub const BUNDLE_ENTRIES_MAX: usize = 1_000;
 /// How often a change is merged anew when the record changed under it: twice is bad luck, more is a hot record.
 pub const WRITE_TRIES_MAX: usize = 4;
 
+// ---- Operations, content of binaries, capabilities ----
+
+/// Issues of a validation that are passed on: more is a body that is of another kind altogether.
+pub const FINDINGS_MAX: usize = 100;
+
+/// How long the EMR's own `CapabilityStatement` is taken for true: it changes when the EMR is upgraded.
+pub const CAPABILITIES_KEPT: Duration = Duration::from_secs(5 * 60);
+
+/// How soon the EMR is asked again for a statement it did not give: `/metadata` is open to anyone, who must not be
+/// able to make us flood it.
+pub const CAPABILITIES_RETRY: Duration = Duration::from_secs(20);
+
+/// The EMR's `CapabilityStatement`. HAPI's, which lists every parameter with its text, has 2 MB.
+pub const CAPABILITIES_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// Answers shorter than this fit into one packet as they are.
 pub const COMPRESS_BYTES_MIN: usize = 1_400;
+
+// ---- Bulk export ----
+
+/// How long an export can be followed from its kick-off: overnight and the day after, no longer than a login may last.
+pub const EXPORT_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+
+/// The canonical address of an export's question. It travels in every link of the export.
+pub const EXPORT_QUESTION_BYTES_MAX: usize = 3 * 1024;
+
+/// Where the EMR keeps an export's status or file, below its base. Those of the servers we know have under 200 bytes.
+pub const EXPORT_PLACE_BYTES_MAX: usize = 1024;
+
+/// The EMR's manifest: some 10,000 files.
+pub const EXPORT_MANIFEST_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// One file of the EMR's. Servers cut files at some gigabyte.
+pub const EXPORT_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
+
+/// A unit of a download is released when it has so many bytes. Each unit waits for one commit of the trail, and three
+/// are held in memory for each download.
+pub const EXPORT_UNIT_BYTES: usize = 256 * 1024;
+
+/// And when it has so many records: their list is one part of the trail, or two.
+pub const EXPORT_UNIT_RECORDS: usize = 500;
+
+// A link holds question, place and some 200 bytes more, with 28 bytes of seal, in base64.
+const _: () = assert!(
+    (EXPORT_QUESTION_BYTES_MAX + EXPORT_PLACE_BYTES_MAX + 256).div_ceil(3) * 4 <= PAGE_TOKEN_BYTES_MAX
+);
+const _: () = assert!(EXPORT_PLACE_BYTES_MAX < UPSTREAM_TARGET_BYTES_MAX);

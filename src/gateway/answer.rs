@@ -10,12 +10,13 @@ use super::release::{self, Release};
 use super::reply::{Answer, entity_headers};
 use super::rows::{self, Leg, Listing};
 use super::visit::Visit;
-use super::{bundle, standing, write};
-use crate::domain::fhir::classify::{Asked, FhirRefusal, IfNoneMatch, NotServed, Wishes};
-use crate::domain::fhir::interaction::Interaction;
+use super::{binary, bundle, export, operation, standing, write};
+use crate::domain::fhir::classify::{Asked, IfNoneMatch, Wishes};
+use crate::domain::fhir::interaction::{Interaction, Operation};
 use crate::domain::fhir::search::Search;
 use crate::domain::fhir::shape::Shape;
 use crate::domain::narrow;
+use crate::limits;
 use bytes::Bytes;
 use http::StatusCode;
 
@@ -30,6 +31,11 @@ pub(super) async fn question(
     draft: &mut Draft,
 ) -> Result<Answer, Refusal> {
     match &asked.interaction {
+        Interaction::Read { resource, .. } | Interaction::Vread { resource, .. }
+            if resource.name() == "Binary" =>
+        {
+            binary::answer(visit, asked, draft).await
+        }
         Interaction::Read { shape, .. } | Interaction::Vread { shape, .. } => {
             record(visit, asked, shape, draft).await
         }
@@ -45,13 +51,16 @@ pub(super) async fn question(
         | Interaction::Patch { .. }
         | Interaction::Delete { .. } => write::answer(visit, asked, body, draft).await,
         Interaction::Bundle => Box::pin(bundle::answer(visit, &asked.wishes, body, draft)).await,
-        Interaction::Operation(_)
-        | Interaction::ExportStatus { .. }
-        | Interaction::ExportCancel { .. }
-        | Interaction::ExportFile { .. } => Err(Refusal::Fhir(FhirRefusal::NotServed(NotServed::Operation))),
+        Interaction::Operation(Operation::Export { .. }) => export::kick_off(visit, asked, draft).await,
+        Interaction::ExportStatus { token } => export::status(visit, token, draft).await,
+        Interaction::ExportCancel { token } => export::cancel(visit, token, draft).await,
+        Interaction::ExportFile { token } => export::file(visit, token, &asked.wishes, draft).await,
+        Interaction::Operation(asked_for) => {
+            operation::answer(visit, &asked.interaction, asked_for, body, draft).await
+        }
         // Alone they were answered at the door; a batch's entry comes here.
         Interaction::Capabilities | Interaction::SmartConfiguration => {
-            super::public_document(visit.gate, asked).ok_or(Refusal::Internal)
+            super::public_document(visit.gate, asked).await.ok_or(Refusal::Internal)
         }
     }
 }
@@ -85,7 +94,7 @@ async fn record(
 }
 
 /// Conditional read, judged here and on what the caller sees (T-153; R4 http.html, conditional read).
-fn is_unchanged(wishes: &Wishes, release: &Release) -> bool {
+pub(super) fn is_unchanged(wishes: &Wishes, release: &Release) -> bool {
     match &wishes.if_none_match {
         IfNoneMatch::Any => true,
         IfNoneMatch::Versions(known) => {
@@ -100,19 +109,24 @@ fn is_unchanged(wishes: &Wishes, release: &Release) -> bool {
 }
 
 /// A searchset or a history.
-async fn list(
+pub(super) async fn list(
     visit: &Visit<'_>,
     question: &Interaction,
     cursor: Cursor,
     draft: &mut Draft,
 ) -> Result<Answer, Refusal> {
-    let legs = legs(visit, question, draft)?;
+    let legs = legs(visit, question, draft).await?;
     let (shape, count) = match question {
         Interaction::Search(search) => (search.shape(), search.count()),
         Interaction::SearchMany { legs, .. } => {
             (legs.first().map_or(&Shape::Whole, Search::shape), legs.first().and_then(Search::count))
         }
         Interaction::History(history) => (history.shape(), history.count()),
+        Interaction::Operation(Operation::LastN { search, .. }) => (search.shape(), None),
+        Interaction::Operation(Operation::Everything { count, .. }) => {
+            // What belongs to nobody is shown beside what refers to it, so a page is as long as may be.
+            (&Shape::Whole, Some(count.unwrap_or(limits::SEARCH_COUNT_MAX)))
+        }
         _ => return Err(Refusal::Internal),
     };
     let count = count.and_then(|count| usize::try_from(count).ok());
@@ -130,7 +144,7 @@ async fn list(
 
 /// The searches behind a question, each with its permit. A type that nobody named and the caller may not ask about is
 /// left out; one that was named is refused (T-012).
-fn legs(visit: &Visit<'_>, question: &Interaction, draft: &mut Draft) -> Result<Vec<Leg>, Refusal> {
+async fn legs(visit: &Visit<'_>, question: &Interaction, draft: &mut Draft) -> Result<Vec<Leg>, Refusal> {
     match question {
         Interaction::SearchMany { legs, named } => {
             let (mut open, mut refused) = (Vec::new(), None);
@@ -149,6 +163,7 @@ fn legs(visit: &Visit<'_>, question: &Interaction, draft: &mut Draft) -> Result<
         }
         _ => {
             let permit = visit.admit(question, draft)?;
+            operation::check_basis(visit, &permit).await?;
             Ok(vec![Leg { place: 0, question: question.clone(), permit }])
         }
     }

@@ -15,7 +15,7 @@ use crate::domain::fhir::interaction::{Interaction, Operation};
 use crate::domain::fhir::r4::ResourceType;
 use crate::domain::identity::Caller;
 use crate::edge::listener::Peer;
-use http::{Method, Request};
+use http::{Method, Request, StatusCode};
 use jiff::Timestamp;
 
 /// A record in the making.
@@ -24,7 +24,7 @@ pub(super) struct Draft {
     pub(super) decision: Decision,
     pub(super) began: Timestamp,
     pub(super) interaction: &'static str,
-    /// The client wants the head of the answer alone.
+    /// Only the head of the answer is wanted, also of a refusal.
     pub(super) head_only: bool,
     /// A change was sent, and nobody knows whether it was made.
     pub(super) unknown: bool,
@@ -61,6 +61,12 @@ impl Draft {
         self.decision.request = line(interaction);
     }
 
+    /// The question behind a link of an export, once it is opened.
+    pub(super) fn continues(&mut self, question: &Interaction) {
+        self.decision.request.push_str(" of ");
+        self.decision.request.push_str(&question.address());
+    }
+
     /// What let this kind of question in.
     pub(super) fn permitted(&mut self, permit: &Permit) {
         self.decision.purposes = vec![permit.purpose().to_owned()];
@@ -91,6 +97,17 @@ impl Draft {
                 "a policy could not be evaluated for a record"
             );
         }
+    }
+
+    /// The record of a further unit of a long answer. This is the draft of the request before its first unit.
+    pub(super) fn unit(&self, number: u32, release: &mut Release) -> Record {
+        let mut unit = self.clone();
+        unit.decision.time = clock::now();
+        unit.decision.verdict = audit::Verdict::Permit;
+        unit.decision.status = StatusCode::OK.as_u16();
+        unit.decision.unit = Some(number);
+        unit.releases(release, true);
+        Record::Decision(Box::new(unit.decision))
     }
 
     /// The draft of an entry: the same caller and request, at a place of its own.
@@ -165,7 +182,7 @@ impl Draft {
                 "refused, and somebody should look"
             );
         }
-        outcome_of(refusal, &self.decision.request_id)
+        outcome_of(refusal, &self.decision.request_id, self.head_only)
     }
 }
 

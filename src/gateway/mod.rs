@@ -5,24 +5,31 @@
 //! Look next: [`journey`]; `answer`, what each interaction takes; `refusal`, what the outside hears when a step says no.
 
 mod answer;
+mod binary;
 mod bundle;
+mod capabilities;
 mod conclude;
 mod draft;
+mod export;
 mod links;
+mod newest;
+mod operation;
 mod page;
 mod refusal;
 mod release;
 mod reply;
 mod rows;
 mod standing;
+mod stream;
 mod visit;
 mod write;
 
+pub use capabilities::Statement;
 pub use reply::ReplyBody;
 
 use crate::clock;
 use crate::domain::access::{Masks, PolicySet};
-use crate::domain::fhir::capabilities::{self, IssuerEndpoints};
+use crate::domain::fhir::capabilities::{IssuerEndpoints, smart_configuration};
 use crate::domain::fhir::classify::{self, Asked, Expects, Head};
 use crate::domain::fhir::interaction::Interaction;
 use crate::domain::fhir::path::PublicBase;
@@ -81,6 +88,8 @@ pub struct Gate {
     pub parameters: Registry,
     /// Whether answers may be compressed.
     pub compresses: bool,
+    /// What `/metadata` says.
+    pub statement: Statement,
 }
 
 impl fmt::Debug for Gate {
@@ -129,8 +138,10 @@ async fn journey(
 
     // What needs no body is read at once, so that even a refusal of its sender says what was asked.
     let early = understand_early(gate, &head, draft);
-    if let Some(document) = early.as_ref().and_then(|asked| public_document(gate, asked)) {
-        return Ok(document);
+    if let Some(asked) = &early
+        && let Some(document) = public_document(gate, asked).await
+    {
+        return Ok(document.formed(&asked.wishes, gate.compresses));
     }
 
     // 1 · Who?
@@ -152,10 +163,9 @@ async fn journey(
 }
 
 /// The only way out: 9, write it down, durably; 10, reply.
-async fn leave(gate: &Gate, mut draft: Draft, outcome: Result<Answer, Refusal>) -> Response<ReplyBody> {
+async fn leave(gate: &Arc<Gate>, mut draft: Draft, outcome: Result<Answer, Refusal>) -> Response<ReplyBody> {
     let refused = outcome.is_err();
-    let answer = draft.settle(outcome, gate);
-    let answer = if draft.head_only { answer.head_alone() } else { answer };
+    let mut answer = draft.settle(outcome, gate);
     let (interaction, began, head_only) = (draft.interaction, draft.began, draft.head_only);
     let request_id = draft.decision.request_id.clone();
     let records = draft.records();
@@ -169,13 +179,14 @@ async fn leave(gate: &Gate, mut draft: Draft, outcome: Result<Answer, Refusal>) 
     match recorded {
         Ok((receipt, slot)) => {
             gate.telemetry.request(interaction, decision, answer.status, took);
-            answer.send(&request_id, receipt, slot)
+            // What follows the first unit of a long answer is recorded unit by unit, before each.
+            let following = answer.rest.take().map(|units| stream::release(Arc::clone(gate), *units));
+            answer.send(&request_id, receipt, slot, following)
         }
         Err(error) => {
             tracing::error!(%error, "no record, no answer");
             gate.telemetry.refusal(Refusal::TrailUnavailable.code());
-            let answer = outcome_of(&Refusal::TrailUnavailable, &request_id);
-            let answer = if head_only { answer.head_alone() } else { answer };
+            let answer = outcome_of(&Refusal::TrailUnavailable, &request_id, head_only);
             gate.telemetry.request(interaction, telemetry::Decision::Refuse, answer.status, took);
             answer.send_unrecorded(&request_id)
         }
@@ -251,19 +262,14 @@ fn understand(
 }
 
 /// The two documents that anyone may read.
-fn public_document(gate: &Gate, asked: &Asked) -> Option<Answer> {
+async fn public_document(gate: &Gate, asked: &Asked) -> Option<Answer> {
     match &asked.interaction {
         Interaction::SmartConfiguration => {
-            let mut answer = Answer::fhir(StatusCode::OK, capabilities::smart_configuration(&gate.issuers));
+            let mut answer = Answer::fhir(StatusCode::OK, smart_configuration(&gate.issuers));
             answer.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
             Some(answer)
         }
-        Interaction::Capabilities => {
-            let version = env!("CARGO_PKG_VERSION");
-            let body =
-                capabilities::capability_statement(&gate.public, &gate.issuers, &gate.started, version);
-            Some(Answer::fhir(StatusCode::OK, body))
-        }
+        Interaction::Capabilities => Some(Answer::fhir(StatusCode::OK, capabilities::statement(gate).await)),
         _ => None,
     }
 }

@@ -32,6 +32,11 @@ impl Cursor {
     pub(super) fn start(leg: usize) -> Self {
         Self { leg, link: None, skip: 0 }
     }
+
+    /// Whether nothing was answered before.
+    pub(super) fn is_start(&self) -> bool {
+        self.leg == 0 && self.link.is_none() && self.skip == 0
+    }
 }
 
 /// What a sealed link holds.

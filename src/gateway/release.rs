@@ -10,9 +10,9 @@ use crate::domain::access::{Disclosure, Permit};
 use crate::domain::audit;
 use crate::domain::fhir::facts::Facts;
 use crate::domain::fhir::mask::Mask;
-use crate::domain::fhir::r4::ElementPath;
+use crate::domain::fhir::r4::{ElementPath, ResourceType};
 use crate::domain::fhir::shape::Shape;
-use crate::domain::filter::{self, Bases, Document, Envelope, References, Verdict};
+use crate::domain::filter::{self, Bases, Document, Envelope, References, RootType, Verdict};
 use crate::domain::narrow::Expected;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -29,7 +29,25 @@ pub(super) struct Release {
     pub(super) last_updated: Option<String>,
     /// A policy could not be evaluated for a record: somebody should look.
     pub(super) alarm: bool,
+    /// The Binary in the answer goes with a record that the caller sees; any other Binary stays here (T-100).
+    binary_is_owned: bool,
     masks: Masks,
+}
+
+impl Release {
+    /// For an answer that may hold a Binary: the caller sees the record that it goes with.
+    pub(super) fn of_owned_binary() -> Self {
+        Self { binary_is_owned: true, ..Self::default() }
+    }
+
+    /// Takes what another one lists, and gives its bytes.
+    pub(super) fn absorb(&mut self, other: Self) -> Vec<u8> {
+        self.records.extend(other.records);
+        self.policies.extend(other.policies);
+        self.withheld += other.withheld;
+        self.alarm |= other.alarm;
+        other.body
+    }
 }
 
 /// The masks of one answer, each made and listed once: most records share one.
@@ -119,6 +137,10 @@ impl<'a> Judged<'a> {
             references.hide_display.extend(permit.hidden_names().iter().copied());
             references.hide_identifier.extend(permit.hidden_identifiers().iter().copied());
             let container = record.container.and_then(|index| records.get(index)).map(|outer| &outer.facts);
+            if record.facts.resource_type.name() == "Binary" && !release.binary_is_owned {
+                decided.push(None);
+                continue;
+            }
             decided.push(match permit.record(&record.facts, container) {
                 Ok(disclosure) => {
                     let shown = release.masks.shaped(disclosure.mask(), shape);
@@ -137,6 +159,11 @@ impl<'a> Judged<'a> {
         self.document.records().get(index).map(|record| &record.facts)
     }
 
+    /// Whether the answer is one record, and not an envelope of several.
+    pub(super) fn is_single(&self) -> bool {
+        self.document.root_type() == RootType::Single(0)
+    }
+
     pub(super) fn envelope(&self) -> Option<&Envelope> {
         self.document.bundle()
     }
@@ -148,6 +175,11 @@ impl<'a> Judged<'a> {
     /// What references must not tell.
     pub(super) fn references(&self) -> &References {
         &self.references
+    }
+
+    /// A record's own bytes, whole: for looking at what the caller is known to see of it.
+    pub(super) fn raw(&self, index: usize) -> &[u8] {
+        self.document.raw(index)
     }
 
     /// What policy alone lets out of a record.
@@ -294,4 +326,23 @@ pub(super) fn single(
     }
     (release.version, release.last_updated) = judged.shown_version(0);
     Ok(())
+}
+
+/// Releases the one resource that an operation gives back.
+///
+/// # Errors
+/// As [`single`].
+pub(super) fn output(
+    body: &[u8],
+    bases: Bases<'_>,
+    resource: ResourceType,
+    permit: &Permit,
+    release: &mut Release,
+) -> Result<(), Refusal> {
+    let judged = Judged::judge(body, bases, permit, &Shape::Whole, release)?;
+    let facts = judged.facts(0).ok_or(Refusal::AnswerUnsound)?;
+    if facts.resource_type != resource || judged.envelope().is_some() {
+        return Err(Refusal::AnswerUnsound);
+    }
+    if judged.emit(0, &judged.verdicts(), release) { Ok(()) } else { Err(Refusal::NotFound) }
 }

@@ -5,6 +5,7 @@
 //! Look next: `edge::journal`, which makes receipts and keeps the endings.
 
 use super::refusal::Refusal;
+use super::stream::{Part, Units};
 use crate::clock;
 use crate::domain::audit::Ending;
 use crate::domain::fhir::classify::{self, Wishes};
@@ -19,10 +20,10 @@ use http_body::{Body, Frame, SizeHint};
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
-use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use tokio::sync::mpsc::Receiver;
 
 /// FHIR's JSON media type (R4 http.html, section 3.1.0.1.8).
 pub(super) const FHIR_JSON: HeaderValue = HeaderValue::from_static("application/fhir+json");
@@ -37,6 +38,8 @@ pub(super) struct Answer {
     pub(super) body: Bytes,
     /// `meta.lastUpdated` of the one record in it, where it is shown: a batch's entry gives it as an instant.
     pub(super) last_modified: Option<String>,
+    /// Of a long answer, whose first unit is the body: the units that follow it.
+    pub(super) rest: Option<Box<Units>>,
 }
 
 /// What the headers say of the one record in an answer.
@@ -50,15 +53,15 @@ pub(super) fn entity_headers(version: Option<&str>, last_updated: Option<&str>) 
     EntityHeaders { version: version.map(str::to_owned), last_updated: last_updated.map(str::to_owned) }
 }
 
-/// The answer that tells of a refusal.
-pub(super) fn outcome_of(refusal: &Refusal, request_id: &str) -> Answer {
+/// The answer that tells of a refusal; to a HEAD, its head alone.
+pub(super) fn outcome_of(refusal: &Refusal, request_id: &str, head_only: bool) -> Answer {
     let heard = refusal.heard();
     let body = operation_outcome(heard.issue, heard.code, &heard.sentence, request_id);
     let mut answer = Answer::fhir(heard.status, body);
     if let Some((name, value)) = heard.header {
         answer.headers.insert(name, value);
     }
-    answer
+    if head_only { answer.bare() } else { answer }
 }
 
 /// An R4 instant.
@@ -86,7 +89,7 @@ impl Answer {
         if !body.is_empty() {
             headers.insert(header::CONTENT_TYPE, FHIR_JSON);
         }
-        Self { status, headers, body, last_modified: None }
+        Self { status, headers, body, last_modified: None, rest: None }
     }
 
     /// An answer that is a status and headers.
@@ -119,13 +122,15 @@ impl Answer {
             self.headers.insert(header::VARY, HeaderValue::from_static("Authorization, Accept-Encoding"));
             self.compress(wishes);
         }
-        self
+        if wishes.head_only { self.bare() } else { self }
     }
 
-    /// The answer to HEAD: what GET would be told, without the body (RFC 9110 section 9.3.2). Refusals too.
-    pub(super) fn head_alone(mut self) -> Self {
-        self.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(self.body.len()));
-        self.body = Bytes::new();
+    /// The head alone, with the length of what a GET would bring.
+    pub(super) fn bare(mut self) -> Self {
+        if !self.body.is_empty() {
+            self.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(self.body.len()));
+            self.body = Bytes::new();
+        }
         self
     }
 
@@ -135,7 +140,7 @@ impl Answer {
             classify::Coding::Gzip => coding::Coding::Gzip,
             classify::Coding::Zstd => coding::Coding::Zstd,
         };
-        if self.body.len() < limits::COMPRESS_BYTES_MIN {
+        if self.body.len() < limits::COMPRESS_BYTES_MIN || self.rest.is_some() {
             return;
         }
         if let Some(coded) = coding::encode(coding, &self.body) {
@@ -144,23 +149,30 @@ impl Answer {
         }
     }
 
-    /// Sends what the receipt says was recorded; `slot` takes the note of how it ended.
+    /// Sends what the receipt says was recorded, then what follows it, each with its own; `slot` takes the note of
+    /// how it ended.
     pub(super) fn send(
         self,
         request_id: &str,
         _recorded: Receipt,
         slot: Option<Slot>,
+        following: Option<Receiver<Part>>,
     ) -> Response<ReplyBody> {
-        self.respond(request_id, slot)
+        self.respond(request_id, slot, following)
     }
 
     /// The one answer that goes out without a record: that no record can be made. Holds nothing else.
     pub(super) fn send_unrecorded(self, request_id: &str) -> Response<ReplyBody> {
-        self.respond(request_id, None)
+        self.respond(request_id, None, None)
     }
 
-    fn respond(self, request_id: &str, slot: Option<Slot>) -> Response<ReplyBody> {
-        let mut response = Response::new(ReplyBody { rest: self.body, sent_bytes: 0, slot });
+    fn respond(
+        self,
+        request_id: &str,
+        slot: Option<Slot>,
+        following: Option<Receiver<Part>>,
+    ) -> Response<ReplyBody> {
+        let mut response = Response::new(ReplyBody { rest: self.body, sent_bytes: 0, slot, following });
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         *headers = self.headers;
@@ -179,51 +191,91 @@ pub struct ReplyBody {
     rest: Bytes,
     sent_bytes: u64,
     slot: Option<Slot>,
+    following: Option<Receiver<Part>>,
 }
+
+/// An answer that could not be finished: the connection must not look as if it had been.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BrokenOff;
+
+impl fmt::Display for BrokenOff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the answer was broken off")
+    }
+}
+
+impl std::error::Error for BrokenOff {}
 
 impl ReplyBody {
     fn end(&mut self, ending: Ending) {
+        self.following = None;
         if let Some(slot) = self.slot.take() {
             slot.finish(clock::now(), ending, Some(self.sent_bytes));
         }
+    }
+
+    fn is_all(&self) -> bool {
+        self.rest.is_empty() && self.following.is_none()
+    }
+
+    fn next_piece(&mut self) -> Frame<Bytes> {
+        let length = self.rest.len().min(limits::REPLY_FRAME_BYTES_MAX);
+        let piece = self.rest.split_to(length);
+        self.sent_bytes = self.sent_bytes.saturating_add(piece.len() as u64);
+        if self.is_all() {
+            // The last piece is in the connection's hands; hyper may not poll again.
+            self.end(Ending::Complete);
+        }
+        Frame::data(piece)
     }
 }
 
 impl Body for ReplyBody {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = BrokenOff;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        if self.rest.is_empty() {
-            self.end(Ending::Complete);
-            return Poll::Ready(None);
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        loop {
+            if !self.rest.is_empty() {
+                return Poll::Ready(Some(Ok(self.next_piece())));
+            }
+            let Some(following) = self.following.as_mut() else {
+                self.end(Ending::Complete);
+                return Poll::Ready(None);
+            };
+            match ready!(following.poll_recv(cx)) {
+                Some(Part::Unit(_recorded, bytes)) => self.rest = bytes,
+                Some(Part::End) => self.following = None,
+                None => {
+                    self.end(Ending::Failed);
+                    return Poll::Ready(Some(Err(BrokenOff)));
+                }
+            }
         }
-        let length = self.rest.len().min(limits::REPLY_FRAME_BYTES_MAX);
-        let piece = self.rest.split_to(length);
-        self.sent_bytes = self.sent_bytes.saturating_add(piece.len() as u64);
-        if self.rest.is_empty() {
-            // The last piece is in the connection's hands; hyper may not poll again.
-            self.end(Ending::Complete);
-        }
-        Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.slot.is_none()
+        self.is_all() && self.slot.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.rest.len() as u64)
+        let rest = self.rest.len() as u64;
+        if self.following.is_none() {
+            return SizeHint::with_exact(rest);
+        }
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest);
+        hint
     }
 }
 
 impl Drop for ReplyBody {
     /// The client left, or the connection broke: what had been handed over is recorded (T-234).
     fn drop(&mut self) {
-        let ending = if self.rest.is_empty() { Ending::Complete } else { Ending::CutOff };
+        let ending = if self.is_all() { Ending::Complete } else { Ending::CutOff };
         self.end(ending);
     }
 }

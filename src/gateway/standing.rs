@@ -53,7 +53,7 @@ async fn stood(visit: &Visit<'_>, address: &str) -> Result<bool, Refusal> {
 }
 
 fn admitted(visit: &Visit<'_>, address: &str) -> Result<Option<(Interaction, Permit)>, Refusal> {
-    let question = visit.understand(address)?;
+    let question = visit.asked_by(address)?;
     match visit.admits(&question) {
         Ok(permit) => Ok(Some((question, permit))),
         Err(refusal) if refusal.is_alarm() => Err(refusal),

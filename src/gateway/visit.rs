@@ -19,7 +19,7 @@ use crate::domain::identity::Caller;
 use crate::domain::narrow::{self, Expected, Plan};
 use crate::edge::journal::Receipt;
 use crate::edge::listener::Peer;
-use crate::edge::upstream::{self, UpstreamRequest};
+use crate::edge::upstream::{self, Accept, UpstreamRequest};
 use crate::limits;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header, request};
@@ -34,6 +34,8 @@ const PREFER: HeaderName = HeaderName::from_static("prefer");
 pub(super) struct Visit<'g> {
     pub(super) gate: &'g Gate,
     pub(super) caller: Arc<Caller>,
+    /// Who is at the other end of the connection.
+    pub(super) peer: Peer,
     policies: Arc<PolicySet>,
     circumstances: Circumstances,
     upstream: [&'g str; 1],
@@ -55,7 +57,8 @@ impl<'g> Visit<'g> {
             purpose: purpose_asked(parts)?,
             emergency: false,
         };
-        Ok(Self { gate, caller, policies, circumstances, upstream: [gate.upstream_base.as_str()] })
+        let peer = peer.clone();
+        Ok(Self { gate, caller, peer, policies, circumstances, upstream: [gate.upstream_base.as_str()] })
     }
 
     /// When the request came.
@@ -104,6 +107,42 @@ impl<'g> Visit<'g> {
         }
     }
 
+    /// The EMR's findings about a body, whether it calls them success or not (R4 resource-operation-validate.html).
+    pub(super) async fn findings(&self, plan: &Plan) -> Result<Bytes, Refusal> {
+        let answer = self.gate.upstream.send(request_of(plan)).await.map_err(Refusal::Upstream)?;
+        match answer.status {
+            StatusCode::OK
+            | StatusCode::BAD_REQUEST
+            | StatusCode::PRECONDITION_FAILED
+            | StatusCode::UNPROCESSABLE_ENTITY => {
+                answer.body.read(limits::CHANGE_BYTES_MAX).await.map_err(Refusal::Upstream)
+            }
+            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => {
+                Err(Refusal::QueryRefusedUpstream)
+            }
+            _ => Err(Refusal::AnswerUnsound),
+        }
+    }
+
+    /// A record or a search that another record names, as if the caller had asked for it.
+    pub(super) fn asked_by(&self, url: &str) -> Result<Interaction, Refusal> {
+        let request = EntryRequest {
+            method: "GET",
+            url,
+            if_none_exist: None,
+            if_match: None,
+            if_none_match: None,
+            if_modified_since: None,
+        };
+        let asked = classify::entry(&request, &self.gate.public, &self.gate.parameters);
+        asked.map(|asked| asked.interaction).map_err(Refusal::Fhir)
+    }
+
+    /// The EMR's answer to a question as it comes, its body unread.
+    pub(super) async fn hear(&self, plan: &Plan) -> Result<upstream::Answer, Refusal> {
+        self.gate.upstream.send(request_of(plan)).await.map_err(Refusal::Upstream)
+    }
+
     /// Sends what changes the EMR. The receipt says that the intent is on disk.
     pub(super) async fn send(&self, plan: &Plan, intended: &Receipt) -> Result<upstream::Answer, Refusal> {
         self.gate.upstream.write(request_of(plan), intended).await.map_err(Refusal::Upstream)
@@ -124,23 +163,9 @@ impl<'g> Visit<'g> {
         }
     }
 
-    /// What a GET of an address below the base asks.
-    pub(super) fn understand(&self, address: &str) -> Result<Interaction, Refusal> {
-        let request = EntryRequest {
-            method: "GET",
-            url: address,
-            if_none_exist: None,
-            if_match: None,
-            if_none_match: None,
-            if_modified_since: None,
-        };
-        let asked = classify::entry(&request, &self.gate.public, &self.gate.parameters);
-        asked.map(|asked| asked.interaction).map_err(Refusal::Fhir)
-    }
-
     /// The search in a reference like `Patient?identifier=…` (R4 http.html, conditional references).
     pub(super) fn reference_search(&self, reference: &str) -> Result<(ResourceType, Search), Refusal> {
-        match self.understand(reference)? {
+        match self.asked_by(reference)? {
             Interaction::Search(search) if search.includes().is_empty() => {
                 Ok((search.resource_type(), search))
             }
@@ -163,13 +188,20 @@ impl<'g> Visit<'g> {
     }
 }
 
-fn request_of(plan: &Plan) -> UpstreamRequest {
+/// The request of a plan.
+pub(super) fn request_of(plan: &Plan) -> UpstreamRequest {
     let mut request = UpstreamRequest::new(plan.method().clone(), plan.path_and_query());
+    if *plan.expected() == Expected::ExportFile {
+        request = request.accept(Accept::FhirNdjson);
+    }
     if let Some(prefer) = plan.prefer() {
         request = request.header(PREFER, HeaderValue::from_static(prefer));
     }
     if let Some(tag) = plan.if_match().and_then(|tag| HeaderValue::try_from(tag).ok()) {
         request = request.header(header::IF_MATCH, tag);
+    }
+    if plan.if_none_match() {
+        request = request.header(header::IF_NONE_MATCH, HeaderValue::from_static("*"));
     }
     if let Some((media_type, body)) = plan.body() {
         request = request.body(HeaderValue::from_static(media_type), body.clone());

@@ -208,7 +208,7 @@ impl Writer<'_> {
     /// Whether no record of the type can be withheld from this caller. Who does not see all must not learn from a
     /// create at an id of their choice that there is no record they do not see (T-065).
     fn sees_all(&self) -> bool {
-        !self.permit.depends_on_records() && !self.permit.type_mask().is_empty()
+        !rows::may_withhold(&self.permit)
     }
 
     async fn create_as(
@@ -294,23 +294,24 @@ impl Writer<'_> {
         let Some(current) = self.visit.fetch(&self.permit, resource, id).await? else {
             return self.update_missing(resource, id, new, draft).await;
         };
-        let mut release = Release::default();
+        // Whoever may change a Binary has to be merged with it; what is shown of it afterwards is another matter.
+        let mut release = Release::of_owned_binary();
         let judged = Judged::judge(&current, self.visit.bases(), &self.permit, &Shape::Whole, &mut release)?;
         let before = judged.facts(0).ok_or(Refusal::AnswerUnsound)?.clone();
         let expected = Expected::Record { resource, id: id.to_owned(), version: None };
         if !expected.is(&before) {
             return Err(Refusal::AnswerUnsound);
         }
+        // Whoever cannot see a record hears of it what they would hear of none (T-163).
+        let seen = Arc::clone(judged.seen(0).ok_or(Refusal::NotFound)?);
         let change = self.permit.change(Some(&before), Some(&before), None).map_err(missing)?;
-        let nothing = Arc::new(Mask::new(resource, []));
-        let seen = Arc::clone(judged.seen(0).unwrap_or(&nothing));
         let mut full = Tree::parse(&current).map_err(|_| Refusal::AnswerUnsound)?;
         self.localise(&mut full);
         let mut view = Vec::new();
         if !judged.write(0, &judged.verdicts(), &mut view) {
             return Err(Refusal::NotFound);
         }
-        self.check_version(&before)?;
+        self.check_version(&judged)?;
         let mut view = Tree::parse(&view).map_err(|_| Refusal::Internal)?;
         self.localise(&mut view);
         let mut sent = match new {
@@ -372,16 +373,19 @@ impl Writer<'_> {
 
     async fn delete(self, resource: ResourceType, id: &str, draft: &mut Draft) -> Result<Ready, Refusal> {
         let current = self.visit.fetch(&self.permit, resource, id).await?.ok_or(Refusal::NotFound)?;
-        let bases = self.visit.bases();
-        let document = filter::parse(&current, &bases).map_err(|_| Refusal::AnswerUnsound)?;
-        let before = document.records().first().map(|record| &record.facts).ok_or(Refusal::AnswerUnsound)?;
+        let mut release = Release::of_owned_binary();
+        let judged = Judged::judge(&current, self.visit.bases(), &self.permit, &Shape::Whole, &mut release)?;
+        let before = judged.facts(0).ok_or(Refusal::AnswerUnsound)?;
         let expected = Expected::Record { resource, id: id.to_owned(), version: None };
         if !expected.is(before) {
             return Err(Refusal::AnswerUnsound);
         }
+        if !judged.write(0, &judged.verdicts(), &mut release.body) {
+            return Err(Refusal::NotFound);
+        }
         let change = self.permit.change(Some(before), None, None).map_err(missing)?;
         draft.decided_by(change.policies());
-        self.check_version(before)?;
+        self.check_version(&judged)?;
         let written = audit::Written {
             reference: format!("{}/{id}", resource.name()),
             version: before.version.clone(),
@@ -393,10 +397,12 @@ impl Writer<'_> {
         Ok(Ready::Send(Box::new(Prepared { permit: self.permit, change, written, may_retry })))
     }
 
-    /// The client's own `If-Match`, judged after the record was found to be theirs to change (T-089).
-    fn check_version(&self, current: &Facts) -> Result<(), Refusal> {
+    /// The client's own `If-Match`, judged after the record was found to be theirs to change, and on the version that
+    /// they see (T-089).
+    fn check_version(&self, judged: &Judged<'_>) -> Result<(), Refusal> {
         let wanted = self.wishes.if_match.as_ref().map(|version| version.as_str());
-        let same = wanted.is_none_or(|wanted| current.version.as_deref() == Some(wanted));
+        let (shown, _) = judged.shown_version(0);
+        let same = wanted.is_none_or(|wanted| shown.as_deref() == Some(wanted));
         if same { Ok(()) } else { Err(Refusal::PreconditionFailed) }
     }
 
@@ -467,7 +473,10 @@ impl Writer<'_> {
 
 /// A record that is there but not the caller's to change sounds like one that is not (T-163).
 fn missing(denial: RecordDenial) -> Refusal {
-    if denial.is_alarm() { Refusal::PolicyFault } else { Refusal::NotFound }
+    if denial.is_alarm() {
+        tracing::error!("a policy could not be evaluated for a record that was to be changed");
+    }
+    Refusal::NotFound
 }
 
 /// What the caller sent may be told to be refused.

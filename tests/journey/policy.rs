@@ -15,7 +15,7 @@ use crate::harness::{Hospital, run};
 use crate::paging::next;
 
 impl Hospital {
-    fn edit(&self, file: &str, text: Option<&str>) {
+    pub(crate) fn edit(&self, file: &str, text: Option<&str>) {
         let path = self.stage.folder().join("policies").join(file);
         match text {
             Some(text) => fs::write(path, text).unwrap(),
@@ -23,12 +23,12 @@ impl Hospital {
         }
     }
 
-    fn events(&self, event: &str) -> usize {
+    pub(crate) fn events(&self, event: &str) -> usize {
         self.trail().iter().filter(|record| record["event"] == event).count()
     }
 
     /// The contract's eight seconds, and something for a busy machine.
-    async fn edited(&self, event: &str, before: usize) {
+    pub(crate) async fn edited(&self, event: &str, before: usize) {
         let noticed = until(Duration::from_secs(20), || self.events(event) > before).await;
         assert!(noticed, "no `{event}` in the trail");
         tokio::time::sleep(Duration::from_millis(100)).await;

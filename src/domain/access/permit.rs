@@ -116,6 +116,18 @@ impl Permit {
         }
     }
 
+    /// Whether no record of a type is withheld from an answer of rows, whatever it says: then whether there are any,
+    /// and how many, is no secret.
+    #[must_use]
+    pub fn releases_every(&self, resource: ResourceType) -> bool {
+        let Wanted::Rows { reads, .. } = &self.wanted else { return false };
+        let Some(reads) = reads.get(&resource) else { return false };
+        let view = self.desk.view(self.shown_by, resource);
+        let settled =
+            view.is_ok_and(|view| view.settled && reads.iter().all(|path| view.definite.covers(path)));
+        settled && self.narrowing.patient().is_none()
+    }
+
     /// The record that the whole answer rests on: the patient of `$everything`, the group of an export. It must be
     /// read first, and unless [`Permit::rests_on`] holds, the answer is that of a missing record.
     #[must_use]
@@ -181,7 +193,8 @@ impl Permit {
     pub fn depends_on_records(&self) -> bool {
         let many = matches!(&self.wanted, Wanted::Rows { reads, .. } if reads.len() > 1);
         let unreadable = matches!(&self.wanted, Wanted::Output { readable: false, .. });
-        many || unreadable || !self.settled
+        many || unreadable
+            || !self.settled
             || !self.membership.is_empty()
             || self.basis.is_some()
             || self.narrowing.patient().is_some()

@@ -11,6 +11,7 @@ pub mod shape;
 mod address;
 pub mod capabilities;
 pub mod classify;
+pub mod findings;
 pub mod interaction;
 mod operation;
 pub mod outcome;

@@ -6,6 +6,8 @@
 //! Look next: `change`, what writes; `page`, which links of the EMR's may be followed; `edge::upstream`, which sends.
 
 mod change;
+mod export;
+mod operation;
 mod page;
 
 use std::fmt;
@@ -14,6 +16,8 @@ use bytes::Bytes;
 use http::Method;
 
 pub use self::change::{Change, plan_change, plan_transaction};
+pub use self::export::{ExportStep, plan_export, plan_export_step};
+pub use self::operation::plan_validate;
 pub use self::page::{PageError, plan_page};
 
 use crate::domain::access::Permit;
@@ -75,7 +79,11 @@ pub fn plan_current(permit: &Permit, resource: ResourceType, id: &str) -> Result
 }
 
 fn fits(question: &Interaction, permit: &Permit) -> Result<(), PlanError> {
-    if question.resource_type() == permit.resource_type() { Ok(()) } else { Err(PlanError::OtherPermit) }
+    let asked = match question {
+        Interaction::Operation(operation) => operation::answers_with(operation),
+        _ => question.resource_type(),
+    };
+    if asked == permit.resource_type() { Ok(()) } else { Err(PlanError::OtherPermit) }
 }
 
 /// Why there is no plan.
@@ -85,6 +93,8 @@ pub enum PlanError {
     NoUpstream,
     /// The permit was given for another resource type.
     OtherPermit,
+    /// The EMR named a place that an export cannot have.
+    OtherPlace,
 }
 
 impl fmt::Display for PlanError {
@@ -92,6 +102,7 @@ impl fmt::Display for PlanError {
         out.write_str(match self {
             Self::NoUpstream => "the interaction asks nothing upstream",
             Self::OtherPermit => "the permit is for another resource type",
+            Self::OtherPlace => "the place is none of an export",
         })
     }
 }
@@ -107,6 +118,7 @@ pub struct Plan {
     body: Option<(&'static str, Bytes)>,
     prefer: Option<&'static str>,
     if_match: Option<String>,
+    if_none_match: bool,
     expected: Expected,
 }
 
@@ -138,6 +150,10 @@ pub enum Expected {
     Change,
     /// A `Bundle` of type `transaction-response`.
     Transaction,
+    /// What tells of a bulk export: no record.
+    Export,
+    /// NDJSON: a file of a bulk export.
+    ExportFile,
 }
 
 impl Expected {
@@ -182,6 +198,12 @@ impl Plan {
         self.if_match.as_deref()
     }
 
+    /// Whether to send `If-None-Match: *`: a create at an id of the client's must not overwrite.
+    #[must_use]
+    pub fn if_none_match(&self) -> bool {
+        self.if_none_match
+    }
+
     /// What the answer must be.
     #[must_use]
     pub fn expected(&self) -> &Expected {
@@ -204,12 +226,21 @@ impl Plan {
                 Some(Self::search(search, query))
             }
             Interaction::History(history) => Some(Self::history(history, rows)),
+            Interaction::Operation(operation) => operation::plan(interaction, operation, rows),
             _ => None,
         }
     }
 
     fn get(target: String, expected: Expected) -> Self {
-        Self { method: Method::GET, target, body: None, prefer: None, if_match: None, expected }
+        Self {
+            method: Method::GET,
+            target,
+            body: None,
+            prefer: None,
+            if_match: None,
+            if_none_match: false,
+            expected,
+        }
     }
 
     fn record(resource: ResourceType, id: &str, version: Option<&str>) -> Self {
@@ -290,6 +321,8 @@ impl fmt::Debug for Expected {
             Self::Output => out.write_str("output"),
             Self::Change => out.write_str("change"),
             Self::Transaction => out.write_str("transaction"),
+            Self::Export => out.write_str("export"),
+            Self::ExportFile => out.write_str("export file"),
         }
     }
 }
@@ -349,8 +382,7 @@ mod tests {
     #[test]
     fn a_long_search_goes_as_a_form() {
         let ids: Vec<String> = (0..100).map(|n| format!("{n}{}", "x".repeat(50))).collect();
-        let plan =
-            Plan::of(&asked(&format!("GET /Patient?_id={}", ids.join(","))).unwrap(), None).unwrap();
+        let plan = Plan::of(&asked(&format!("GET /Patient?_id={}", ids.join(","))).unwrap(), None).unwrap();
         assert_eq!((plan.method(), plan.path_and_query()), (&Method::POST, "Patient/_search"));
         let (media_type, form) = plan.body().unwrap();
         assert!(media_type.ends_with("form-urlencoded") && form.starts_with(b"_id=0x"));

@@ -179,7 +179,7 @@ pub fn entry(
 ///
 /// # Errors
 /// As [`classify`]: what is understood may have changed since the link was made. `MalformedPageToken` for
-/// an address whose answer has no pages.
+/// an address whose answer has neither pages nor files.
 pub fn continued(
     address: &str,
     base: &PublicBase,
@@ -188,8 +188,12 @@ pub fn continued(
     let target = split_address(address)?;
     let (route, _) = route::find_route("GET", &target.segments)?;
     let found = Parameters::decode(target.query.unwrap_or_default())?;
-    let paged =
-        matches!(route, Route::Search(_) | Route::History(_) | Route::Operate(Operating::Everything(_)));
+    let paged = matches!(
+        route,
+        Route::Search(_)
+            | Route::History(_)
+            | Route::Operate(Operating::Everything(_) | Operating::LastN(_) | Operating::Export(_))
+    );
     if !paged || found.has(PAGE_PARAMETER) {
         return Err(FhirRefusal::MalformedPageToken);
     }
@@ -260,7 +264,7 @@ fn interaction(
             Interaction::Vread { resource, id, version, shape }
         }
         Route::Search(range) if parameters.has(PAGE_PARAMETER) => {
-            return ranges::read_page(&range, &parameters);
+            return ranges::read_page(&range, parameters);
         }
         Route::Search(range) | Route::SearchForm(range) => return ranges::read(range, parameters, known),
         Route::History(scope) => return operations::history(scope, parameters).map(Interaction::History),

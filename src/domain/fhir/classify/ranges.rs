@@ -55,13 +55,15 @@ pub(super) fn read(
     }
 }
 
-/// The page link of a range: whole in itself, so nothing may be added to it.
-pub(super) fn read_page(range: &Range, parameters: &Parameters) -> Result<Interaction, FhirRefusal> {
+/// The page link of a range: whole in itself, so nothing may be added to it. `_count` is checked and changes nothing,
+/// because the link holds the page's size: there are clients that put it on every link they follow.
+pub(super) fn read_page(range: &Range, mut parameters: Parameters) -> Result<Interaction, FhirRefusal> {
     let resource = match range {
         Range::Type(resource) => Some(*resource),
         Range::System => None,
         Range::Members(..) | Range::AllMembers(..) => return Err(FhirRefusal::MalformedPageToken),
     };
+    parameters.count()?;
     match parameters.rest() {
         [page] => PageToken::parse(&page.value)
             .map(|token| Interaction::NextPage { resource, token })

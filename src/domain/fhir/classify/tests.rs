@@ -35,7 +35,7 @@ fn is_paged(interaction: &Interaction) -> bool {
         Interaction::Search(_)
             | Interaction::SearchMany { .. }
             | Interaction::History(_)
-            | Interaction::Operation(Operation::Everything { .. })
+            | Interaction::Operation(Operation::Everything { .. } | Operation::Export { .. })
     )
 }
 
@@ -504,7 +504,7 @@ fn only_what_has_pages_is_continued() {
     let code =
         |address: &str| continued(address, &base(), &Registry::empty()).map_err(|refusal| refusal.code());
     for address in
-        ["Patient/1", "metadata", "Patient?~page=abc", "$export", "~export/a", "Observation/$lastn"]
+        ["Patient/1", "metadata", "Patient?~page=abc", "~export/a", "~file/a", "CodeSystem/$lookup"]
     {
         assert_eq!(code(address).unwrap_err(), "malformed-page-token", "{address}");
     }

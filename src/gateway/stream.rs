@@ -1,0 +1,203 @@
+//! Long answers: NDJSON files of the EMR's, filtered line by line and released unit by unit.
+//!
+//! Owns: the way of a line from the EMR to the client: read, decided, emitted; and the order of a unit: it is durable in
+//! the trail before a byte of it is handed over (P2).
+//! Must never: hold more than a few units, pass on a line that is not a record of the type that was asked for, or go on
+//! behind one (T-097). Where units end depends on what is released alone.
+//! Look next: `export`, which opens a stream; `reply`, which sends it; `release`, where a record is decided.
+
+use super::Gate;
+use super::draft::Draft;
+use super::refusal::Refusal;
+use super::release::{Judged, Release};
+use super::visit::{Visit, request_of};
+use crate::domain::access::Permit;
+use crate::domain::audit::Record;
+use crate::domain::fhir::r4::ResourceType;
+use crate::domain::fhir::shape::Shape;
+use crate::domain::filter::{Bases, FilterFault, Lines};
+use crate::domain::narrow::Plan;
+use crate::edge::journal::Receipt;
+use crate::edge::listener::Peer;
+use crate::edge::upstream::{AnswerBody, UpstreamError};
+use crate::limits;
+use bytes::Bytes;
+use http::StatusCode;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// What the reply gets to send after its first unit.
+pub(super) enum Part {
+    /// A unit, and the proof that it is recorded.
+    Unit(Receipt, Bytes),
+    /// All of it was sent. A stream that ends without is broken off.
+    End,
+}
+
+/// The files of one type on their way through, one after the other.
+pub(super) struct Units {
+    permit: Permit,
+    resource: ResourceType,
+    /// What the trail says of every unit but what is in it.
+    draft: Draft,
+    peer: Peer,
+    files: VecDeque<Plan>,
+    open: Option<AnswerBody>,
+    lines: Lines,
+    ready: VecDeque<Vec<u8>>,
+    number: u32,
+}
+
+impl Units {
+    /// `draft`: of the request, before anything is released.
+    pub(super) fn new(
+        visit: &Visit<'_>,
+        permit: Permit,
+        resource: ResourceType,
+        draft: Draft,
+        files: Vec<Plan>,
+    ) -> Self {
+        Self {
+            permit,
+            resource,
+            draft,
+            peer: visit.peer.clone(),
+            files: files.into(),
+            open: None,
+            lines: Lines::new(),
+            ready: VecDeque::new(),
+            number: 0,
+        }
+    }
+
+    /// The next unit, or nothing at the end. It has at least `EXPORT_UNIT_BYTES` or `EXPORT_UNIT_RECORDS`, unless it
+    /// is the last one.
+    ///
+    /// # Errors
+    /// A [`Refusal`]: nothing of the unit, nor of what follows, may leave.
+    pub(super) async fn next(&mut self, gate: &Gate) -> Result<Option<Release>, Refusal> {
+        let mut release = Release::default();
+        loop {
+            while let Some(line) = self.ready.pop_front() {
+                self.take(gate, &line, &mut release)?;
+                if is_full(&release) {
+                    return Ok(Some(release));
+                }
+            }
+            if !self.read_on(gate).await? {
+                let anything = !release.records.is_empty() || release.withheld > 0;
+                return Ok(anything.then_some(release));
+            }
+        }
+    }
+
+    /// One line: a record, decided on its own. Withheld records leave nothing behind.
+    fn take(&self, gate: &Gate, line: &[u8], release: &mut Release) -> Result<(), Refusal> {
+        let upstream = [gate.upstream_base.as_str()];
+        let bases = Bases { upstream: &upstream, public: gate.public.as_str() };
+        let judged = Judged::judge(line, bases, &self.permit, &Shape::Whole, release)?;
+        let asked = judged.facts(0).is_some_and(|facts| facts.resource_type == self.resource);
+        if !asked || !judged.is_single() {
+            return Err(Refusal::AnswerUnsound);
+        }
+        if judged.emit(0, &judged.verdicts(), release) {
+            release.body.push(b'\n');
+        }
+        Ok(())
+    }
+
+    /// Reads another piece, or opens another file; `false` when there is none left.
+    async fn read_on(&mut self, gate: &Gate) -> Result<bool, Refusal> {
+        self.peer.progressed();
+        let Some(body) = &mut self.open else { return self.open_next(gate).await };
+        let mut lines = Vec::new();
+        match body.chunk().await.map_err(Refusal::Upstream)? {
+            Some(piece) => {
+                gate.telemetry.filtered(piece.len() as u64, 0);
+                self.lines.feed(&piece, &mut lines).map_err(unsound)?;
+            }
+            None => {
+                self.open = None;
+                std::mem::take(&mut self.lines).finish(&mut lines).map_err(unsound)?;
+            }
+        }
+        self.ready.extend(lines);
+        Ok(true)
+    }
+
+    async fn open_next(&mut self, gate: &Gate) -> Result<bool, Refusal> {
+        let Some(plan) = self.files.pop_front() else { return Ok(false) };
+        let answer = gate.upstream.send(request_of(&plan)).await.map_err(Refusal::Upstream)?;
+        match answer.status {
+            StatusCode::OK => {
+                self.open = Some(answer.body.download(limits::EXPORT_FILE_BYTES_MAX));
+                Ok(true)
+            }
+            status => Err(refused(status)),
+        }
+    }
+
+    /// What the trail says of a unit.
+    fn record(&mut self, release: &mut Release) -> Record {
+        self.number = self.number.saturating_add(1);
+        self.draft.unit(self.number, release)
+    }
+}
+
+/// What an EMR's refusal within an export means.
+pub(super) fn refused(status: StatusCode) -> Refusal {
+    match status {
+        StatusCode::NOT_FOUND | StatusCode::GONE => Refusal::NotFound,
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+            Refusal::Upstream(UpstreamError::Busy)
+        }
+        _ => Refusal::AnswerUnsound,
+    }
+}
+
+fn is_full(release: &Release) -> bool {
+    release.body.len() >= limits::EXPORT_UNIT_BYTES || release.records.len() >= limits::EXPORT_UNIT_RECORDS
+}
+
+fn unsound(fault: FilterFault) -> Refusal {
+    tracing::warn!(%fault, "a file of the upstream's is unsound");
+    Refusal::AnswerUnsound
+}
+
+/// Releases what follows the first unit, at the client's pace: a unit is made when there is room for it. Dropping the
+/// receiver ends it.
+pub(super) fn release(gate: Arc<Gate>, mut units: Units) -> mpsc::Receiver<Part> {
+    let (sender, parts) = mpsc::channel(1);
+    tokio::spawn(async move {
+        let ended = tokio::select! {
+            ended = pour(&gate, &mut units, &sender) => ended,
+            () = sender.closed() => Ok(()),
+        };
+        if let Err(refusal) = ended {
+            let (request_id, code) = (&units.draft.decision.request_id, refusal.code());
+            gate.telemetry.refusal(code);
+            tracing::error!(%request_id, code, "a download was broken off");
+        }
+    });
+    parts
+}
+
+/// Without [`Part::End`] the receiver finds the stream broken off.
+async fn pour(gate: &Gate, units: &mut Units, sender: &mpsc::Sender<Part>) -> Result<(), Refusal> {
+    // Who no longer listens needs no answer: the reply has recorded how far it came.
+    while let Ok(place) = sender.reserve().await {
+        let Some(mut unit) = units.next(gate).await? else {
+            place.send(Part::End);
+            break;
+        };
+        let body = Bytes::from(std::mem::take(&mut unit.body));
+        let recorded = gate.journal.append(&[units.record(&mut unit)]).await.map_err(|error| {
+            tracing::error!(%error, "no record, no unit");
+            Refusal::TrailUnavailable
+        })?;
+        gate.telemetry.filtered(0, body.len() as u64);
+        place.send(Part::Unit(recorded, body));
+    }
+    Ok(())
+}
