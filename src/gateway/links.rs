@@ -19,7 +19,8 @@ pub(super) fn in_compartment(leg: &Leg, record: &[u8], public: &str) -> bool {
     let Some(compartment) = search.compartment() else { return true };
     let owner = format!("{}/{}", compartment.owner().name(), compartment.id().as_str());
     let Ok(record) = serde_json::from_slice::<Value>(record) else { return false };
-    if record["resourceType"] == compartment.owner().name() && record["id"] == compartment.id().as_str() {
+    let says = |name: &str, text: &str| record.get(name).and_then(Value::as_str) == Some(text);
+    if says("resourceType", compartment.owner().name()) && says("id", compartment.id().as_str()) {
         return true;
     }
     let mut named = BTreeSet::new();

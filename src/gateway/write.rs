@@ -115,7 +115,7 @@ pub(super) async fn prepare(
         Interaction::Update { resource, target } => {
             let sent = Sent::read(visit, *resource, body)?;
             match writer.target(target).await? {
-                Some(id) => writer.update(*resource, &id, New::Record(sent), draft).await,
+                Some(id) => writer.update(*resource, &id, New::Record(Box::new(sent)), draft).await,
                 None => writer.create_missing(*resource, sent, draft).await,
             }
         }
@@ -140,7 +140,7 @@ struct Sent {
 
 /// What an existing record is to become.
 enum New {
-    Record(Sent),
+    Record(Box<Sent>),
     Patch(PatchFormat, Bytes),
 }
 
@@ -202,7 +202,7 @@ impl Writer<'_> {
         if self.sees_all() && self.visit.fetch(&self.permit, resource, &id).await?.is_some() {
             return Err(Refusal::Conflict);
         }
-        self.update_missing(resource, &id, New::Record(sent), draft).await
+        self.update_missing(resource, &id, New::Record(Box::new(sent)), draft).await
     }
 
     /// Whether no record of the type can be withheld from this caller. Who does not see all must not learn from a
@@ -365,7 +365,7 @@ impl Writer<'_> {
             New::Record(sent)
                 if self.permit.may_create() && self.sees_all() && self.wishes.if_match.is_none() =>
             {
-                self.create_as(resource, Some(id.to_owned()), sent, draft).await
+                self.create_as(resource, Some(id.to_owned()), *sent, draft).await
             }
             New::Record(_) | New::Patch(..) => Err(Refusal::NotFound),
         }

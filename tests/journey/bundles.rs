@@ -192,6 +192,7 @@ fn t083_one_refused_entry_refuses_a_transaction() {
             let records = entry_records(&trail, reply);
             assert_eq!(records.len(), 2, "{}: {records:?}", reply.what);
             assert!(records.iter().all(|record| record["decision"] == "refuse"), "{records:?}");
+            assert!(records.iter().all(|record| record["reason"] == reply.code().as_str()), "{records:?}");
             assert!(records.iter().all(|record| record["released"] == json!([])), "{records:?}");
         }
     });

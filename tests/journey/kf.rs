@@ -7,6 +7,8 @@
 //! Must never: call a failure absent because the request is refused for another reason: codes are compared.
 //! Look next: `requests`, bad input of all kinds.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use chartgate::domain::fhir::classify::{Expects, Head, classify, expects};
 use chartgate::domain::fhir::path::PublicBase;
 use chartgate::domain::fhir::search::Registry;
@@ -22,10 +24,12 @@ type Row = (&'static str, &'static str, u16, &'static str);
 
 /// Each is refused as told, recorded, and the EMR is not asked.
 fn refused_before_the_emr_is_asked(rows: &[Row]) {
+    static ASKED: AtomicUsize = AtomicUsize::new(0);
     run(async {
         let hospital = Hospital::doors().await;
         let mut replies = Vec::new();
-        for (place, (who, path, status, code)) in rows.iter().enumerate() {
+        for (who, path, status, code) in rows {
+            let place = ASKED.fetch_add(1, Ordering::Relaxed);
             let marked = if path.contains("KFMARK") {
                 path.replace("KFMARK", &format!("kfmark{place}x"))
             } else {
