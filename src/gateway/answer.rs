@@ -82,8 +82,7 @@ async fn record(
     let plan = narrow::plan(&asked.interaction, &permit).map_err(|_| Refusal::Internal)?;
     let answered = visit.ask(&plan).await?;
     let mut release = Release::default();
-    let outcome =
-        release::single(&answered, visit.bases(), plan.expected(), &permit, shape, &mut release);
+    let outcome = release::single(&answered, visit.bases(), plan.expected(), &permit, shape, &mut release);
     visit.gate.telemetry.filtered(answered.len() as u64, release.body.len() as u64);
     let unchanged = outcome.is_ok() && is_unchanged(&asked.wishes, &release);
     draft.releases(&mut release, outcome.is_ok() && !unchanged);
@@ -145,11 +144,7 @@ pub(super) async fn list(
 
 /// The searches behind a question, each with its permit. A type that nobody named and the caller may not ask about is
 /// left out; one that was named is refused (T-012).
-async fn legs(
-    visit: &Visit<'_>,
-    question: &Interaction,
-    draft: &mut Draft,
-) -> Result<Vec<Leg>, Refusal> {
+async fn legs(visit: &Visit<'_>, question: &Interaction, draft: &mut Draft) -> Result<Vec<Leg>, Refusal> {
     match question {
         Interaction::SearchMany { legs, named } => {
             let (mut open, mut refused) = (Vec::new(), None);

@@ -182,7 +182,7 @@ async fn seen(
 /// One of the document's attachments is at one of these addresses.
 fn is_attached(document: &Value, forms: &[String]) -> bool {
     let content = document["content"].as_array().into_iter().flatten();
-    let mut urls = content.filter_map(|content| content["attachment"]["url"].as_str());
+    let mut urls = content.filter_map(|content| content.pointer("/attachment/url")?.as_str());
     urls.any(|url| forms.iter().any(|form| form == url))
 }
 

@@ -62,7 +62,8 @@ fn understand(
     document: &Document<'_>,
     place: usize,
 ) -> Result<Entry, Refusal> {
-    let entry = document.bundle().and_then(|envelope| envelope.entries.get(place)).ok_or(Refusal::Internal)?;
+    let entry =
+        document.bundle().and_then(|envelope| envelope.entries.get(place)).ok_or(Refusal::Internal)?;
     let request = entry.request.as_ref().ok_or(Refusal::NotABundle)?;
     let gate = visit.gate;
     let mut asked =
@@ -330,7 +331,8 @@ async fn send(
         changes.iter().map(|(prepared, url)| (&prepared.change, &prepared.permit, *url)).collect();
     let plan = narrow::plan_transaction(&parts).map_err(|_| Refusal::Internal)?;
     let answer = visit.send(&plan, &intended).await.inspect_err(|refusal| {
-        draft.unknown = matches!(refusal, Refusal::Upstream(error) if !UpstreamError::outcome_is_known(*error));
+        draft.unknown =
+            matches!(refusal, Refusal::Upstream(error) if !UpstreamError::outcome_is_known(*error));
     })?;
     conclude::check_status(answer.status, draft)?;
     // From here on the changes are made.

@@ -122,9 +122,9 @@ fn place(visit: &Visit<'_>, prepared: &Prepared, resource: ResourceType, told: &
     let bases = visit.bases();
     let document = filter::parse(&told.body, &bases).ok();
     let facts = document.as_ref().and_then(|document| document.records().first()).map(|record| &record.facts);
-    let named = facts.filter(|facts| facts.resource_type == resource).and_then(|facts| {
-        Some(Place { id: facts.id.clone()?, version: facts.version.clone() })
-    });
+    let named = facts
+        .filter(|facts| facts.resource_type == resource)
+        .and_then(|facts| Some(Place { id: facts.id.clone()?, version: facts.version.clone() }));
     let located = || located(resource, told.location.as_deref()?);
     let place = named.or_else(located).or_else(|| Some(Place { id: sent.clone()?, version: None }))?;
     // An answer about another record than the one that was sent is no answer (T-129).

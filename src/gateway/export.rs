@@ -93,7 +93,8 @@ impl Followed {
     }
 
     fn plan(&self, place: &str, step: ExportStep) -> Result<Plan, Refusal> {
-        narrow::plan_export_step(&self.question, &self.permit, place, step).map_err(|_| Refusal::AnswerUnsound)
+        narrow::plan_export_step(&self.question, &self.permit, place, step)
+            .map_err(|_| Refusal::AnswerUnsound)
     }
 }
 
@@ -101,11 +102,7 @@ impl Followed {
 ///
 /// # Errors
 /// [`Refusal::NotFound`] for a group that is not there for the caller.
-pub(super) async fn kick_off(
-    visit: &Visit<'_>,
-    asked: &Asked,
-    draft: &mut Draft,
-) -> Result<Answer, Refusal> {
+pub(super) async fn kick_off(visit: &Visit<'_>, asked: &Asked, draft: &mut Draft) -> Result<Answer, Refusal> {
     refuse_head(&asked.wishes)?;
     let permit = admit(visit, &asked.interaction, draft).await?;
     let question = asked.interaction.address();
@@ -172,7 +169,8 @@ pub(super) async fn cancel(
     let plan = export.plan(&export.sealed.place, ExportStep::Cancel)?;
     let intended = visit.intend(draft).await?;
     let answer = visit.send(&plan, &intended).await.inspect_err(|refusal| {
-        draft.unknown = matches!(refusal, Refusal::Upstream(error) if !UpstreamError::outcome_is_known(*error));
+        draft.unknown =
+            matches!(refusal, Refusal::Upstream(error) if !UpstreamError::outcome_is_known(*error));
     })?;
     match answer.status {
         StatusCode::ACCEPTED | StatusCode::OK | StatusCode::NO_CONTENT => {

@@ -5,10 +5,10 @@
 //! Must never: look at anything that is not shown.
 //! Look next: `rows`, which asks for each row.
 
-use super::release::Judged;
+use super::operation;
 use super::rows::Leg;
 use crate::domain::fhir::interaction::Interaction;
-use crate::domain::fhir::r4::ElementPath;
+use crate::domain::fhir::r4::{ElementPath, ResourceType};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -54,24 +54,62 @@ fn children<'v>(value: &'v Value, name: &str) -> Vec<&'v Value> {
     }
 }
 
-pub(super) fn is_led_to(
-    judged: &Judged<'_>,
-    index: usize,
-    record: &[u8],
-    visible: &BTreeSet<String>,
-    referred: &BTreeSet<String>,
-) -> bool {
-    if referred.contains(&judged.reference(index)) {
-        return true;
+/// A record as it is shown.
+pub(super) struct Shown {
+    pub(super) reference: String,
+    pub(super) bytes: Vec<u8>,
+    record: Value,
+}
+
+impl Shown {
+    pub(super) fn read(reference: String, bytes: Vec<u8>) -> Option<Self> {
+        let record = serde_json::from_slice(&bytes).ok()?;
+        Some(Self { reference, bytes, record })
     }
-    let mut refers = BTreeSet::new();
-    let record: Value = serde_json::from_slice(record).unwrap_or(Value::Null);
-    collect_references(&record, judged.public(), &mut refers);
-    !refers.is_disjoint(visible)
+
+    fn is(&self, resource: ResourceType) -> bool {
+        self.record["resourceType"] == resource.name()
+    }
+
+    /// Whether one of these elements, as shown, refers to a record.
+    fn refers(&self, paths: &[ElementPath], reference: &str, public: &str) -> bool {
+        let mut named = BTreeSet::new();
+        paths.iter().for_each(|path| collect_at(&self.record, path, public, &mut named));
+        named.contains(reference)
+    }
+
+    fn mentions(&self, reference: &str, public: &str) -> bool {
+        let mut named = BTreeSet::new();
+        collect_references(&self.record, public, &mut named);
+        named.contains(reference)
+    }
+}
+
+/// Whether anything is added to the rows of this question.
+pub(super) fn includes(leg: &Leg) -> bool {
+    match &leg.question {
+        Interaction::Search(search) => !search.includes().is_empty(),
+        _ => operation::is_everything(leg),
+    }
+}
+
+/// Whether the question leads from one shown record to another: by an include from a match, and by `:iterate` from what
+/// was included too. `$everything` follows every reference.
+pub(super) fn leads(leg: &Leg, from: &Shown, to: &Shown, from_match: bool, public: &str) -> bool {
+    let Interaction::Search(search) = &leg.question else {
+        return operation::is_everything(leg)
+            && (from.mentions(&to.reference, public) || to.mentions(&from.reference, public));
+    };
+    search.includes().iter().filter(|include| from_match || include.iterate()).any(|include| {
+        let (holder, target) = if include.reverse() { (to, from) } else { (from, to) };
+        holder.is(include.source())
+            && include.targets().iter().any(|kind| target.is(*kind))
+            && holder.refers(include.reads(), &target.reference, public)
+    })
 }
 
 /// Every `Reference.reference` of a record as `Type/id`: without our base and without a version.
-pub(super) fn collect_references(value: &Value, public: &str, found: &mut BTreeSet<String>) {
+fn collect_references(value: &Value, public: &str, found: &mut BTreeSet<String>) {
     match value {
         Value::Object(members) => members.iter().for_each(|(name, member)| match member {
             Value::String(text) if name == "reference" => {

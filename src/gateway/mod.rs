@@ -256,8 +256,7 @@ fn understand(
     draft: &mut Draft,
 ) -> Result<Asked, Refusal> {
     let form = (expects == Expects::Form).then_some(&**body);
-    let asked =
-        classify::classify(head, form, &gate.public, &gate.parameters).map_err(Refusal::Fhir)?;
+    let asked = classify::classify(head, form, &gate.public, &gate.parameters).map_err(Refusal::Fhir)?;
     draft.asks(&asked.interaction);
     Ok(asked)
 }
@@ -270,9 +269,7 @@ async fn public_document(gate: &Gate, asked: &Asked) -> Option<Answer> {
             answer.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
             Some(answer)
         }
-        Interaction::Capabilities => {
-            Some(Answer::fhir(StatusCode::OK, capabilities::statement(gate).await))
-        }
+        Interaction::Capabilities => Some(Answer::fhir(StatusCode::OK, capabilities::statement(gate).await)),
         _ => None,
     }
 }

@@ -124,11 +124,10 @@ fn keep(group: &mut Group, candidate: Candidate, max: usize) {
 /// What observations are grouped by: their first coding, else the text of their code
 /// (R4 observation-operation-lastn.html).
 fn code(record: &Value) -> String {
-    let coding = &record["code"]["coding"][0];
-    let part = |name: &str| coding[name].as_str().unwrap_or_default();
-    match part("code") {
-        "" => format!("|{}", record["code"]["text"].as_str().unwrap_or_default()),
-        code => format!("{}|{code}", part("system")),
+    let part = |place: &str| record.pointer(place).and_then(Value::as_str).unwrap_or_default();
+    match part("/code/coding/0/code") {
+        "" => format!("|{}", part("/code/text")),
+        code => format!("{}|{code}", part("/code/coding/0/system")),
     }
 }
 
@@ -136,7 +135,7 @@ fn code(record: &Value) -> String {
 fn when(record: &Value) -> Option<Timestamp> {
     let text = |value: &Value| value.as_str().and_then(moment);
     let period = &record["effectivePeriod"];
-    let timing = record["effectiveTiming"]["event"].as_array();
+    let timing = record.pointer("/effectiveTiming/event").and_then(Value::as_array);
     text(&record["effectiveDateTime"])
         .or_else(|| text(&record["effectiveInstant"]))
         .or_else(|| text(&period["end"]))

@@ -161,7 +161,7 @@ fn to_validate(document: &Document<'_>, resource: ResourceType) -> Result<usize,
 /// One `resource`, and at most a `mode` that says `create`: the same that the URL may say.
 fn check_parameters(body: &[u8]) -> Result<(), Refusal> {
     let body: Value = serde_json::from_slice(body).map_err(|_| Refusal::OtherType)?;
-    for parameter in body["parameter"].as_array().into_iter().flatten() {
+    for parameter in body.get("parameter").and_then(Value::as_array).into_iter().flatten() {
         let refused = match parameter["name"].as_str() {
             Some("resource") => continue,
             Some("mode") if parameter["valueCode"] == "create" => continue,

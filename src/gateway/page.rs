@@ -32,6 +32,11 @@ impl Cursor {
     pub(super) fn start(leg: usize) -> Self {
         Self { leg, link: None, skip: 0 }
     }
+
+    /// Whether nothing was answered before.
+    pub(super) fn is_start(&self) -> bool {
+        self.leg == 0 && self.link.is_none() && self.skip == 0
+    }
 }
 
 /// What a sealed link holds.
@@ -47,8 +52,7 @@ struct Sealed {
 /// Seals a place in the rows of `question` for the caller; gives the public URL.
 pub(super) fn seal_next(visit: &Visit<'_>, question: &Interaction, cursor: &Cursor) -> Option<String> {
     let public = &visit.gate.public;
-    let mut sealed =
-        Sealed { question: question.address(), cursor: cursor.clone(), padding: String::new() };
+    let mut sealed = Sealed { question: question.address(), cursor: cursor.clone(), padding: String::new() };
     let bare = serde_json::to_vec(&sealed).ok()?.len();
     let padded = bare.next_multiple_of(limits::PAGE_LINK_STEP_BYTES);
     sealed.padding = " ".repeat(padded - bare);

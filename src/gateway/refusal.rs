@@ -135,10 +135,9 @@ impl Refusal {
         let Self::Fhir(FhirRefusal::NotServed(what)) = self else { return None };
         match what {
             NotServed::Operation | NotServed::GraphQl => Some("operation"),
-            NotServed::Options(_)
-            | NotServed::Subscription
-            | NotServed::Asynchronous
-            | NotServed::Nested => None,
+            NotServed::Options(_) | NotServed::Subscription | NotServed::Asynchronous | NotServed::Nested => {
+                None
+            }
         }
     }
 
@@ -219,9 +218,11 @@ impl Refusal {
             Self::NotFound => {
                 say(StatusCode::NOT_FOUND, IssueType::NotFound, "there is no such record for this caller")
             }
-            Self::BodyUnsound(fault) => {
-                (StatusCode::BAD_REQUEST, IssueType::Structure, format!("the body is not sound FHIR JSON: {fault}"))
-            }
+            Self::BodyUnsound(fault) => (
+                StatusCode::BAD_REQUEST,
+                IssueType::Structure,
+                format!("the body is not sound FHIR JSON: {fault}"),
+            ),
             Self::Coding(CodingRefusal::TooLarge) => {
                 say(StatusCode::PAYLOAD_TOO_LARGE, IssueType::TooLong, "the request body is too large")
             }

@@ -110,7 +110,7 @@ impl Answer {
         self
     }
 
-    /// The answer in the form the client asked for: indented, compressed, or its head alone. Compression comes after
+    /// The answer in the form the client asked for: indented, compressed. Compression comes after
     /// filtering and only where the operator switched it on: lengths of compressed text can tell of what is beside
     /// text that an attacker chose (T-134).
     pub(super) fn formed(mut self, wishes: &Wishes, compresses: bool) -> Self {

@@ -6,19 +6,19 @@
 //! Must never: let a row through that policy did not decide, or a total that counts withheld rows (T-016).
 //! Look next: `release`, which decides each row; `page`, how a place in the rows is sealed into a link.
 
-use super::{binary, operation};
+use super::links::{self, Shown, in_compartment};
 use super::page::{self, Cursor};
 use super::refusal::Refusal;
 use super::release::{Judged, Release};
-use super::links::{collect_references, in_compartment, is_led_to};
 use super::standing;
 use super::visit::Visit;
+use super::{binary, operation};
 use crate::domain::access::Permit;
 use crate::domain::fhir::interaction::{HistoryScope, Interaction, is_id};
 use crate::domain::fhir::r4::ResourceType;
 use crate::domain::fhir::search::Search;
 use crate::domain::fhir::shape::Shape;
-use crate::domain::filter::{Entry, Verdict};
+use crate::domain::filter::{Entry, Envelope, Verdict};
 use crate::domain::narrow::{self, Plan};
 use crate::limits;
 use serde_json::{Value, json};
@@ -46,7 +46,8 @@ pub(super) struct Listing<'q> {
 impl Listing<'_> {
     /// Whether rows may be withheld one by one, so that pages have to be refilled.
     fn refills(&self) -> bool {
-        self.legs.len() > 1 || self.legs.iter().any(|leg| leg.permit.depends_on_records() || binary::is_asked(&leg.question))
+        let withholds = |leg: &Leg| may_withhold(&leg.permit) || binary::is_asked(&leg.question);
+        self.legs.len() > 1 || self.legs.iter().any(withholds)
     }
 
     fn is_history(&self) -> bool {
@@ -57,12 +58,13 @@ impl Listing<'_> {
         self.legs.iter().find(|leg| leg.place >= place)
     }
 
-    /// The request for the rows at `at`. Where pages are refilled their length is ours to say.
+    /// The request for the rows at `at`. Where pages are refilled their length is ours to say: one row more than the
+    /// client's page has, so that most pages need no second request to know whether a row follows.
     fn plan(&self, visit: &Visit<'_>, leg: &Leg, at: &Cursor) -> Result<Plan, Refusal> {
         match &at.link {
             Some(link) => page::plan(link, leg, &visit.gate.upstream_base, visit.gate.public.as_str()),
             None => {
-                let rows = self.refills().then_some(self.page_rows());
+                let rows = self.refills().then(|| self.page_rows().saturating_add(1));
                 narrow::plan_rows(&leg.question, &leg.permit, rows).map_err(|_| Refusal::Internal)
             }
         }
@@ -73,6 +75,12 @@ impl Listing<'_> {
         let wanted = self.count.unwrap_or(limits::PAGE_ROWS_DEFAULT);
         if self.is_history() { wanted.min(limits::PAGE_ROWS_DEFAULT) } else { wanted }
     }
+}
+
+/// Whether some record that policy lets the caller ask about may be withheld: because it depends on the record, or
+/// because a modifier element that is not permitted withholds the record that has it (P7).
+pub(super) fn may_withhold(permit: &Permit) -> bool {
+    permit.depends_on_records() || !permit.type_mask().is_total()
 }
 
 /// Releases one page of rows.
@@ -116,6 +124,12 @@ pub(super) async fn page(
             }
             Taken::All => at = Cursor::start(leg.place + 1),
         }
+    }
+    let instance = matches!(listing.question, Interaction::History(history)
+        if matches!(history.scope(), HistoryScope::Instance(..)));
+    if instance && sheet.rows == 0 && sheet.next.is_none() && listing.cursor.is_start() {
+        // A record of which no version is shown sounds like one that never was (T-088).
+        return Err(Refusal::NotFound);
     }
     sheet.close(visit, release);
     Ok(())
@@ -232,14 +246,11 @@ enum Taken {
 struct Sheet<'l> {
     listing: &'l Listing<'l>,
     matches: Vec<u8>,
-    included: Vec<u8>,
+    included: Vec<(String, Vec<u8>)>,
     /// Rows shown as matches, or as versions.
     rows: usize,
-    /// `Type/id` of what is shown, and what it refers to as it is shown.
+    /// `Type/id` of the rows that are shown.
     visible: BTreeSet<String>,
-    referred: BTreeSet<String>,
-    /// Included records that are shown: a page put together from several may be brought one twice.
-    brought: BTreeSet<String>,
     /// Of a history whose rows may be withheld: which records may be seen as they stand.
     standing: BTreeMap<String, bool>,
     total: Option<u64>,
@@ -281,8 +292,6 @@ impl<'l> Sheet<'l> {
             included: Vec::new(),
             rows: 0,
             visible: BTreeSet::new(),
-            referred: BTreeSet::new(),
-            brought: BTreeSet::new(),
             standing: BTreeMap::new(),
             total: None,
             next: None,
@@ -311,8 +320,11 @@ impl<'l> Sheet<'l> {
                 Some(index) => judged.seen(index).is_some().then(|| judged.reference(index)),
                 None => deleted(entry),
             };
-            let Some(reference) = named.filter(|reference| !self.standing.contains_key(reference)) else { continue };
-            let Some((resource, id)) = split(&reference).filter(|(one, _)| leg.permit.types().contains(one)) else {
+            let Some(reference) = named.filter(|reference| !self.standing.contains_key(reference)) else {
+                continue;
+            };
+            let Some((resource, id)) = split(&reference).filter(|(one, _)| leg.permit.types().contains(one))
+            else {
                 continue;
             };
             let stands = standing::stands(visit, resource, id).await?;
@@ -341,13 +353,7 @@ impl<'l> Sheet<'l> {
         let envelope = envelope.ok_or(Refusal::AnswerUnsound)?;
         self.total = envelope.total;
         let verdicts = judged.verdicts();
-        let includes: Vec<usize> = envelope
-            .entries
-            .iter()
-            .filter(|entry| Mode::here(leg, judged, entry) == Some(Mode::Include))
-            .filter_map(|entry| entry.record)
-            .collect();
-        let follows = !includes.is_empty() || operation::is_everything(leg);
+        let mut leading = Vec::new();
         let mut full = false;
         for (place, entry) in envelope.entries.iter().enumerate().skip(at.skip) {
             if Mode::here(leg, judged, entry) != Some(Mode::Match) {
@@ -363,9 +369,9 @@ impl<'l> Sheet<'l> {
                 release.withheld += 1;
                 continue;
             }
-            self.show_row(judged, leg, entry, &verdicts, follows, release);
+            leading.extend(self.show_row(judged, leg, entry, &verdicts, release));
         }
-        self.show_includes(judged, &includes, &verdicts, leg, release);
+        self.show_includes(judged, envelope, leading, &verdicts, leg, release);
         if full {
             return Ok(Taken::Full);
         }
@@ -386,22 +392,21 @@ impl<'l> Sheet<'l> {
         }
     }
 
-    /// Shows one match or one version, unless it is withheld.
+    /// Shows one match or one version, unless it is withheld; gives it as it is shown.
     fn show_row(
         &mut self,
         judged: &Judged<'_>,
         leg: &Leg,
         entry: &Entry,
         verdicts: &[Verdict<'_>],
-        follows: bool,
         release: &mut Release,
-    ) {
+    ) -> Option<Shown> {
         let Some(index) = entry.record else {
             match self.shown_deletion(entry, leg) {
                 Some(reference) => self.show_deletion(&reference, judged.public()),
                 None => release.withheld += 1,
             }
-            return;
+            return None;
         };
         let reference = judged.reference(index);
         let mut record = Vec::new();
@@ -411,7 +416,7 @@ impl<'l> Sheet<'l> {
             && in_compartment(leg, &record, judged.public());
         if !is_shown {
             release.withheld += 1;
-            return;
+            return None;
         }
         judged.note(index, release);
         let tail = if self.listing.is_history() {
@@ -421,73 +426,50 @@ impl<'l> Sheet<'l> {
         };
         append_entry(&mut self.matches, judged.public(), &reference, &record, &tail);
         self.rows += 1;
-        self.visible.insert(reference);
-        if follows {
-            self.follow(&record, judged.public());
-        }
+        self.visible.insert(reference.clone());
+        Shown::read(reference, record)
     }
 
-    fn follow(&mut self, record: &[u8], public: &str) {
-        let record: Value = serde_json::from_slice(record).unwrap_or(Value::Null);
-        collect_references(&record, public, &mut self.referred);
-    }
-
-    /// An included row is shown only beside a row that leads to it: otherwise it would tell of a match that is
-    /// withheld, or of a reference that is (T-033). What `:iterate` added may be led to by another included row.
+    /// Shows what the includes of the question bring to the rows that are shown (T-033). What the EMR gave as a match of the
+    /// same page but stands on another page of the client's is included as well: had the EMR's page been ours, it would
+    /// have included it.
     fn show_includes(
         &mut self,
         judged: &Judged<'_>,
-        includes: &[usize],
+        envelope: &Envelope,
+        mut leading: Vec<Shown>,
         verdicts: &[Verdict<'_>],
         leg: &Leg,
         release: &mut Release,
     ) {
-        let iterates = operation::is_everything(leg)
-            || matches!(&leg.question, Interaction::Search(search) if search.includes().iter().any(|i| i.iterate()));
-        let mut waiting: Vec<(usize, Vec<u8>)> = Vec::new();
-        for index in includes {
-            let mut record = Vec::new();
-            if operation::is_of_one(leg, judged.facts(*index)) && judged.write(*index, verdicts, &mut record) {
-                waiting.push((*index, record));
-            } else {
-                release.withheld += 1;
-            }
-        }
-        loop {
-            let (visible, referred) = (self.visible.clone(), self.referred.clone());
-            let (led_to, rest): (Vec<_>, Vec<_>) = waiting
-                .into_iter()
-                .partition(|(index, record)| is_led_to(judged, *index, record, &visible, &referred));
-            waiting = rest;
-            let found = !led_to.is_empty();
-            for (index, record) in led_to {
-                self.show_include(judged, index, &record, iterates, release);
-            }
-            if !found || !iterates {
-                break;
-            }
-        }
-        release.withheld += waiting.len() as u64;
-    }
-
-    fn show_include(
-        &mut self,
-        judged: &Judged<'_>,
-        index: usize,
-        record: &[u8],
-        iterates: bool,
-        release: &mut Release,
-    ) {
-        let reference = judged.reference(index);
-        if !self.brought.insert(reference.clone()) {
+        if !links::includes(leg) {
             return;
         }
-        judged.note(index, release);
-        let tail = r#","search":{"mode":"include"}"#;
-        append_entry(&mut self.included, judged.public(), &reference, record, tail);
-        if iterates {
-            self.visible.insert(reference);
-            self.follow(record, judged.public());
+        let mut waiting = Vec::new();
+        for index in
+            envelope.entries.iter().filter(|one| Mode::of(one).is_some()).filter_map(|one| one.record)
+        {
+            let mut record = Vec::new();
+            let reference = judged.reference(index);
+            let is_shown = !self.visible.contains(&reference)
+                && operation::is_of_one(leg, judged.facts(index))
+                && judged.write(index, verdicts, &mut record);
+            waiting.extend(Shown::read(reference, record).filter(|_| is_shown).map(|shown| (index, shown)));
+        }
+        let mut from_match = true;
+        while !leading.is_empty() {
+            let is_led_to = |candidate: &Shown| {
+                leading.iter().any(|from| links::leads(leg, from, candidate, from_match, judged.public()))
+            };
+            let (led_to, rest): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|(_, one)| is_led_to(one));
+            waiting = rest;
+            leading = Vec::with_capacity(led_to.len());
+            for (index, shown) in led_to {
+                judged.note(index, release);
+                self.included.push((shown.reference.clone(), shown.bytes.clone()));
+                leading.push(shown);
+            }
+            from_match = false;
         }
     }
 
@@ -511,7 +493,8 @@ impl<'l> Sheet<'l> {
     /// The Bundle: envelope, links, rows. R4 has no empty arrays: without a visible row there is no `entry`.
     fn close(mut self, visit: &Visit<'_>, release: &mut Release) {
         let public = &visit.gate.public;
-        let mut links = vec![json!({ "relation": "self", "url": public.question_url(self.listing.question) })];
+        let mut links =
+            vec![json!({ "relation": "self", "url": public.question_url(self.listing.question) })];
         let next = self.next.as_ref();
         if let Some(url) = next.and_then(|cursor| page::seal_next(visit, self.listing.question, cursor)) {
             links.push(json!({ "relation": "next", "url": url }));
@@ -523,10 +506,16 @@ impl<'l> Sheet<'l> {
             out.extend_from_slice(format!(r#","total":{total}"#).as_bytes());
         }
         out.extend_from_slice(format!(r#","link":{}"#, Value::Array(links)).as_bytes());
-        if !self.included.is_empty() {
-            let included = std::mem::take(&mut self.included);
-            push_item(&mut self.matches, &included);
+        let mut brought = BTreeSet::new();
+        for (reference, record) in std::mem::take(&mut self.included) {
+            // A page put together from several may be brought a record twice, or as a match as well.
+            if !self.visible.contains(&reference) && brought.insert(reference.clone()) {
+                let tail = r#","search":{"mode":"include"}"#;
+                append_entry(&mut self.matches, public.as_str(), &reference, &record, tail);
+            }
         }
+        let mut listed = BTreeSet::new();
+        release.records.retain(|record| listed.insert((record.reference.clone(), record.version.clone())));
         if !self.matches.is_empty() {
             out.extend_from_slice(br#","entry":["#);
             out.extend_from_slice(&self.matches);
@@ -578,5 +567,9 @@ fn version_members(judged: &Judged<'_>, index: usize, entry: &Entry) -> String {
     response.insert("status".to_owned(), json!(if created { "201" } else { "200" }));
     response.extend(version.map(|version| ("etag".to_owned(), json!(format!("W/\"{version}\"")))));
     response.extend(updated.map(|updated| ("lastModified".to_owned(), json!(updated))));
-    format!(r#","request":{},"response":{}"#, json!({ "method": method, "url": url }), Value::Object(response))
+    format!(
+        r#","request":{},"response":{}"#,
+        json!({ "method": method, "url": url }),
+        Value::Object(response)
+    )
 }

@@ -47,7 +47,8 @@ async fn stood(visit: &Visit<'_>, address: &str) -> Result<bool, Refusal> {
     };
     let mut scratch = Release::default();
     let judged = Judged::judge(&rows, visit.bases(), &permit, &Shape::Whole, &mut scratch)?;
-    let newest = judged.envelope().and_then(|envelope| envelope.entries.iter().find_map(|entry| entry.record));
+    let newest =
+        judged.envelope().and_then(|envelope| envelope.entries.iter().find_map(|entry| entry.record));
     Ok(newest.is_some_and(|index| judged.write(index, &judged.verdicts(), &mut scratch.body)))
 }
 

@@ -149,7 +149,9 @@ impl Units {
 pub(super) fn refused(status: StatusCode) -> Refusal {
     match status {
         StatusCode::NOT_FOUND | StatusCode::GONE => Refusal::NotFound,
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Refusal::Upstream(UpstreamError::Busy),
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+            Refusal::Upstream(UpstreamError::Busy)
+        }
         _ => Refusal::AnswerUnsound,
     }
 }

@@ -144,11 +144,7 @@ impl<'g> Visit<'g> {
     }
 
     /// Sends what changes the EMR. The receipt says that the intent is on disk.
-    pub(super) async fn send(
-        &self,
-        plan: &Plan,
-        intended: &Receipt,
-    ) -> Result<upstream::Answer, Refusal> {
+    pub(super) async fn send(&self, plan: &Plan, intended: &Receipt) -> Result<upstream::Answer, Refusal> {
         self.gate.upstream.write(request_of(plan), intended).await.map_err(Refusal::Upstream)
     }
 
@@ -170,7 +166,9 @@ impl<'g> Visit<'g> {
     /// The search in a reference like `Patient?identifier=…` (R4 http.html, conditional references).
     pub(super) fn reference_search(&self, reference: &str) -> Result<(ResourceType, Search), Refusal> {
         match self.asked_by(reference)? {
-            Interaction::Search(search) if search.includes().is_empty() => Ok((search.resource_type(), search)),
+            Interaction::Search(search) if search.includes().is_empty() => {
+                Ok((search.resource_type(), search))
+            }
             _ => Err(Refusal::ReferenceUnresolved),
         }
     }
@@ -201,6 +199,9 @@ pub(super) fn request_of(plan: &Plan) -> UpstreamRequest {
     }
     if let Some(tag) = plan.if_match().and_then(|tag| HeaderValue::try_from(tag).ok()) {
         request = request.header(header::IF_MATCH, tag);
+    }
+    if plan.if_none_match() {
+        request = request.header(header::IF_NONE_MATCH, HeaderValue::from_static("*"));
     }
     if let Some((media_type, body)) = plan.body() {
         request = request.body(HeaderValue::from_static(media_type), body.clone());

@@ -47,7 +47,11 @@ pub(super) struct Prepared {
 pub(super) enum Ready {
     Send(Box<Prepared>),
     /// Nothing needs to be changed: a conditional create found the record that is there.
-    Found { permit: Box<Permit>, resource: ResourceType, id: String },
+    Found {
+        permit: Box<Permit>,
+        resource: ResourceType,
+        id: String,
+    },
 }
 
 /// Answers a change of one record.
@@ -88,7 +92,8 @@ async fn send(
     let intended = visit.intend(draft).await?;
     let plan = narrow::plan_change(&prepared.change, &prepared.permit).map_err(|_| Refusal::Internal)?;
     let answer = visit.send(&plan, &intended).await.inspect_err(|refusal| {
-        draft.unknown = matches!(refusal, Refusal::Upstream(error) if !UpstreamError::outcome_is_known(*error));
+        draft.unknown =
+            matches!(refusal, Refusal::Upstream(error) if !UpstreamError::outcome_is_known(*error));
     })?;
     conclude::single(visit, prepared, answer, wishes, draft).await
 }
@@ -203,7 +208,7 @@ impl Writer<'_> {
     /// Whether no record of the type can be withheld from this caller. Who does not see all must not learn from a
     /// create at an id of their choice that there is no record they do not see (T-065).
     fn sees_all(&self) -> bool {
-        !self.permit.depends_on_records() && !self.permit.type_mask().is_empty()
+        !rows::may_withhold(&self.permit)
     }
 
     async fn create_as(
@@ -291,23 +296,22 @@ impl Writer<'_> {
         };
         // Whoever may change a Binary has to be merged with it; what is shown of it afterwards is another matter.
         let mut release = Release::of_owned_binary();
-        let judged =
-            Judged::judge(&current, self.visit.bases(), &self.permit, &Shape::Whole, &mut release)?;
+        let judged = Judged::judge(&current, self.visit.bases(), &self.permit, &Shape::Whole, &mut release)?;
         let before = judged.facts(0).ok_or(Refusal::AnswerUnsound)?.clone();
         let expected = Expected::Record { resource, id: id.to_owned(), version: None };
         if !expected.is(&before) {
             return Err(Refusal::AnswerUnsound);
         }
+        // Whoever cannot see a record hears of it what they would hear of none (T-163).
+        let seen = Arc::clone(judged.seen(0).ok_or(Refusal::NotFound)?);
         let change = self.permit.change(Some(&before), Some(&before), None).map_err(missing)?;
-        let nothing = Arc::new(Mask::new(resource, []));
-        let seen = Arc::clone(judged.seen(0).unwrap_or(&nothing));
         let mut full = Tree::parse(&current).map_err(|_| Refusal::AnswerUnsound)?;
         self.localise(&mut full);
         let mut view = Vec::new();
         if !judged.write(0, &judged.verdicts(), &mut view) {
             return Err(Refusal::NotFound);
         }
-        self.check_version(&before)?;
+        self.check_version(&judged)?;
         let mut view = Tree::parse(&view).map_err(|_| Refusal::Internal)?;
         self.localise(&mut view);
         let mut sent = match new {
@@ -328,8 +332,7 @@ impl Writer<'_> {
         let nests = change::changed(resource, Some(&full), &proposed).contains(&contained);
         let modify = self.judge_after(&image, Some(&before), nests, draft)?;
         // What the after-image lets in counts as well: a change of labels or subject must not widen it (T-078, T-079).
-        let merged =
-            change::merge_seen(resource, &full, &sent, &sight, &modify).map_err(Refusal::Change)?;
+        let merged = change::merge_seen(resource, &full, &sent, &sight, &modify).map_err(Refusal::Change)?;
         let mut patients = self.patients(&image)?;
         patients.extend(before.patients.iter().cloned());
         let mask = Arc::new(change::changed(resource, Some(&full), &merged));
@@ -368,23 +371,21 @@ impl Writer<'_> {
         }
     }
 
-    async fn delete(
-        self,
-        resource: ResourceType,
-        id: &str,
-        draft: &mut Draft,
-    ) -> Result<Ready, Refusal> {
+    async fn delete(self, resource: ResourceType, id: &str, draft: &mut Draft) -> Result<Ready, Refusal> {
         let current = self.visit.fetch(&self.permit, resource, id).await?.ok_or(Refusal::NotFound)?;
-        let bases = self.visit.bases();
-        let document = filter::parse(&current, &bases).map_err(|_| Refusal::AnswerUnsound)?;
-        let before = document.records().first().map(|record| &record.facts).ok_or(Refusal::AnswerUnsound)?;
+        let mut release = Release::of_owned_binary();
+        let judged = Judged::judge(&current, self.visit.bases(), &self.permit, &Shape::Whole, &mut release)?;
+        let before = judged.facts(0).ok_or(Refusal::AnswerUnsound)?;
         let expected = Expected::Record { resource, id: id.to_owned(), version: None };
         if !expected.is(before) {
             return Err(Refusal::AnswerUnsound);
         }
+        if !judged.write(0, &judged.verdicts(), &mut release.body) {
+            return Err(Refusal::NotFound);
+        }
         let change = self.permit.change(Some(before), None, None).map_err(missing)?;
         draft.decided_by(change.policies());
-        self.check_version(before)?;
+        self.check_version(&judged)?;
         let written = audit::Written {
             reference: format!("{}/{id}", resource.name()),
             version: before.version.clone(),
@@ -396,10 +397,12 @@ impl Writer<'_> {
         Ok(Ready::Send(Box::new(Prepared { permit: self.permit, change, written, may_retry })))
     }
 
-    /// The client's own `If-Match`, judged after the record was found to be theirs to change (T-089).
-    fn check_version(&self, current: &Facts) -> Result<(), Refusal> {
+    /// The client's own `If-Match`, judged after the record was found to be theirs to change, and on the version that
+    /// they see (T-089).
+    fn check_version(&self, judged: &Judged<'_>) -> Result<(), Refusal> {
         let wanted = self.wishes.if_match.as_ref().map(|version| version.as_str());
-        let same = wanted.is_none_or(|wanted| current.version.as_deref() == Some(wanted));
+        let (shown, _) = judged.shown_version(0);
+        let same = wanted.is_none_or(|wanted| shown.as_deref() == Some(wanted));
         if same { Ok(()) } else { Err(Refusal::PreconditionFailed) }
     }
 
@@ -470,7 +473,10 @@ impl Writer<'_> {
 
 /// A record that is there but not the caller's to change sounds like one that is not (T-163).
 fn missing(denial: RecordDenial) -> Refusal {
-    if denial.is_alarm() { Refusal::PolicyFault } else { Refusal::NotFound }
+    if denial.is_alarm() {
+        tracing::error!("a policy could not be evaluated for a record that was to be changed");
+    }
+    Refusal::NotFound
 }
 
 /// What the caller sent may be told to be refused.

@@ -71,7 +71,9 @@ fn entry_records(trail: &[Value], reply: &Reply) -> Vec<Value> {
 fn written(hospital: &Hospital, mark: &str) -> usize {
     let requests = hospital.stage.emr().requests();
     let changes = requests.iter().filter(|one| one.method != "GET");
-    changes.filter(|one| String::from_utf8_lossy(&one.body).contains(mark) || one.target.contains(mark)).count()
+    changes
+        .filter(|one| String::from_utf8_lossy(&one.body).contains(mark) || one.target.contains(mark))
+        .count()
 }
 
 /// Allowed, refused and malformed entries side by side: each has its answer, in order, and its record.
@@ -108,11 +110,16 @@ fn kf53_a_batch_is_answered_and_recorded_entry_by_entry() {
         assert_eq!(answered["type"], "batch-response", "{}", reply.text());
         let statuses = statuses(&reply);
         let expected = [
-            "200", "403", "201", "200", "404", "404", "403", "4", "400", "400", "200", "4", "4", "200", "200", "4",
+            "200", "403", "201", "200", "404", "404", "403", "4", "400", "400", "200", "4", "4", "200",
+            "200", "4",
         ];
         assert_eq!(statuses.len(), count);
         for (place, (status, expected)) in statuses.iter().zip(expected).enumerate() {
-            assert!(status.starts_with(expected), "{place}: {status} instead of {expected}: {}", answered["entry"][place]);
+            assert!(
+                status.starts_with(expected),
+                "{place}: {status} instead of {expected}: {}",
+                answered["entry"][place]
+            );
         }
         // Filtered like a read, and what is withheld sounds like what is not there.
         check_no_secret(&reply);
@@ -134,7 +141,10 @@ fn kf53_a_batch_is_answered_and_recorded_entry_by_entry() {
             assert_eq!(record["reason"].as_str().unwrap_or(""), code(entry), "{record}");
         }
         assert_eq!(records[0]["released"][0]["reference"], "Patient/batch");
-        assert_eq!((&records[2]["interaction"], &records[3]["interaction"]), (&json!("create"), &json!("update")));
+        assert_eq!(
+            (&records[2]["interaction"], &records[3]["interaction"]),
+            (&json!("create"), &json!("update"))
+        );
         assert_eq!(records[1]["released"], json!([]));
     });
 }
@@ -165,7 +175,11 @@ fn t083_one_refused_entry_refuses_a_transaction() {
             for entries in [vec![good.clone(), bad.clone()], vec![bad.clone(), good.clone()]] {
                 let mut reply = ask(&hospital, "nurse", &bundle("transaction", entries)).await;
                 reply.what = bad.to_string();
-                assert!(reply.status >= 400 && (status == 0 || reply.status == status), "{bad}: {}", reply.text());
+                assert!(
+                    reply.status >= 400 && (status == 0 || reply.status == status),
+                    "{bad}: {}",
+                    reply.text()
+                );
                 let code = reply.code();
                 reply.check_refusal(reply.status, &code);
                 replies.push(reply);
@@ -194,7 +208,10 @@ fn a_transaction_is_judged_merged_and_answered_in_order() {
         hospital.store(&there);
         hospital.store(&observation("trans-put", "Patient/trans"));
         hospital.store(&observation("trans-patch", "Patient/trans"));
-        let (first, second) = ("urn:uuid:11111111-1111-4111-8111-111111111111", "urn:uuid:22222222-2222-4222-8222-222222222222");
+        let (first, second) = (
+            "urn:uuid:11111111-1111-4111-8111-111111111111",
+            "urn:uuid:22222222-2222-4222-8222-222222222222",
+        );
         let mut new = entry("POST", "Observation", plain("x"));
         new["fullUrl"] = json!(first);
         let mut member = plain("x");
@@ -224,7 +241,10 @@ fn a_transaction_is_judged_merged_and_answered_in_order() {
         assert_eq!(answered["entry"][0]["resource"]["note"][0]["text"], "by transaction", "reads come last");
         let id_at = |place: usize| {
             let location = answered["entry"][place]["response"]["location"].as_str().unwrap().to_owned();
-            let rest = location.strip_prefix(&format!("{}/Observation/", hospital.stage.base_url())).unwrap().to_owned();
+            let rest = location
+                .strip_prefix(&format!("{}/Observation/", hospital.stage.base_url()))
+                .unwrap()
+                .to_owned();
             rest.split('/').next().unwrap().to_owned()
         };
         assert_eq!(id_at(2), "trans-found");
@@ -232,9 +252,14 @@ fn a_transaction_is_judged_merged_and_answered_in_order() {
         assert_eq!(members["hasMember"][0]["reference"], format!("Observation/{}", id_at(4)));
         assert_eq!(members["hasMember"][1]["reference"], "Observation/trans-found");
         let merged = hospital.stored("Observation", "trans-put");
-        assert!(merged.to_string().contains("SECRET-extension") && merged.to_string().contains("by transaction"));
+        assert!(
+            merged.to_string().contains("SECRET-extension") && merged.to_string().contains("by transaction")
+        );
         let patched = hospital.stored("Observation", "trans-patch");
-        assert!(patched["status"] == "amended" && patched.to_string().contains("SECRET-extension"), "{patched}");
+        assert!(
+            patched["status"] == "amended" && patched.to_string().contains("SECRET-extension"),
+            "{patched}"
+        );
         let trail = hospital.trail();
         assert_eq!(check_recorded(&trail, [&reply])[0]["interaction"], "transaction");
         let records = entry_records(&trail, &reply);
@@ -273,8 +298,12 @@ fn t085_names_inside_a_transaction_hide_nobody() {
 fn what_is_no_bundle_of_requests_is_refused() {
     run(async {
         let hospital = Hospital::doors().await;
-        let many: Vec<Value> = (0..=chartgate::limits::BUNDLE_ENTRIES_MAX).map(|_| get("Patient/p1")).collect();
-        let twice = vec![entry("PUT", "Observation/obs-weight", plain("obs-weight")), entry("PUT", "Observation/obs-weight", plain("obs-weight"))];
+        let many: Vec<Value> =
+            (0..=chartgate::limits::BUNDLE_ENTRIES_MAX).map(|_| get("Patient/p1")).collect();
+        let twice = vec![
+            entry("PUT", "Observation/obs-weight", plain("obs-weight")),
+            entry("PUT", "Observation/obs-weight", plain("obs-weight")),
+        ];
         let cases = [
             (bundle("batch", many.clone()), 413, "bundle-too-long"),
             (bundle("transaction", many), 413, "bundle-too-long"),
@@ -285,18 +314,48 @@ fn what_is_no_bundle_of_requests_is_refused() {
             (bundle("transaction", twice), 400, "bundle-not-understood"),
             ("[]".to_owned(), 400, "body-unsound"),
             // T-084: a Bundle of requests inside one.
-            (bundle("batch", vec![get("Patient/p1"), entry("POST", "", json!({"resourceType": "Bundle", "type": "batch", "entry": [get("Patient/p1")]}))]), 400, "body-unsound"),
-            (bundle("transaction", vec![get("Patient/p1"), entry("POST", "", json!({"resourceType": "Bundle", "type": "transaction"}))]), 400, "*"),
+            (
+                bundle(
+                    "batch",
+                    vec![
+                        get("Patient/p1"),
+                        entry(
+                            "POST",
+                            "",
+                            json!({"resourceType": "Bundle", "type": "batch", "entry": [get("Patient/p1")]}),
+                        ),
+                    ],
+                ),
+                400,
+                "body-unsound",
+            ),
+            (
+                bundle(
+                    "transaction",
+                    vec![
+                        get("Patient/p1"),
+                        entry("POST", "", json!({"resourceType": "Bundle", "type": "transaction"})),
+                    ],
+                ),
+                400,
+                "*",
+            ),
         ];
         let mut replies = Vec::new();
         for (body, status, code) in &cases {
             let reply = ask(&hospital, "integration", body).await;
-            assert_eq!((reply.status, *code == "*" || reply.code() == *code), (*status, true), "{body:.80}: {}", reply.text());
+            assert_eq!(
+                (reply.status, *code == "*" || reply.code() == *code),
+                (*status, true),
+                "{body:.80}: {}",
+                reply.text()
+            );
             replies.push(reply);
         }
         hospital.check_recorded(&replies);
         for kind in ["batch", "transaction"] {
-            let empty = ask(&hospital, "nurse", &json!({"resourceType": "Bundle", "type": kind}).to_string()).await;
+            let empty =
+                ask(&hospital, "nurse", &json!({"resourceType": "Bundle", "type": kind}).to_string()).await;
             assert_eq!((empty.status, &empty.json()["type"]), (200, &json!(format!("{kind}-response"))));
         }
     });
@@ -312,9 +371,28 @@ fn a_transaction_that_the_emr_does_not_answer_well_is_unknown() {
         let cases = [
             (Canned::status(422).body("CANARY"), 422, "write-refused-upstream", false),
             (Canned::status(500).body("CANARY"), 502, "upstream-answer-unsound", true),
-            (Canned::fhir(r#"{"resourceType":"Bundle","type":"transaction-response"}"#), 502, "upstream-answer-unsound", true),
-            (Canned::fhir(r#"{"resourceType":"Bundle","type":"searchset","entry":[{"response":{"status":"201"}}]}"#), 502, "upstream-answer-unsound", true),
-            (Canned::fhir(r#"{"resourceType":"Bundle","type":"transaction-response","entry":[{"response":{"status":"422 CANARY"}}]}"#), 502, "upstream-answer-unsound", true),
+            (
+                Canned::fhir(r#"{"resourceType":"Bundle","type":"transaction-response"}"#),
+                502,
+                "upstream-answer-unsound",
+                true,
+            ),
+            (
+                Canned::fhir(
+                    r#"{"resourceType":"Bundle","type":"searchset","entry":[{"response":{"status":"201"}}]}"#,
+                ),
+                502,
+                "upstream-answer-unsound",
+                true,
+            ),
+            (
+                Canned::fhir(
+                    r#"{"resourceType":"Bundle","type":"transaction-response","entry":[{"response":{"status":"422 CANARY"}}]}"#,
+                ),
+                502,
+                "upstream-answer-unsound",
+                true,
+            ),
         ];
         for (canned, status, code, unknown) in cases {
             hospital.stage.emr().next_answer("/fhir", canned);

@@ -118,7 +118,9 @@ impl Hospital {
         if !body.is_empty() && !headers.iter().any(|(name, _)| *name == "content-type") {
             all.push(("content-type", "application/fhir+json"));
         }
-        all.extend(headers.iter().copied().filter(|(name, value)| *name != "content-type" || !value.is_empty()));
+        all.extend(
+            headers.iter().copied().filter(|(name, value)| *name != "content-type" || !value.is_empty()),
+        );
         let mut reply = self.ask(method, path, &all, body).await;
         reply.what = format!("{who} {}", reply.what);
         reply
@@ -213,7 +215,8 @@ pub(crate) fn check_recorded<'r>(
 ) -> Vec<Value> {
     let mut by_request: HashMap<&str, Vec<&Value>> = HashMap::new();
     // The entries of a Bundle have records of their own.
-    let whole = |record: &&Value| record["decision"].is_string() && record.get("entry").is_none_or(Value::is_null);
+    let whole =
+        |record: &&Value| record["decision"].is_string() && record.get("entry").is_none_or(Value::is_null);
     for record in trail.iter().filter(whole) {
         by_request.entry(record["requestId"].as_str().unwrap()).or_default().push(record);
     }

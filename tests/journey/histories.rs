@@ -36,8 +36,15 @@ fn t086_every_version_is_masked() {
         second.as_object_mut().unwrap().remove("photo");
         hospital.store(&second);
         let history = hospital.get("physician", "Patient/hist/_history").await;
-        assert_eq!(versions(&history), [("PUT".to_owned(), "2".to_owned()), ("POST".to_owned(), "1".to_owned())]
-            .map(|(method, version)| (if version == "1" { versions(&history)[1].0.clone() } else { method }, version)));
+        assert_eq!(
+            versions(&history),
+            [("PUT".to_owned(), "2".to_owned()), ("POST".to_owned(), "1".to_owned())].map(
+                |(method, version)| (
+                    if version == "1" { versions(&history)[1].0.clone() } else { method },
+                    version
+                )
+            )
+        );
         assert!(history.text().contains("SECRET-photo"), "the first version is shown to who may see it");
         let nurse = hospital.get("nurse", "Patient/hist/_history").await;
         assert_eq!(versions(&nurse).len(), 2);
@@ -124,7 +131,12 @@ fn kf32_type_and_system_history() {
         let hospital = Hospital::doors().await;
         hospital.store(&observation("hist-type", "Patient/p1"));
         let mut refused = Vec::new();
-        for (who, path) in [("front-desk", "_history"), ("front-desk", "Patient/_history"), ("researcher", "Observation/_history"), ("billing-clerk", "_history?_since=2020-01-01T00:00:00Z")] {
+        for (who, path) in [
+            ("front-desk", "_history"),
+            ("front-desk", "Patient/_history"),
+            ("researcher", "Observation/_history"),
+            ("billing-clerk", "_history?_since=2020-01-01T00:00:00Z"),
+        ] {
             let reply = hospital.get(who, path).await;
             reply.check_refusal(403, "type-not-permitted");
             refused.push(reply);

@@ -167,10 +167,26 @@ fn kf_26_everything_is_of_one_patient() {
             "{}",
             reply.text()
         );
+        modes_are_not_believed(&hospital).await;
         let record = &hospital.check_recorded([&reply])[0];
         assert_eq!(record["interaction"], "operation");
         assert!(record["released"].as_array().unwrap().len() >= found.len());
     });
+}
+
+/// An EMR that calls all rows matches makes no difference.
+async fn modes_are_not_believed(hospital: &Hospital) {
+    let emr = hospital.stage.emr();
+    let practitioner = |id: &str| json!({"resourceType": "Practitioner", "id": id});
+    let one = serde_json::from_slice::<Value>(&emr.read("Appointment", "appt-one").unwrap()).unwrap();
+    let rows_of = [one, practitioner("pr-between"), practitioner("pr-known")];
+    let entries: Vec<Value> =
+        rows_of.iter().map(|row| json!({"resource": row, "search": {"mode": "match"}})).collect();
+    let all_matches = json!({"resourceType": "Bundle", "type": "searchset", "entry": entries}).to_string();
+    emr.next_answer("/fhir/Patient/p1/$everything", Canned::fhir(all_matches));
+    let told = hospital.get("physician", "Patient/p1/$everything").await;
+    let expected = ["Appointment/appt-one", "Practitioner/pr-known"].map(str::to_owned);
+    assert_eq!(names(&told), BTreeSet::from(expected), "{}", told.text());
 }
 
 /// A foreign id, a missing one and one outside the launch are one and the same (T-161).
@@ -446,6 +462,14 @@ fn a_binary_follows_the_record_that_owns_it() {
                 }
             }
         }
+        // An EMR that skips a parameter it does not know (T-019) does not make a document an owner.
+        let emr = hospital.stage.emr();
+        let document: Value =
+            serde_json::from_slice(&emr.read("DocumentReference", "doc-html").unwrap()).unwrap();
+        let any = json!({"resourceType": "Bundle", "type": "searchset", "entry": [{"resource": document}]})
+            .to_string();
+        emr.next_answer("/fhir/DocumentReference", Canned::fhir(any));
+        hospital.get("physician", "Binary/bin-alone").await.check_refusal(404, "not-found");
         let reply = hospital.get("physician", "Binary/bin-html").await;
         let record = &hospital.check_recorded([&reply])[0];
         let released = record["released"].as_array().unwrap();

@@ -16,11 +16,8 @@ fn shown(sight: &Sight, text: &[u8]) -> Option<Vec<u8>> {
     let bases = Bases { upstream: &[], public: "https://x.invalid" };
     let document = filter::parse(text, &bases).unwrap();
     let view = sight.look(text).unwrap();
-    let verdicts: Vec<Verdict<'_>> = view
-        .masks
-        .iter()
-        .map(|m| if m.is_empty() { Verdict::Withhold } else { Verdict::whole(m) })
-        .collect();
+    let verdicts: Vec<Verdict<'_>> =
+        view.masks.iter().map(|m| if m.is_empty() { Verdict::Withhold } else { Verdict::whole(m) }).collect();
     let mut out = Vec::new();
     document.emit(0, &verdicts, sight.references(), &bases, &mut out).ok().map(|_| out)
 }

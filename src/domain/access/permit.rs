@@ -123,7 +123,8 @@ impl Permit {
         let Wanted::Rows { reads, .. } = &self.wanted else { return false };
         let Some(reads) = reads.get(&resource) else { return false };
         let view = self.desk.view(self.shown_by, resource);
-        let settled = view.is_ok_and(|view| view.settled && reads.iter().all(|path| view.definite.covers(path)));
+        let settled =
+            view.is_ok_and(|view| view.settled && reads.iter().all(|path| view.definite.covers(path)));
         settled && self.narrowing.patient().is_none()
     }
 
@@ -192,7 +193,8 @@ impl Permit {
     pub fn depends_on_records(&self) -> bool {
         let many = matches!(&self.wanted, Wanted::Rows { reads, .. } if reads.len() > 1);
         let unreadable = matches!(&self.wanted, Wanted::Output { readable: false, .. });
-        many || unreadable || !self.settled
+        many || unreadable
+            || !self.settled
             || !self.membership.is_empty()
             || self.basis.is_some()
             || self.narrowing.patient().is_some()

@@ -41,7 +41,11 @@ pub(super) fn merge(
     let id = current.root.members().iter().find(|member| member.name() == "id");
     let mut all = vec![Member::new("resourceType", Node::text(resource.name()))];
     all.extend(id.cloned());
-    all.extend(after);
+    // The EMR writes version and time into `meta`: where it stands must not tell whether something withheld is in it.
+    let (meta, rest): (Vec<Member>, Vec<Member>) =
+        after.into_iter().partition(|member| member.name() == "meta");
+    all.extend(meta);
+    all.extend(rest);
     Ok(Tree { root: Node::Object(all) })
 }
 

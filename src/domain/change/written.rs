@@ -39,8 +39,10 @@ mod tests {
     #[test]
     fn elements_that_differ_are_named() {
         let patient = ResourceType::from_name("Patient").unwrap();
-        let before = Tree::parse(br#"{"resourceType":"Patient","id":"1","gender":"male","active":true}"#).unwrap();
-        let after = br#"{"resourceType":"Patient","id":"1","active":true,"deceasedBoolean":false,"_gender":{}}"#;
+        let before =
+            Tree::parse(br#"{"resourceType":"Patient","id":"1","gender":"male","active":true}"#).unwrap();
+        let after =
+            br#"{"resourceType":"Patient","id":"1","active":true,"deceasedBoolean":false,"_gender":{}}"#;
         let after = Tree::parse(after).unwrap();
         assert_eq!(changed(patient, Some(&before), &after), ["Patient.deceased", "Patient.gender"]);
         assert_eq!(changed(patient, Some(&after), &after), [""; 0]);

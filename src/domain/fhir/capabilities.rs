@@ -271,11 +271,11 @@ impl Offer {
     #[must_use]
     pub fn read(statement: &[u8]) -> Option<Self> {
         let statement: Value = serde_json::from_slice(statement).ok()?;
-        let is_r4 = statement["fhirVersion"].as_str().is_some_and(|version| version.starts_with("4.0"));
-        if statement["resourceType"] != "CapabilityStatement" || !is_r4 {
+        let is_r4 = statement.get("fhirVersion")?.as_str()?.starts_with("4.0");
+        if statement.get("resourceType")? != "CapabilityStatement" || !is_r4 {
             return None;
         }
-        let rest = items(&statement["rest"]).find(|rest| rest["mode"] == "server")?;
+        let rest = items(statement.get("rest")?).find(|rest| rest["mode"] == "server")?;
         let types = items(&rest["resource"]).filter_map(|resource| {
             Some((ResourceType::from_name(resource["type"].as_str()?)?, TypeOffer::read(resource)))
         });

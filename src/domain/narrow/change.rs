@@ -90,9 +90,12 @@ impl Change {
 
     fn parts(&self) -> Parts<'_> {
         match self {
-            Self::Create { resource, id: None, body } => {
-                Parts { method: Method::POST, target: resource.name().to_owned(), body: Some(body), version: None }
-            }
+            Self::Create { resource, id: None, body } => Parts {
+                method: Method::POST,
+                target: resource.name().to_owned(),
+                body: Some(body),
+                version: None,
+            },
             Self::Create { resource, id: Some(id), body } => Parts {
                 method: Method::PUT,
                 target: format!("{}/{id}", resource.name()),
@@ -128,6 +131,7 @@ pub fn plan_change(change: &Change, permit: &Permit) -> Result<Plan, PlanError> 
         body: parts.body.map(|body| (FHIR_JSON, body.clone())),
         prefer: Some(REPRESENTATION),
         if_match: parts.version.map(|version| format!("W/\"{version}\"")),
+        if_none_match: matches!(change, Change::Create { id: Some(_), .. }),
         expected: Expected::Change,
     })
 }
@@ -152,6 +156,7 @@ pub fn plan_transaction(changes: &[(&Change, &Permit, Option<&str>)]) -> Result<
         body: Some((FHIR_JSON, Bytes::from(body))),
         prefer: Some(REPRESENTATION),
         if_match: None,
+        if_none_match: false,
         expected: Expected::Transaction,
     })
 }

@@ -74,11 +74,13 @@ pub fn plan_export_step(
 /// Servers keep files as `Binary` or elsewhere. A status below a type would be a record, which we must not be made
 /// to delete: an operation on one (`$…`) is none.
 fn is_place(place: &str, step: ExportStep) -> bool {
-    let sound = place.len() <= EXPORT_PLACE_BYTES_MAX && place.bytes().all(|b| b.is_ascii_graphic() && b != b'#');
+    let sound =
+        place.len() <= EXPORT_PLACE_BYTES_MAX && place.bytes().all(|b| b.is_ascii_graphic() && b != b'#');
     let path = place.split('?').next().unwrap_or_default();
     let mut segments = path.split('/');
     let first = segments.next().unwrap_or_default();
-    let record = ResourceType::from_name(first).is_some() && !segments.any(|segment| segment.starts_with('$'));
+    let record =
+        ResourceType::from_name(first).is_some() && !segments.any(|segment| segment.starts_with('$'));
     sound && !path.is_empty() && (step == ExportStep::File || !record)
 }
 

@@ -118,6 +118,7 @@ pub struct Plan {
     body: Option<(&'static str, Bytes)>,
     prefer: Option<&'static str>,
     if_match: Option<String>,
+    if_none_match: bool,
     expected: Expected,
 }
 
@@ -197,6 +198,12 @@ impl Plan {
         self.if_match.as_deref()
     }
 
+    /// Whether to send `If-None-Match: *`: a create at an id of the client's must not overwrite.
+    #[must_use]
+    pub fn if_none_match(&self) -> bool {
+        self.if_none_match
+    }
+
     /// What the answer must be.
     #[must_use]
     pub fn expected(&self) -> &Expected {
@@ -225,7 +232,15 @@ impl Plan {
     }
 
     fn get(target: String, expected: Expected) -> Self {
-        Self { method: Method::GET, target, body: None, prefer: None, if_match: None, expected }
+        Self {
+            method: Method::GET,
+            target,
+            body: None,
+            prefer: None,
+            if_match: None,
+            if_none_match: false,
+            expected,
+        }
     }
 
     fn record(resource: ResourceType, id: &str, version: Option<&str>) -> Self {
@@ -367,8 +382,7 @@ mod tests {
     #[test]
     fn a_long_search_goes_as_a_form() {
         let ids: Vec<String> = (0..100).map(|n| format!("{n}{}", "x".repeat(50))).collect();
-        let plan =
-            Plan::of(&asked(&format!("GET /Patient?_id={}", ids.join(","))).unwrap(), None).unwrap();
+        let plan = Plan::of(&asked(&format!("GET /Patient?_id={}", ids.join(","))).unwrap(), None).unwrap();
         assert_eq!((plan.method(), plan.path_and_query()), (&Method::POST, "Patient/_search"));
         let (media_type, form) = plan.body().unwrap();
         assert!(media_type.ends_with("form-urlencoded") && form.starts_with(b"_id=0x"));
