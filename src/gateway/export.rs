@@ -7,6 +7,7 @@
 
 use super::Gate;
 use super::draft::Draft;
+use super::operation;
 use super::page::bound_to;
 use super::refusal::Refusal;
 use super::reply::{Answer, read_instant};
@@ -16,7 +17,6 @@ use crate::domain::access::Permit;
 use crate::domain::fhir::classify::{self, Asked, FhirRefusal, Wishes};
 use crate::domain::fhir::interaction::{Interaction, PageToken};
 use crate::domain::fhir::r4::ResourceType;
-use crate::domain::filter::{self, RootType};
 use crate::domain::narrow::{self, ExportStep, Plan};
 use crate::edge::upstream::{self, UpstreamError};
 use crate::limits;
@@ -214,16 +214,8 @@ pub(super) async fn file(
 /// The question, and the record it rests on: without the group there is no export of it (KF-26).
 async fn admit(visit: &Visit<'_>, question: &Interaction, draft: &mut Draft) -> Result<Permit, Refusal> {
     let permit = visit.admit(question, draft)?;
-    let Some((resource, id)) = permit.basis() else { return Ok(permit) };
-    let body = visit.fetch(&permit, resource, id).await?.ok_or(Refusal::NotFound)?;
-    let document = filter::parse(&body, &visit.bases()).map_err(|_| Refusal::AnswerUnsound)?;
-    let record = document.records().first().filter(|_| document.root_type() == RootType::Single(0));
-    let rests = permit.rests_on(&record.ok_or(Refusal::AnswerUnsound)?.facts);
-    match rests {
-        Ok(()) => Ok(permit),
-        Err(denial) if denial.is_alarm() => Err(Refusal::PolicyFault),
-        Err(_withheld) => Err(Refusal::NotFound),
-    }
+    operation::check_basis(visit, &permit).await?;
+    Ok(permit)
 }
 
 /// A HEAD must not begin a job or release records.

@@ -28,7 +28,7 @@ const READS: &[Question] = &[
     get("Patient/p1/_history"),
     get("Patient/p1/_history?_count=2"),
     get("Observation/_history?_count=7"),
-    get("_history?_count=50"),
+    get("_history?_count=20"),
     get("Patient?_count=3&_sort=family"),
     get("Observation?patient=p1&_count=4"),
     get("Observation?patient=p1&status=final&_sort=-date"),

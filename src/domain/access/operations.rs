@@ -124,7 +124,8 @@ impl Door {
         self.permit(Action::Operate, Action::Read, wanted, Some(&view))
     }
 
-    /// Every type asked for must be open for export; none asked for is all that are.
+    /// Every type asked for must be open for export; none asked for is all that are. A Binary leaves only by way of the
+    /// record that owns it (T-100), so never in bulk.
     fn export(
         &self,
         level: &ExportLevel,
@@ -133,7 +134,15 @@ impl Door {
         filters: &[Search],
     ) -> Result<Permit, Denial> {
         let (action, letter) = (Action::Export, 's');
+        let binary = known("Binary")?;
+        let mut named = types.iter().copied().chain(filters.iter().map(Search::resource_type));
+        if named.any(|resource| resource == binary) {
+            return Err(Denial::TypeNotPermitted { resource: binary });
+        }
         let mut reads = self.among(action, letter, types, period)?;
+        if reads.remove(&binary).is_some() && reads.is_empty() {
+            return Err(Denial::TypeNotPermitted { resource: binary });
+        }
         for filter in filters {
             let view = self.open(action, letter, filter.resource_type())?;
             for (resource, more) in self.rows(filter, &view)? {
