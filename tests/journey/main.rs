@@ -16,6 +16,7 @@
 
 mod authn;
 mod bedside;
+mod bodies;
 mod bundles;
 mod child;
 mod commands;
@@ -26,6 +27,7 @@ mod kf;
 mod masks;
 mod operations;
 mod paging;
+mod patches;
 mod policy;
 mod requests;
 mod rows;

@@ -161,8 +161,8 @@ fn t034_t035_elements_and_summaries() {
 #[test]
 fn t016_t017_kf30_withheld_rows_leave_no_trace() {
     run(async {
-        let (plain, crowded) =
-            tokio::join!(Hospital::open(with_integration()), Hospital::open(with_integration()));
+        let plain = Hospital::open(with_integration()).await;
+        let crowded = Hospital::open(with_integration()).await;
         for (hospital, hidden) in [(&plain, 0), (&crowded, 7)] {
             hospital.stage.emr().set_time("2026-03-01T00:00:00Z".parse().ok());
             hospital.store(&patient("rows"));
