@@ -33,7 +33,9 @@ pub(super) fn in_compartment(leg: &Leg, record: &[u8], public: &str) -> bool {
 /// The references that stand at an element path, or below it.
 fn collect_at(record: &Value, path: &ElementPath, public: &str, found: &mut BTreeSet<String>) {
     let mut places = vec![record];
-    for step in path.as_str().split('.').skip(1) {
+    let path = path.as_str();
+    let path = path.strip_suffix(".reference").unwrap_or(path);
+    for step in path.split('.').skip(1) {
         places = places.into_iter().flat_map(|place| children(place, step)).collect();
     }
     places.into_iter().for_each(|place| collect_references(place, public, found));
