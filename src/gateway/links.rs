@@ -38,7 +38,15 @@ fn collect_at(record: &Value, path: &ElementPath, public: &str, found: &mut BTre
     for step in path.split('.').skip(1) {
         places = places.into_iter().flat_map(|place| children(place, step)).collect();
     }
-    places.into_iter().for_each(|place| collect_references(place, public, found));
+    for place in places {
+        match place {
+            // What a parameter reads of a reference is its text.
+            Value::String(text) => {
+                found.insert(local(text, public));
+            }
+            other => collect_references(other, public, found),
+        }
+    }
 }
 
 /// The values of an element in an object or in each item of an array; a choice has its type in its name.
@@ -111,14 +119,18 @@ pub(super) fn leads(leg: &Leg, from: &Shown, to: &Shown, from_match: bool, publi
     })
 }
 
+/// A reference as `Type/id`: without our base and without a version.
+fn local(text: &str, public: &str) -> String {
+    let local = text.strip_prefix(public).map_or(text, |rest| rest.trim_start_matches('/'));
+    local.split("/_history/").next().unwrap_or(local).to_owned()
+}
+
 /// Every `Reference.reference` of a record as `Type/id`: without our base and without a version.
 fn collect_references(value: &Value, public: &str, found: &mut BTreeSet<String>) {
     match value {
         Value::Object(members) => members.iter().for_each(|(name, member)| match member {
             Value::String(text) if name == "reference" => {
-                let local =
-                    text.strip_prefix(public).map_or(text.as_str(), |rest| rest.trim_start_matches('/'));
-                found.insert(local.split("/_history/").next().unwrap_or(local).to_owned());
+                found.insert(local(text, public));
             }
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
             Value::Array(_) | Value::Object(_) => collect_references(member, public, found),
