@@ -33,9 +33,7 @@ pub(super) fn in_compartment(leg: &Leg, record: &[u8], public: &str) -> bool {
 /// The references that stand at an element path, or below it.
 fn collect_at(record: &Value, path: &ElementPath, public: &str, found: &mut BTreeSet<String>) {
     let mut places = vec![record];
-    let path = path.as_str();
-    let path = path.strip_suffix(".reference").unwrap_or(path);
-    for step in path.split('.').skip(1) {
+    for step in path.as_str().split('.').skip(1) {
         places = places.into_iter().flat_map(|place| children(place, step)).collect();
     }
     for place in places {
@@ -79,7 +77,7 @@ impl Shown {
     }
 
     fn is(&self, resource: ResourceType) -> bool {
-        self.record["resourceType"] == resource.name()
+        self.record.get("resourceType").is_some_and(|kind| kind == resource.name())
     }
 
     /// Whether one of these elements, as shown, refers to a record.
