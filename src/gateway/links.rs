@@ -30,28 +30,21 @@ pub(super) fn in_compartment(leg: &Leg, record: &[u8], public: &str) -> bool {
     named.contains(&owner)
 }
 
-/// The references that stand at an element path, or below it. A path may go down to the text of one
-/// (`Encounter.subject.reference`).
+/// The references that stand at an element path, or below it.
 fn collect_at(record: &Value, path: &ElementPath, public: &str, found: &mut BTreeSet<String>) {
     let mut places = vec![record];
     for step in path.as_str().split('.').skip(1) {
         places = places.into_iter().flat_map(|place| children(place, step)).collect();
     }
-    let ends_in_text = path.as_str().ends_with(".reference");
     for place in places {
         match place {
-            Value::String(text) if ends_in_text => {
+            // What a parameter reads of a reference is its text.
+            Value::String(text) => {
                 found.insert(local(text, public));
             }
-            _ => collect_references(place, public, found),
+            other => collect_references(other, public, found),
         }
     }
-}
-
-/// A reference as `Type/id`: without our base and without a version.
-fn local(text: &str, public: &str) -> String {
-    let local = text.strip_prefix(public).map_or(text, |rest| rest.trim_start_matches('/'));
-    local.split("/_history/").next().unwrap_or(local).to_owned()
 }
 
 /// The values of an element in an object or in each item of an array; a choice has its type in its name.
@@ -84,7 +77,7 @@ impl Shown {
     }
 
     fn is(&self, resource: ResourceType) -> bool {
-        self.record.get("resourceType").and_then(Value::as_str) == Some(resource.name())
+        self.record.get("resourceType").is_some_and(|kind| kind == resource.name())
     }
 
     /// Whether one of these elements, as shown, refers to a record.
@@ -124,7 +117,13 @@ pub(super) fn leads(leg: &Leg, from: &Shown, to: &Shown, from_match: bool, publi
     })
 }
 
-/// Every `Reference.reference` of a record.
+/// A reference as `Type/id`: without our base and without a version.
+fn local(text: &str, public: &str) -> String {
+    let local = text.strip_prefix(public).map_or(text, |rest| rest.trim_start_matches('/'));
+    local.split("/_history/").next().unwrap_or(local).to_owned()
+}
+
+/// Every `Reference.reference` of a record as `Type/id`: without our base and without a version.
 fn collect_references(value: &Value, public: &str, found: &mut BTreeSet<String>) {
     match value {
         Value::Object(members) => members.iter().for_each(|(name, member)| match member {

@@ -179,7 +179,10 @@ impl Refusal {
         Heard { status, code: self.code(), issue, sentence, header: self.header() }
     }
 
-    #[expect(clippy::too_many_lines, reason = "a table: one arm for each refusal")]
+    #[expect(
+        clippy::too_many_lines,
+        reason = "the table of what is heard, a row for each refusal, in one place"
+    )]
     fn answer(&self) -> (StatusCode, IssueType, String) {
         let say = |status, issue, sentence: &str| (status, issue, sentence.to_owned());
         match self {

@@ -80,7 +80,7 @@ impl Listing<'_> {
 /// Whether some record that policy lets the caller ask about may be withheld: because it depends on the record, or
 /// because a modifier element that is not permitted withholds the record that has it (P7).
 pub(super) fn may_withhold(permit: &Permit) -> bool {
-    permit.depends_on_records() || !permit.type_mask().is_total()
+    permit.depends_on_records() || !permit.type_mask().keeps_modifiers()
 }
 
 /// Releases one page of rows.

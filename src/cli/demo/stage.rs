@@ -15,6 +15,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 use std::fmt::{self, Display, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU16, Ordering};
 use tempfile::TempDir;
 
 /// The shipped policies, so that the demo needs no file beside the program.
@@ -201,13 +202,26 @@ impl Stage {
     }
 }
 
-/// The wished port if nobody has it, else any free one. Somebody else may take it before we do; then starting fails.
+/// The wished port if nobody has it, else a free one below those that systems give to outgoing connections (32768 and
+/// up on Linux): a port of that range may be taken between our look and the gate's. Each stage of a process looks from
+/// another place on.
 fn free_port(wished: Option<u16>) -> Result<u16, StageError> {
-    let try_port =
-        |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).and_then(|socket| socket.local_addr());
-    let address = wished.and_then(|port| try_port(port).ok()).map_or_else(|| try_port(0), Ok);
-    address.map(|address| address.port()).map_err(scenery)
+    static LOOKED: AtomicU16 = AtomicU16::new(0);
+    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+    if let Some(port) = wished.filter(is_free) {
+        return Ok(port);
+    }
+    let own = u16::try_from(std::process::id() % u32::from(PORTS.1)).unwrap_or(0);
+    let mut ports = std::iter::repeat_with(|| {
+        let step = LOOKED.fetch_add(1, Ordering::Relaxed);
+        PORTS.0 + own.wrapping_add(step.wrapping_mul(7)) % PORTS.1
+    });
+    let found = ports.by_ref().take(usize::from(PORTS.1)).find(is_free);
+    found.ok_or_else(|| scenery("no port of loopback is free"))
 }
+
+/// The first port that stages take, and how many there are.
+const PORTS: (u16, u16) = (20_000, 12_000);
 
 /// A certificate authority for this run, and a server certificate for `localhost`.
 fn write_certificates(folder: &Path) -> Result<(), StageError> {

@@ -124,6 +124,13 @@ impl Mask {
         self.contains
     }
 
+    /// Whether no record is withheld for a modifier element that the mask leaves out (P7): each modifier of the record
+    /// itself and of every parent that is kept in part is kept whole.
+    #[must_use]
+    pub fn keeps_modifiers(&self) -> bool {
+        spares(r4::root(self.resource), self.cursor())
+    }
+
     /// The path and everything below it passes.
     #[must_use]
     pub fn covers(&self, path: &ElementPath) -> bool {
@@ -274,6 +281,18 @@ impl Branch {
     fn below(parent: usize) -> Self {
         Self { parent, decided: None, kept: false, whole: None, children: Vec::new(), urls: Vec::new() }
     }
+}
+
+/// Masks end, so this does, however deep structures nest.
+fn spares(structure: r4::Structure, cursor: MaskCursor<'_>) -> bool {
+    r4::elements(structure).iter().all(|element| {
+        let below = cursor.child(element.name);
+        match below.whole() {
+            Some(true) => true,
+            Some(false) => !element.modifier,
+            None => !element.modifier && element.types.iter().all(|kind| spares(*kind, below)),
+        }
+    })
 }
 
 /// A place in a mask, moved along with the element it stands for.
