@@ -15,7 +15,7 @@ use super::stream::{Units, refused};
 use super::visit::Visit;
 use crate::domain::access::Permit;
 use crate::domain::fhir::classify::{self, Asked, FhirRefusal, Wishes};
-use crate::domain::fhir::interaction::{Interaction, PageToken};
+use crate::domain::fhir::interaction::{ExportLevel, Interaction, Operation, PageToken};
 use crate::domain::fhir::r4::ResourceType;
 use crate::domain::narrow::{self, ExportStep, Plan};
 use crate::edge::upstream::{self, UpstreamError};
@@ -200,7 +200,11 @@ pub(super) async fn file(
         resource.filter(|resource| export.permit.types().contains(resource)).ok_or(Refusal::NotFound)?;
     let answer = visit.hear(&export.plan(&export.sealed.place, ExportStep::Status)?).await?;
     let files = Manifest::read(visit.gate, &export, answer).await?.files_of(resource);
-    let mut units = Units::new(visit, export.permit, resource, draft.clone(), files);
+    let of_patients = !matches!(
+        export.question,
+        Interaction::Operation(Operation::Export { level: ExportLevel::System, .. })
+    );
+    let mut units = Units::new(visit, export.permit, resource, of_patients, draft.clone(), files);
     let mut first = units.next(visit.gate).await?.unwrap_or_default();
     visit.gate.telemetry.filtered(0, first.body.len() as u64);
     draft.decision.unit = Some(0);

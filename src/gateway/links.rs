@@ -8,7 +8,7 @@
 use super::operation;
 use super::rows::Leg;
 use crate::domain::fhir::interaction::Interaction;
-use crate::domain::fhir::r4::{ElementPath, ResourceType};
+use crate::domain::fhir::r4::{self, ElementPath, ResourceType};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -102,11 +102,29 @@ pub(super) fn includes(leg: &Leg) -> bool {
     }
 }
 
+/// Whether nothing is withheld from this answer.
+pub(super) fn shows_all(leg: &Leg) -> bool {
+    leg.permit.types().into_iter().all(|resource| leg.permit.releases_every(resource))
+}
+
+/// Whether a record in an export of patients' records shows whose it is: otherwise its presence would tell of a
+/// withheld reference.
+pub(super) fn shows_patient(resource: ResourceType, record: &[u8], public: &str) -> bool {
+    let Ok(shown) = serde_json::from_slice::<Value>(record) else { return false };
+    let mut named = BTreeSet::new();
+    for path in r4::patient_compartment(resource).iter().filter_map(|path| ElementPath::parse(path).ok()) {
+        collect_at(&shown, &path, public, &mut named);
+    }
+    resource.name() == "Patient" || named.iter().any(|reference| reference.starts_with("Patient/"))
+}
+
 /// Whether the question leads from one shown record to another: by an include from a match, and by `:iterate` from what
 /// was included too. `$everything` follows every reference.
 pub(super) fn leads(leg: &Leg, from: &Shown, to: &Shown, from_match: bool, public: &str) -> bool {
     let Interaction::Search(search) = &leg.question else {
+        // What an included row leads to was brought by a row of the patient's, which may be withheld.
         return operation::is_everything(leg)
+            && (from_match || shows_all(leg))
             && (from.mentions(&to.reference, public) || to.mentions(&from.reference, public));
     };
     search.includes().iter().filter(|include| from_match || include.iterate()).any(|include| {

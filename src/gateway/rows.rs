@@ -506,6 +506,10 @@ impl<'l> Sheet<'l> {
             out.extend_from_slice(format!(r#","total":{total}"#).as_bytes());
         }
         out.extend_from_slice(format!(r#","link":{}"#, Value::Array(links)).as_bytes());
+        if self.listing.refills() && !self.listing.legs.iter().all(links::shows_all) {
+            // The order of what an EMR adds may be that of rows that are withheld.
+            self.included.sort();
+        }
         let mut brought = BTreeSet::new();
         for (reference, record) in std::mem::take(&mut self.included) {
             // A page put together from several may be brought a record twice, or as a match as well.

@@ -8,6 +8,7 @@
 
 use super::Gate;
 use super::draft::Draft;
+use super::links;
 use super::refusal::Refusal;
 use super::release::{Judged, Release};
 use super::visit::{Visit, request_of};
@@ -39,6 +40,8 @@ pub(super) enum Part {
 pub(super) struct Units {
     permit: Permit,
     resource: ResourceType,
+    /// Only records that show whose they are: the export is of patients' records, and some may be withheld.
+    of_patients: bool,
     /// What the trail says of every unit but what is in it.
     draft: Draft,
     peer: Peer,
@@ -55,10 +58,12 @@ impl Units {
         visit: &Visit<'_>,
         permit: Permit,
         resource: ResourceType,
+        of_patients: bool,
         draft: Draft,
         files: Vec<Plan>,
     ) -> Self {
         Self {
+            of_patients: of_patients && !permit.releases_every(resource),
             permit,
             resource,
             draft,
@@ -101,9 +106,16 @@ impl Units {
         if !asked || !judged.is_single() {
             return Err(Refusal::AnswerUnsound);
         }
-        if judged.emit(0, &judged.verdicts(), release) {
-            release.body.push(b'\n');
+        let mut record = Vec::new();
+        let is_shown = judged.write(0, &judged.verdicts(), &mut record)
+            && (!self.of_patients || links::shows_patient(self.resource, &record, judged.public()));
+        if !is_shown {
+            release.withheld += 1;
+            return Ok(());
         }
+        judged.note(0, release);
+        release.body.append(&mut record);
+        release.body.push(b'\n');
         Ok(())
     }
 

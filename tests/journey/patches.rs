@@ -17,7 +17,6 @@ fn fhirpath(parts: &Value) -> String {
 /// T-071 to T-073, KF-48: what a patch reads must be open to its sender, and what it writes writable, before the EMR is
 /// asked: in no other way could its answer keep quiet about what is withheld.
 #[test]
-#[expect(clippy::too_many_lines, reason = "cases as data")]
 fn t071_t072_t073_a_patch_that_touches_what_is_withheld_is_refused_before_the_emr_is_asked() {
     run(async {
         let hospital = Hospital::doors().await;
