@@ -105,6 +105,8 @@ async fn batch(
     let entries = document.bundle().map_or(0, |envelope| envelope.entries.len());
     let mut reply = Reply::new("batch-response");
     for place in 0..entries {
+        // Many entries take their time, and the connection need not end for it.
+        visit.peer.progressed();
         let mut entry_draft = draft.entry(place);
         let outcome = if reply.is_full() {
             Err(Refusal::BundleTooLong)
@@ -234,6 +236,7 @@ async fn prepare_with(
 ) -> Result<(Vec<Step>, BTreeMap<String, String>), Refusal> {
     let (mut steps, mut found) = (Vec::new(), BTreeMap::new());
     for (entry, draft) in entries.iter().zip(drafts) {
+        visit.peer.progressed();
         steps.push(match &entry.asked.interaction {
             Interaction::Create { .. }
             | Interaction::Update { .. }

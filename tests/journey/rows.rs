@@ -279,3 +279,35 @@ fn t153_forms_of_an_answer() {
         hospital.check_recorded(&refused);
     });
 }
+
+/// T-017: what a page tells of withheld rows is bounded as docs/interactions.md says: 16 of the EMR's pages, each a row
+/// longer than the client's.
+#[test]
+fn t017_the_bound_of_a_page_is_what_is_documented() {
+    run(async {
+        let hospital = Hospital::doors().await;
+        let documented = 16 * 2;
+        for (mark, withheld, shown_at_once) in
+            [("below", documented - 1, true), ("beyond", documented, false)]
+        {
+            let subject = format!("Patient/bound-{mark}");
+            hospital.store(&patient(&format!("bound-{mark}")));
+            for row in 0..withheld {
+                hospital.store(&labelled(observation(&format!("bound-{mark}-{row:03}"), &subject)));
+            }
+            hospital.store(&observation(&format!("bound-{mark}-visible"), &subject));
+            let visible = vec![format!("Observation/bound-{mark}-visible")];
+            let token = hospital.token("nurse");
+            let question = format!("Observation?patient=bound-{mark}&_sort=_id&_count=1");
+            let page = hospital.get_with(&token, &question).await;
+            if shown_at_once {
+                assert_eq!((names(&page), next(&page)), (visible, None), "{}", page.text());
+                continue;
+            }
+            assert_eq!(names(&page), [""; 0], "{}", page.text());
+            let follows = next(&page).unwrap();
+            let page = hospital.get_with(&token, &follows).await;
+            assert_eq!((names(&page), next(&page)), (visible, None), "{}", page.text());
+        }
+    });
+}

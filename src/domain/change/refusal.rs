@@ -30,7 +30,7 @@ impl fmt::Display for ChangeRefusal {
         match self {
             Self::Malformed => f.write_str("the record or patch is malformed"),
             Self::NotWritable(path) => write!(f, "`{path}` may not be written"),
-            Self::Withheld(path) => write!(f, "`{path}` holds the mark of a withheld element, not a value"),
+            Self::Withheld(path) => write!(f, "`{path}` is withheld"),
             Self::CannotMerge(path) => write!(f, "`{path}` is withheld in part and cannot be merged"),
             Self::TestFailed => f.write_str("a test of the patch failed"),
             Self::NoSuchPlace => f.write_str("the patch names a place that is not there"),
