@@ -517,3 +517,6 @@ const _: () = assert!(
     (EXPORT_QUESTION_BYTES_MAX + EXPORT_PLACE_BYTES_MAX + 256).div_ceil(3) * 4 <= PAGE_TOKEN_BYTES_MAX
 );
 const _: () = assert!(EXPORT_PLACE_BYTES_MAX < UPSTREAM_TARGET_BYTES_MAX);
+
+/// Records that one `$everything` reads beside the patient's own: staff, places, medications. More is no chart.
+pub const EVERYTHING_BROUGHT_MAX: usize = 1_000;

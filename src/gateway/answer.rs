@@ -10,7 +10,7 @@ use super::release::{self, Release};
 use super::reply::{Answer, entity_headers};
 use super::rows::{self, Leg, Listing};
 use super::visit::Visit;
-use super::{binary, bundle, export, operation, standing, write};
+use super::{binary, bundle, count, export, operation, standing, write};
 use crate::domain::fhir::classify::{Asked, IfNoneMatch, Wishes};
 use crate::domain::fhir::interaction::{Interaction, Operation};
 use crate::domain::fhir::search::Search;
@@ -133,7 +133,7 @@ pub(super) async fn list(
     let listing = Listing { question, legs, cursor, shape, count };
     let mut release = Release::default();
     let outcome = match shape {
-        Shape::Count => rows::count(visit, &listing, &mut release).await,
+        Shape::Count => count::count(visit, &listing, &mut release).await,
         _ => rows::page(visit, &listing, &mut release).await,
     };
     visit.gate.telemetry.filtered(0, release.body.len() as u64);

@@ -8,11 +8,11 @@
 //! Look next: `release`, which holds every other Binary back; `answer`, the read of all other records.
 
 use super::answer::is_unchanged;
+use super::count;
 use super::draft::Draft;
 use super::refusal::Refusal;
 use super::release::{Judged, Release};
 use super::reply::{Answer, entity_headers};
-use super::rows;
 use super::visit::Visit;
 use crate::domain::audit;
 use crate::domain::fhir::classify::Asked;
@@ -127,7 +127,7 @@ async fn attached(visit: &Visit<'_>, id: &str, draft: &mut Draft) -> Result<Opti
     let question = visit.asked_by(&format!("DocumentReference?location={}", forms.join(",")))?;
     let Interaction::Search(search) = &question else { return Err(Refusal::Internal) };
     let permit = visit.admit(&question, draft)?;
-    for document in rows::visible_ids(visit, search, permit).await? {
+    for document in count::visible_ids(visit, search, permit).await? {
         let owner = seen(visit, &format!("DocumentReference/{document}"), Some(&forms), draft).await?;
         if owner.is_some() {
             return Ok(owner);

@@ -7,7 +7,7 @@
 
 use super::operation;
 use super::rows::Leg;
-use crate::domain::fhir::interaction::Interaction;
+use crate::domain::fhir::interaction::{Interaction, Operation};
 use crate::domain::fhir::r4::{self, ElementPath, ResourceType};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -15,19 +15,38 @@ use std::collections::BTreeSet;
 /// A row of a compartment search is shown only where an element that is shown puts it there: otherwise its
 /// presence would tell of a withheld reference (T-027, T-033).
 pub(super) fn in_compartment(leg: &Leg, record: &[u8], public: &str) -> bool {
-    let Interaction::Search(search) = &leg.question else { return true };
-    let Some(compartment) = search.compartment() else { return true };
-    let owner = format!("{}/{}", compartment.owner().name(), compartment.id().as_str());
+    let (name, id) = match &leg.question {
+        Interaction::Search(search) => match search.compartment() {
+            Some(compartment) => (compartment.owner().name(), compartment.id().as_str()),
+            None => return true,
+        },
+        Interaction::Operation(Operation::Everything { patient, .. }) => ("Patient", patient.as_str()),
+        _ => return true,
+    };
     let Ok(record) = serde_json::from_slice::<Value>(record) else { return false };
-    let says = |name: &str, text: &str| record.get(name).and_then(Value::as_str) == Some(text);
-    if says("resourceType", compartment.owner().name()) && says("id", compartment.id().as_str()) {
+    let says = |name: &str| record.get(name).and_then(Value::as_str).unwrap_or_default();
+    if says("resourceType") == name && says("id") == id {
         return true;
     }
     let mut named = BTreeSet::new();
-    for path in leg.permit.compartment_paths() {
-        collect_at(&record, path, public, &mut named);
+    match &leg.question {
+        Interaction::Search(_) => {
+            leg.permit
+                .compartment_paths()
+                .iter()
+                .for_each(|path| collect_at(&record, path, public, &mut named));
+        }
+        _ => patients_named(&record, says("resourceType"), public, &mut named),
     }
-    named.contains(&owner)
+    named.contains(&format!("{name}/{id}"))
+}
+
+/// What a record shows of whose compartment it is in.
+fn patients_named(record: &Value, kind: &str, public: &str, named: &mut BTreeSet<String>) {
+    let paths = ResourceType::from_name(kind).map_or(&[][..], r4::patient_compartment);
+    for path in paths.iter().filter_map(|path| ElementPath::parse(path).ok()) {
+        collect_at(record, &path, public, named);
+    }
 }
 
 /// The references that stand at an element path, or below it.
@@ -87,6 +106,11 @@ impl Shown {
         named.contains(reference)
     }
 
+    /// Everything it refers to, as `Type/id`.
+    pub(super) fn names(&self, public: &str, named: &mut BTreeSet<String>) {
+        collect_references(&self.record, public, named);
+    }
+
     fn mentions(&self, reference: &str, public: &str) -> bool {
         let mut named = BTreeSet::new();
         collect_references(&self.record, public, &mut named);
@@ -112,9 +136,7 @@ pub(super) fn shows_all(leg: &Leg) -> bool {
 pub(super) fn shows_patient(resource: ResourceType, record: &[u8], public: &str) -> bool {
     let Ok(shown) = serde_json::from_slice::<Value>(record) else { return false };
     let mut named = BTreeSet::new();
-    for path in r4::patient_compartment(resource).iter().filter_map(|path| ElementPath::parse(path).ok()) {
-        collect_at(&shown, &path, public, &mut named);
-    }
+    patients_named(&shown, resource.name(), public, &mut named);
     resource.name() == "Patient" || named.iter().any(|reference| reference.starts_with("Patient/"))
 }
 
@@ -124,7 +146,7 @@ pub(super) fn leads(leg: &Leg, from: &Shown, to: &Shown, from_match: bool, publi
     let Interaction::Search(search) = &leg.question else {
         // What an included row leads to was brought by a row of the patient's, which may be withheld.
         return operation::is_everything(leg)
-            && (from_match || shows_all(leg))
+            && from_match
             && (from.mentions(&to.reference, public) || to.mentions(&from.reference, public));
     };
     search.includes().iter().filter(|include| from_match || include.iterate()).any(|include| {

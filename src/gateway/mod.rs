@@ -9,6 +9,7 @@ mod binary;
 mod bundle;
 mod capabilities;
 mod conclude;
+mod count;
 mod draft;
 mod export;
 mod links;

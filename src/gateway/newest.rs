@@ -5,6 +5,7 @@
 //! Must never: pick by an element that a row does not disclose: the permit of `$lastn` demands `code` and `effective`
 //! of every row. Look next: `rows`, which pages through what the EMR has; `operation`, when this is used.
 
+use super::count;
 use super::draft::Draft;
 use super::refusal::Refusal;
 use super::release::{Judged, Release};
@@ -87,7 +88,7 @@ async fn pick(
     let mut groups: BTreeMap<String, Group> = BTreeMap::new();
     let mut link: Option<String> = None;
     for _ in 0..limits::REFILL_REQUESTS_MAX {
-        let body = visit.ask(&rows::look_plan(visit, leg, link.as_deref())?).await?;
+        let body = visit.ask(&count::look_plan(visit, leg, link.as_deref())?).await?;
         visit.gate.telemetry.filtered(body.len() as u64, 0);
         let judged = Judged::judge(&body, visit.bases(), &leg.permit, search.shape(), release)?;
         let envelope = judged.envelope().ok_or(Refusal::AnswerUnsound)?;

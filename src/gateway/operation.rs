@@ -11,7 +11,7 @@ use super::draft::Draft;
 use super::newest;
 use super::page::Cursor;
 use super::refusal::Refusal;
-use super::release::{self, Release};
+use super::release::{self, Judged, Release};
 use super::reply::Answer;
 use super::rows::Leg;
 use super::visit::Visit;
@@ -22,8 +22,10 @@ use crate::domain::fhir::facts::Facts;
 use crate::domain::fhir::findings;
 use crate::domain::fhir::interaction::{Interaction, Operation};
 use crate::domain::fhir::r4::ResourceType;
+use crate::domain::fhir::shape::Shape;
 use crate::domain::filter::{self, Document};
 use crate::domain::narrow;
+use crate::limits;
 use bytes::Bytes;
 use http::StatusCode;
 use serde_json::Value;
@@ -92,6 +94,39 @@ fn patient(leg: &Leg) -> Option<&str> {
         Interaction::Operation(Operation::Everything { patient, .. }) => Some(patient.as_str()),
         _ => None,
     }
+}
+
+/// The records outside the patient's compartment that the rows of their whole record refer to, each read in the caller's
+/// name as if they had asked for it; those that may not be read are left out.
+pub(super) async fn bring(
+    visit: &Visit<'_>,
+    leg: &Leg,
+    shape: &Shape,
+    references: Vec<String>,
+    release: &mut Release,
+) -> Result<Vec<(String, Vec<u8>)>, Refusal> {
+    let types = leg.permit.types();
+    let mut brought = Vec::new();
+    for reference in references {
+        let kind = reference.split('/').next().and_then(ResourceType::from_name);
+        let Some(kind) = kind.filter(|kind| types.contains(kind) && kind.name() != "Patient") else {
+            continue;
+        };
+        if brought.len() >= limits::EVERYTHING_BROUGHT_MAX {
+            return Err(Refusal::TooManyToCount);
+        }
+        visit.peer.progressed();
+        let Ok(question @ Interaction::Read { .. }) = visit.asked_by(&reference) else { continue };
+        let Ok(permit) = visit.admits(&question) else { continue };
+        let Some(id) = reference.split('/').nth(1) else { continue };
+        let Some(current) = visit.fetch(&permit, kind, id).await? else { continue };
+        let mut scratch = Release::default();
+        let judged = Judged::judge(&current, visit.bases(), &permit, shape, &mut scratch)?;
+        if is_of_one(leg, judged.facts(0)) && judged.emit(0, &judged.verdicts(), &mut scratch) {
+            brought.push((reference, release.absorb(scratch)));
+        }
+    }
+    Ok(brought)
 }
 
 /// What the EMR makes for the answer: judged and filtered as a record of its type.

@@ -16,7 +16,6 @@ use super::{binary, operation};
 use crate::domain::access::Permit;
 use crate::domain::fhir::interaction::{HistoryScope, Interaction, is_id};
 use crate::domain::fhir::r4::ResourceType;
-use crate::domain::fhir::search::Search;
 use crate::domain::fhir::shape::Shape;
 use crate::domain::filter::{Entry, Envelope, Verdict};
 use crate::domain::narrow::{self, Plan};
@@ -45,8 +44,11 @@ pub(super) struct Listing<'q> {
 
 impl Listing<'_> {
     /// Whether rows may be withheld one by one, so that pages have to be refilled.
-    fn refills(&self) -> bool {
-        let withholds = |leg: &Leg| may_withhold(&leg.permit) || binary::is_asked(&leg.question);
+    pub(super) fn refills(&self) -> bool {
+        let withholds = |leg: &Leg| match operation::is_everything(leg) {
+            true => !links::shows_all(leg),
+            false => may_withhold(&leg.permit) || binary::is_asked(&leg.question),
+        };
         self.legs.len() > 1 || self.legs.iter().any(withholds)
     }
 
@@ -72,6 +74,9 @@ impl Listing<'_> {
 
     /// Each record of a type's or the system's history costs a look at how it stands: such pages stay short.
     fn page_rows(&self) -> usize {
+        if self.legs.iter().any(operation::is_everything) {
+            return usize::MAX;
+        }
         let wanted = self.count.unwrap_or(limits::PAGE_ROWS_DEFAULT);
         if self.is_history() { wanted.min(limits::PAGE_ROWS_DEFAULT) } else { wanted }
     }
@@ -117,7 +122,7 @@ pub(super) async fn page(
             }
             Taken::More(link) => {
                 at = Cursor { leg: leg.place, link: Some(link), skip: 0 };
-                if !listing.refills() {
+                if !sheet.refills {
                     sheet.next = Some(at);
                     break;
                 }
@@ -131,105 +136,12 @@ pub(super) async fn page(
         // A record of which no version is shown sounds like one that never was (T-088).
         return Err(Refusal::NotFound);
     }
+    if let Some(leg) = listing.legs.iter().find(|leg| sheet.refills && operation::is_everything(leg)) {
+        let lacking: Vec<String> = sheet.lacking.difference(&sheet.visible).cloned().collect();
+        sheet.included = operation::bring(visit, leg, listing.shape, lacking, release).await?;
+    }
     sheet.close(visit, release);
     Ok(())
-}
-
-/// How many rows are visible: by the EMR's own count where none can be withheld, else by looking at each.
-///
-/// # Errors
-/// [`Refusal::TooManyToCount`] when there are more pages than one answer may ask for.
-pub(super) async fn count(
-    visit: &Visit<'_>,
-    listing: &Listing<'_>,
-    release: &mut Release,
-) -> Result<(), Refusal> {
-    let rows = match listing.legs.as_slice() {
-        [Leg { question: Interaction::Search(search), permit, .. }] if !listing.refills() => {
-            let plan = narrow::plan_count(search, permit).map_err(|_| Refusal::Internal)?;
-            let body = visit.ask(&plan).await?;
-            let judged = Judged::judge(&body, visit.bases(), permit, &Shape::Whole, release)?;
-            judged.envelope().and_then(|envelope| envelope.total).ok_or(Refusal::AnswerUnsound)?
-        }
-        legs => {
-            let mut rows = 0;
-            look(visit, legs, |_| {
-                rows += 1;
-                true
-            })
-            .await?;
-            rows
-        }
-    };
-    let link = json!([{ "relation": "self", "url": visit.gate.public.question_url(listing.question) }]);
-    let bundle = json!({ "resourceType": "Bundle", "type": "searchset", "total": rows, "link": link });
-    release.body.extend_from_slice(bundle.to_string().as_bytes());
-    Ok(())
-}
-
-/// The ids of the visible records that a search matches; two are enough to say that there are several. Rows the caller
-/// may not see do not count: a condition must not tell of them (T-066 to T-069).
-///
-/// # Errors
-/// [`Refusal::TooManyToCount`] when too many withheld rows stand before the second visible one.
-pub(super) async fn visible_ids(
-    visit: &Visit<'_>,
-    search: &Search,
-    judge: Permit,
-) -> Result<Vec<String>, Refusal> {
-    let legs = [Leg { place: 0, question: Interaction::Search(search.clone()), permit: judge }];
-    let mut ids = BTreeSet::new();
-    look(visit, &legs, |reference| {
-        ids.extend(reference.split_once('/').map(|(_, id)| id.to_owned()));
-        ids.len() < 2
-    })
-    .await?;
-    Ok(ids.into_iter().collect())
-}
-
-/// Looks at the visible rows of all legs, until `wants_more` says no.
-async fn look(
-    visit: &Visit<'_>,
-    legs: &[Leg],
-    mut wants_more: impl FnMut(String) -> bool,
-) -> Result<(), Refusal> {
-    let mut asked = 0;
-    for leg in legs {
-        let mut link: Option<String> = None;
-        loop {
-            if asked >= limits::REFILL_REQUESTS_MAX {
-                return Err(Refusal::TooManyToCount);
-            }
-            asked += 1;
-            let body = visit.ask(&look_plan(visit, leg, link.as_deref())?).await?;
-            let mut scratch = Release::default();
-            let judged = Judged::judge(&body, visit.bases(), &leg.permit, &Shape::Whole, &mut scratch)?;
-            let envelope = judged.envelope().ok_or(Refusal::AnswerUnsound)?;
-            let verdicts = judged.verdicts();
-            for entry in envelope.entries.iter().filter(|entry| Mode::of(entry) == Some(Mode::Match)) {
-                let Some(index) = entry.record else { continue };
-                scratch.body.clear();
-                let shown = judged.write(index, &verdicts, &mut scratch.body)
-                    && in_compartment(leg, &scratch.body, judged.public());
-                if shown && !wants_more(judged.reference(index)) {
-                    return Ok(());
-                }
-            }
-            link = envelope.links.iter().find(|(relation, _)| relation == "next").map(|(_, url)| url.clone());
-            if link.is_none() {
-                break;
-            }
-        }
-    }
-    Ok(())
-}
-
-pub(super) fn look_plan(visit: &Visit<'_>, leg: &Leg, link: Option<&str>) -> Result<Plan, Refusal> {
-    match link {
-        Some(link) => page::plan(link, leg, &visit.gate.upstream_base, visit.gate.public.as_str()),
-        None => narrow::plan_rows(&leg.question, &leg.permit, Some(limits::COUNT_PAGE_ROWS))
-            .map_err(|_| Refusal::Internal),
-    }
 }
 
 /// What became of one page of the EMR's.
@@ -245,12 +157,18 @@ enum Taken {
 /// The client's page while it is written.
 struct Sheet<'l> {
     listing: &'l Listing<'l>,
+    /// Whether rows may be withheld, so that pages are put together here.
+    refills: bool,
     matches: Vec<u8>,
     included: Vec<(String, Vec<u8>)>,
     /// Rows shown as matches, or as versions.
     rows: usize,
     /// `Type/id` of the rows that are shown.
     visible: BTreeSet<String>,
+    /// The rows of a patient's whole record, by reference.
+    unordered: BTreeMap<String, Vec<u8>>,
+    /// What they refer to, as they are shown.
+    lacking: BTreeSet<String>,
     /// Of a history whose rows may be withheld: which records may be seen as they stand.
     standing: BTreeMap<String, bool>,
     total: Option<u64>,
@@ -259,13 +177,13 @@ struct Sheet<'l> {
 
 /// Why a row is in a searchset. An `outcome` holds the EMR's own words and goes no further (T-162).
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Mode {
+pub(super) enum Mode {
     Match,
     Include,
 }
 
 impl Mode {
-    fn of(entry: &Entry) -> Option<Self> {
+    pub(super) fn of(entry: &Entry) -> Option<Self> {
         match entry.mode.as_deref() {
             None | Some("match") => Some(Self::Match),
             Some("include") => Some(Self::Include),
@@ -288,10 +206,13 @@ impl<'l> Sheet<'l> {
     fn new(listing: &'l Listing<'l>) -> Self {
         Self {
             listing,
+            refills: listing.refills(),
             matches: Vec::new(),
             included: Vec::new(),
             rows: 0,
             visible: BTreeSet::new(),
+            unordered: BTreeMap::new(),
+            lacking: BTreeSet::new(),
             standing: BTreeMap::new(),
             total: None,
             next: None,
@@ -302,7 +223,7 @@ impl<'l> Sheet<'l> {
     async fn check_instance(&mut self, visit: &Visit<'_>) -> Result<(), Refusal> {
         let Interaction::History(history) = self.listing.question else { return Ok(()) };
         let HistoryScope::Instance(resource, id) = history.scope() else { return Ok(()) };
-        if !self.listing.refills() {
+        if !self.refills {
             return Ok(());
         }
         let stands = standing::stands(visit, *resource, id.as_str()).await?;
@@ -312,7 +233,7 @@ impl<'l> Sheet<'l> {
 
     /// How the records of a history's page stand, where one can be withheld.
     async fn look_up(&mut self, visit: &Visit<'_>, judged: &Judged<'_>, leg: &Leg) -> Result<(), Refusal> {
-        if !self.listing.is_history() || !self.listing.refills() {
+        if !self.listing.is_history() || !self.refills {
             return Ok(());
         }
         for entry in judged.envelope().map(|envelope| envelope.entries.as_slice()).unwrap_or_default() {
@@ -335,9 +256,7 @@ impl<'l> Sheet<'l> {
 
     /// Whether the versions of this record may be shown, each by its own verdict.
     fn stands(&self, reference: &str) -> bool {
-        !self.listing.is_history()
-            || !self.listing.refills()
-            || self.standing.get(reference).copied().unwrap_or(false)
+        !self.listing.is_history() || !self.refills || self.standing.get(reference).copied().unwrap_or(false)
     }
 
     /// Takes what is visible of one page of the EMR's, from `at.skip` on; moves `at` to where it stopped.
@@ -359,7 +278,7 @@ impl<'l> Sheet<'l> {
             if Mode::here(leg, judged, entry) != Some(Mode::Match) {
                 continue;
             }
-            let page_is_full = self.listing.refills() && self.rows >= self.listing.page_rows();
+            let page_is_full = self.refills && self.rows >= self.listing.page_rows();
             if page_is_full {
                 if self.would_show(judged, leg, entry, &verdicts) {
                     at.skip = place;
@@ -424,7 +343,14 @@ impl<'l> Sheet<'l> {
         } else {
             r#","search":{"mode":"match"}"#.to_owned()
         };
-        append_entry(&mut self.matches, judged.public(), &reference, &record, &tail);
+        let mut item = Vec::new();
+        append_entry(&mut item, judged.public(), &reference, &record, &tail);
+        if self.refills && operation::is_everything(leg) {
+            // The EMR's order may be that of references that are withheld.
+            self.unordered.insert(reference.clone(), item);
+        } else {
+            push_item(&mut self.matches, &item);
+        }
         self.rows += 1;
         self.visible.insert(reference.clone());
         Shown::read(reference, record)
@@ -442,6 +368,11 @@ impl<'l> Sheet<'l> {
         leg: &Leg,
         release: &mut Release,
     ) {
+        if operation::is_everything(leg) && self.refills {
+            // What the EMR adds and in which order may be due to withheld rows: the gate asks for it itself.
+            leading.iter().for_each(|shown| shown.names(judged.public(), &mut self.lacking));
+            return;
+        }
         if !links::includes(leg) {
             return;
         }
@@ -456,10 +387,14 @@ impl<'l> Sheet<'l> {
                 && judged.write(index, verdicts, &mut record);
             waiting.extend(Shown::read(reference, record).filter(|_| is_shown).map(|shown| (index, shown)));
         }
+        let complete = operation::is_everything(leg) && !self.refills;
         let mut from_match = true;
         while !leading.is_empty() {
             let is_led_to = |candidate: &Shown| {
-                leading.iter().any(|from| links::leads(leg, from, candidate, from_match, judged.public()))
+                complete
+                    || leading
+                        .iter()
+                        .any(|from| links::leads(leg, from, candidate, from_match, judged.public()))
             };
             let (led_to, rest): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|(_, one)| is_led_to(one));
             waiting = rest;
@@ -502,11 +437,14 @@ impl<'l> Sheet<'l> {
         let kind = if self.listing.is_history() { "history" } else { "searchset" };
         let out = &mut release.body;
         out.extend_from_slice(format!(r#"{{"resourceType":"Bundle","type":"{kind}""#).as_bytes());
-        if let Some(total) = self.total.filter(|_| !self.listing.refills()) {
+        if let Some(total) = self.total.filter(|_| !self.refills) {
             out.extend_from_slice(format!(r#","total":{total}"#).as_bytes());
         }
         out.extend_from_slice(format!(r#","link":{}"#, Value::Array(links)).as_bytes());
-        if self.listing.refills() && !self.listing.legs.iter().all(links::shows_all) {
+        for item in std::mem::take(&mut self.unordered).into_values() {
+            push_item(&mut self.matches, &item);
+        }
+        if self.refills {
             // The order of what an EMR adds may be that of rows that are withheld.
             self.included.sort();
         }

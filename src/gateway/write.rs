@@ -8,13 +8,13 @@
 //! Look next: `domain::change`, which merges; `conclude`, what is heard of the EMR's answer; `bundle`, where the same
 //! steps prepare a transaction.
 
-use super::conclude;
 use super::draft::Draft;
 use super::refusal::Refusal;
 use super::release::{Judged, Release};
 use super::reply::Answer;
 use super::rows;
 use super::visit::Visit;
+use super::{conclude, count};
 use crate::domain::access::{Permit, RecordDenial};
 use crate::domain::audit;
 use crate::domain::change::{self, ChangeRefusal, Sight, Tree};
@@ -251,7 +251,7 @@ impl Writer<'_> {
     /// The visible records that criteria match: none, one, or two for several.
     async fn matches(&self, search: &Search) -> Result<Vec<String>, Refusal> {
         let judge = self.permit.matching().ok_or(Refusal::Internal)?.clone();
-        rows::visible_ids(self.visit, search, judge).await
+        count::visible_ids(self.visit, search, judge).await
     }
 
     /// What the patch itself reads and writes must be open for the type, before anything is asked (T-071 to T-073).
@@ -462,7 +462,7 @@ impl Writer<'_> {
             }
             let (resource, search) = self.visit.reference_search(&text)?;
             let judge = self.visit.admit(&Interaction::Search(search.clone()), draft)?;
-            let ids = rows::visible_ids(self.visit, &search, judge).await?;
+            let ids = count::visible_ids(self.visit, &search, judge).await?;
             let [id] = ids.as_slice() else { return Err(Refusal::ReferenceUnresolved) };
             found.insert(text, format!("{}/{id}", resource.name()));
         }

@@ -45,10 +45,8 @@ pub(super) fn plan(question: &Interaction, operation: &Operation, rows: Option<u
         Operation::Everything { .. } => {
             let address = question.address();
             let (path, query) = address.split_once('?').unwrap_or((&address, ""));
-            let query = match rows {
-                Some(rows) => join(&without_count(query), &format!("_count={rows}")),
-                None => query.to_owned(),
-            };
+            // Where rows may be withheld the whole is asked for: how it falls into pages would tell of them.
+            let query = if rows.is_some() { without_count(query) } else { query.to_owned() };
             let target = if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") };
             Some(strict(target, operation.resource_type()?))
         }
