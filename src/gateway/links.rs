@@ -126,6 +126,21 @@ pub(super) fn includes(leg: &Leg) -> bool {
     }
 }
 
+/// In a patient's whole record nothing leaves that names another patient: a shared List, Group or Appointment tells of
+/// others (T-091, KF-26). The patient's own record may name those it is linked with. What is withheld of a record names
+/// nobody, and must not decide. True elsewhere.
+pub(super) fn is_of_one(leg: &Leg, record: &[u8], public: &str) -> bool {
+    let Some(patient) = operation::patient(leg) else { return true };
+    let Ok(record) = serde_json::from_slice::<Value>(record) else { return false };
+    let says = |name: &str| record.get(name).and_then(Value::as_str).unwrap_or_default();
+    if says("resourceType") == "Patient" {
+        return says("id") == patient;
+    }
+    let mut named = BTreeSet::new();
+    collect_references(&record, public, &mut named);
+    named.iter().filter_map(|reference| reference.strip_prefix("Patient/")).all(|id| id == patient)
+}
+
 /// Whether nothing is withheld from this answer.
 pub(super) fn shows_all(leg: &Leg) -> bool {
     leg.permit.types().into_iter().all(|resource| leg.permit.releases_every(resource))

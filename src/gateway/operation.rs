@@ -8,6 +8,7 @@
 
 use super::answer;
 use super::draft::Draft;
+use super::links;
 use super::newest;
 use super::page::Cursor;
 use super::refusal::Refusal;
@@ -81,15 +82,7 @@ pub(super) fn is_of_patient(leg: &Leg, facts: Option<&Facts>) -> Option<bool> {
     Some(facts.is_some_and(|facts| facts.patients.contains(patient)))
 }
 
-/// In a patient's whole record nothing leaves that names another patient: a shared List, Group or Appointment tells of
-/// others (T-091, KF-26). The patient's own record may name those it is linked with. True elsewhere.
-pub(super) fn is_of_one(leg: &Leg, facts: Option<&Facts>) -> bool {
-    let (Some(patient), Some(facts)) = (patient(leg), facts) else { return true };
-    let own = facts.resource_type.name() == "Patient" && facts.id.as_deref() == Some(patient);
-    own || facts.patients.iter().chain(&facts.mentions).all(|named| named == patient)
-}
-
-fn patient(leg: &Leg) -> Option<&str> {
+pub(super) fn patient(leg: &Leg) -> Option<&str> {
     match &leg.question {
         Interaction::Operation(Operation::Everything { patient, .. }) => Some(patient.as_str()),
         _ => None,
@@ -122,7 +115,8 @@ pub(super) async fn bring(
         let Some(current) = visit.fetch(&permit, kind, id).await? else { continue };
         let mut scratch = Release::default();
         let judged = Judged::judge(&current, visit.bases(), &permit, shape, &mut scratch)?;
-        if is_of_one(leg, judged.facts(0)) && judged.emit(0, &judged.verdicts(), &mut scratch) {
+        let is_shown = judged.emit(0, &judged.verdicts(), &mut scratch);
+        if is_shown && links::is_of_one(leg, &scratch.body, judged.public()) {
             brought.push((reference, release.absorb(scratch)));
         }
     }

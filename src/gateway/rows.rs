@@ -303,9 +303,9 @@ impl<'l> Sheet<'l> {
         match entry.record {
             Some(index) => {
                 self.stands(&judged.reference(index))
-                    && operation::is_of_one(leg, judged.facts(index))
                     && judged.write(index, verdicts, &mut scratch)
                     && in_compartment(leg, &scratch, judged.public())
+                    && links::is_of_one(leg, &scratch, judged.public())
             }
             None => self.shown_deletion(entry, leg).is_some(),
         }
@@ -330,9 +330,9 @@ impl<'l> Sheet<'l> {
         let reference = judged.reference(index);
         let mut record = Vec::new();
         let is_shown = self.stands(&reference)
-            && operation::is_of_one(leg, judged.facts(index))
             && judged.write(index, verdicts, &mut record)
-            && in_compartment(leg, &record, judged.public());
+            && in_compartment(leg, &record, judged.public())
+            && links::is_of_one(leg, &record, judged.public());
         if !is_shown {
             release.withheld += 1;
             return None;
@@ -383,8 +383,8 @@ impl<'l> Sheet<'l> {
             let mut record = Vec::new();
             let reference = judged.reference(index);
             let is_shown = !self.visible.contains(&reference)
-                && operation::is_of_one(leg, judged.facts(index))
-                && judged.write(index, verdicts, &mut record);
+                && judged.write(index, verdicts, &mut record)
+                && links::is_of_one(leg, &record, judged.public());
             waiting.extend(Shown::read(reference, record).filter(|_| is_shown).map(|shown| (index, shown)));
         }
         let complete = operation::is_everything(leg) && !self.refills;
