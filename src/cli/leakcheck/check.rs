@@ -138,7 +138,11 @@ pub async fn check(plan: &Plan, progress: &(dyn Fn(&str, usize, usize) + Sync)) 
         let answered = |kind: &Kind| {
             report.roles.iter().any(|role| role.counts.get(kind).is_some_and(|c| c.answered > 0))
         };
-        let promised = |kind: &Kind| kind.names().1.is_some_and(|name| served.contains(name));
+        // Terminology is answered from CodeSystems that the made hospitals do not have.
+        let terminology = [Kind::Expand, Kind::Lookup];
+        let promised = |kind: &Kind| {
+            !terminology.contains(kind) && kind.names().1.is_some_and(|name| served.contains(name))
+        };
         report.silent = Kind::ALL.into_iter().filter(|kind| promised(kind) && !answered(kind)).collect();
     }
     if let Ok(pair) = Arc::try_unwrap(pair).map_err(|_| ()) {

@@ -135,8 +135,8 @@ pub(super) fn run(arguments: &Leakcheck) -> Ending {
 }
 
 fn print(report: &Report, arguments: &Leakcheck) -> Ending {
-    // With some roles only, or policies that grant less, a door may stand open for nobody.
-    let narrowed = arguments.policies.is_some() || !arguments.roles.is_empty();
+    // Unless every door was opened for every role, one may stand open for nobody.
+    let narrowed = !arguments.open_doors || arguments.policies.is_some() || !arguments.roles.is_empty();
     let good = report.leaks.is_empty() && (narrowed || report.silent.is_empty());
     if arguments.json {
         show::line(&as_json(report, good).to_string());
