@@ -69,7 +69,8 @@ impl Printer {
 
     fn open<'r>(&mut self, bracket: u8, behind: &'r [u8]) -> &'r [u8] {
         self.out.push(bracket);
-        let inner = behind.trim_ascii_start();
+        let blanks = behind.iter().take_while(|byte| b" \n\r\t".contains(byte)).count();
+        let inner = behind.get(blanks..).unwrap_or_default();
         if let Some((&closing @ (b'}' | b']'), behind)) = inner.split_first() {
             self.out.push(closing);
             return behind;
