@@ -444,7 +444,7 @@ impl<'l> Sheet<'l> {
         for item in std::mem::take(&mut self.unordered).into_values() {
             push_item(&mut self.matches, &item);
         }
-        if self.refills {
+        if self.refills && !self.listing.legs.iter().all(links::shows_all) {
             // The order of what an EMR adds may be that of rows that are withheld.
             self.included.sort();
         }
