@@ -11,6 +11,7 @@ mod capabilities;
 mod conclude;
 mod count;
 mod draft;
+mod establish;
 mod export;
 mod links;
 mod newest;
@@ -35,7 +36,7 @@ use crate::domain::fhir::classify::{self, Asked, Expects, Head};
 use crate::domain::fhir::interaction::Interaction;
 use crate::domain::fhir::path::PublicBase;
 use crate::domain::fhir::search::Registry;
-use crate::domain::identity::{self, Caller, IdentityRefusal, Unverified, VerifiedTokens};
+use crate::domain::identity::VerifiedTokens;
 use crate::edge::coding;
 use crate::edge::journal::Journal;
 use crate::edge::keyring::Keyring;
@@ -47,6 +48,7 @@ use crate::edge::upstream::Upstream;
 use crate::limits;
 use bytes::Bytes;
 use draft::Draft;
+use establish::establish;
 use http::{HeaderValue, Request, Response, StatusCode, header, request};
 use hyper::body::Incoming;
 use jiff::Timestamp;
@@ -203,22 +205,6 @@ fn span(from: Timestamp, to: Timestamp) -> Duration {
 fn check_protocol(parts: &request::Parts) -> Result<(), Refusal> {
     let spoken = matches!(parts.version, http::Version::HTTP_11 | http::Version::HTTP_2);
     if spoken && !parts.headers.contains_key(header::UPGRADE) { Ok(()) } else { Err(Refusal::Protocol) }
-}
-
-/// The caller behind the bearer token, with a session that is not over.
-async fn establish(gate: &Gate, parts: &request::Parts, draft: &mut Draft) -> Result<Arc<Caller>, Refusal> {
-    let given = parts.headers.get_all(header::AUTHORIZATION).iter().map(HeaderValue::as_bytes);
-    let token = identity::bearer(given).map_err(Refusal::Identity)?;
-    let unverified = Unverified::inspect(token).map_err(Refusal::Identity)?;
-    let unknown = || Refusal::Identity(IdentityRefusal::IssuerUnknown);
-    let issuer = gate.keyring.issuer(unverified.issuer()).ok_or_else(unknown)?;
-    let keys = gate.keyring.key_set(unverified.issuer(), unverified.key_id()).await;
-    let keys = keys.map_err(|error| Refusal::Identity(error.into()))?;
-    let caller =
-        gate.tokens.authenticate(&unverified, issuer, &keys, draft.began).map_err(Refusal::Identity)?;
-    draft.knows(&caller);
-    gate.sessions.touch(&caller, draft.began).map_err(Refusal::Session)?;
-    Ok(caller)
 }
 
 /// The interaction, where the head alone tells it.
