@@ -34,7 +34,7 @@ use self::wishes::Conditions;
 use super::interaction::{Interaction, LogicalId, PatchFormat, Target};
 use super::path::{PublicBase, split_address, split_target};
 use super::r4::ResourceType;
-use super::search::Registry;
+use super::search::{Registry, Search};
 use crate::limits::FORM_BYTES_MAX;
 
 /// The query parameter that carries a sealed page link. No FHIR parameter can have this name: `~` does
@@ -202,6 +202,19 @@ pub fn continued(
     understand(opened, found, &HeaderMap::new(), &known).map(|asked| asked.interaction)
 }
 
+/// Criteria that stand alone as the text of a query, without `?`: those of a scope, or of `If-None-Exist`.
+///
+/// # Errors
+/// As [`classify`]; at least one criterion must be there, and nothing that shapes an answer may be.
+pub fn criteria(
+    resource: ResourceType,
+    query: &str,
+    base: &PublicBase,
+    parameters: &Registry,
+) -> Result<Search, FhirRefusal> {
+    none_exist(resource, query, &Known { base, registry: parameters })
+}
+
 /// Everything but the parameters: host, path, method, headers.
 fn open<'r>(head: &Head<'r>, base: &PublicBase) -> Result<Opened<'r>, FhirRefusal> {
     check_host(head, base)?;
@@ -308,11 +321,7 @@ fn target(
 }
 
 /// `If-None-Exist` is parsed like a query (T-068).
-fn none_exist(
-    resource: ResourceType,
-    query: &str,
-    known: &Known<'_>,
-) -> Result<super::search::Search, FhirRefusal> {
+fn none_exist(resource: ResourceType, query: &str, known: &Known<'_>) -> Result<Search, FhirRefusal> {
     let parameters = Parameters::decode(query)?;
     refuse_token(&parameters)?;
     ranges::criteria(resource, &parameters, known)

@@ -8,12 +8,15 @@ mod date;
 mod filter;
 mod filter_reads;
 mod form;
+mod found;
 mod include;
+mod judge;
 mod modifier;
 mod name;
 mod print;
 mod question;
 mod registry;
+mod span;
 mod value;
 
 #[cfg(test)]
@@ -21,10 +24,13 @@ mod filter_tests;
 #[cfg(test)]
 mod include_tests;
 #[cfg(test)]
+mod judge_tests;
+#[cfg(test)]
 mod law_tests;
 #[cfg(test)]
 mod tests;
 
+pub use self::judge::Holds;
 pub use self::question::{Compartment, Criterion, Hop, Include, Search, SortKey, Total};
 pub use self::registry::{DeclarationError, Registry};
 
