@@ -148,6 +148,7 @@ fn body_of(interaction: &Interaction, method: &str) -> Expects {
         | Interaction::Bundle
         | Interaction::Operation(Operation::Validate { .. }) => Expects::Resource,
         Interaction::Patch { .. } => Expects::Patch,
+        Interaction::Operation(_) if method == "POST" => Expects::Parameters,
         _ => Expects::Nothing,
     }
 }
@@ -203,7 +204,7 @@ fn answer_entry(case: &Case, base: &PublicBase) -> Result<Asked, FhirRefusal> {
         if_none_match: header("ifNoneMatch"),
         if_modified_since: header("ifModifiedSince"),
     };
-    entry(&request, base, &Registry::empty())
+    entry(&request, &[], base, &Registry::empty())
 }
 
 fn check(case: &Case) -> Result<(), String> {

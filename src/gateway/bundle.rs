@@ -14,7 +14,7 @@ use super::reply::Answer;
 use super::visit::Visit;
 use super::write::{self, Prepared, Ready};
 use crate::domain::fhir::classify::{self, Asked, EntryRequest, Return, Wishes};
-use crate::domain::fhir::interaction::Interaction;
+use crate::domain::fhir::interaction::{Interaction, Operation};
 use crate::domain::filter::{self, Document, EntryRequestText, EntryResponse};
 use crate::domain::narrow;
 use crate::edge::upstream::UpstreamError;
@@ -66,17 +66,22 @@ fn understand(
         document.bundle().and_then(|envelope| envelope.entries.get(place)).ok_or(Refusal::Internal)?;
     let request = entry.request.as_ref().ok_or(Refusal::NotABundle)?;
     let gate = visit.gate;
+    let body = entry.record.map(|index| Bytes::copy_from_slice(document.raw(index))).unwrap_or_default();
     let mut asked =
-        classify::entry(&spelled(request), &gate.public, &gate.parameters).map_err(Refusal::Fhir)?;
+        classify::entry(&spelled(request), &body, &gate.public, &gate.parameters).map_err(Refusal::Fhir)?;
     asked.wishes.prefer = match wishes.prefer {
         Return::Unstated => Return::Minimal,
         stated => stated,
     };
-    let body = entry.record.map(|index| Bytes::copy_from_slice(document.raw(index))).unwrap_or_default();
-    let carries = matches!(
-        asked.interaction,
-        Interaction::Create { .. } | Interaction::Update { .. } | Interaction::Patch { .. }
-    );
+    let carries = match &asked.interaction {
+        Interaction::Create { .. }
+        | Interaction::Update { .. }
+        | Interaction::Patch { .. }
+        | Interaction::Operation(Operation::Validate { .. }) => true,
+        // By POST the parameters may stand in the entry's resource.
+        Interaction::Operation(_) if request.method == "POST" => !body.is_empty(),
+        _ => false,
+    };
     // The one document here that is no FHIR resource has no place in a Bundle.
     if carries == body.is_empty() || matches!(asked.interaction, Interaction::SmartConfiguration) {
         return Err(Refusal::NotABundle);

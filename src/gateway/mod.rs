@@ -209,7 +209,8 @@ fn check_protocol(parts: &request::Parts) -> Result<(), Refusal> {
 
 /// The interaction, where the head alone tells it.
 fn understand_early(gate: &Gate, head: &Head<'_>, draft: &mut Draft) -> Option<Asked> {
-    let no_form = classify::expects(head, &gate.public).is_ok_and(|expects| expects != Expects::Form);
+    let asks_itself = |expects| !matches!(expects, Expects::Form | Expects::Parameters);
+    let no_form = classify::expects(head, &gate.public).is_ok_and(asks_itself);
     let read = || classify::classify(head, None, &gate.public, &gate.parameters).ok();
     let asked = no_form.then(read).flatten()?;
     draft.asks(&asked.interaction);
@@ -220,7 +221,7 @@ fn understand_early(gate: &Gate, head: &Head<'_>, draft: &mut Draft) -> Option<A
 async fn read_body(head: &Head<'_>, body: Incoming, expects: Expects) -> Result<Bytes, Refusal> {
     let bytes_max = match expects {
         Expects::Nothing => return Ok(Bytes::new()),
-        Expects::Form => limits::FORM_BYTES_MAX,
+        Expects::Form | Expects::Parameters => limits::FORM_BYTES_MAX,
         Expects::Resource | Expects::Patch => limits::CHANGE_BYTES_MAX,
     };
     // Of a length and chunks together the HTTP library drops the length unseen (RFC 9112 section 6.1, T-136).
@@ -242,7 +243,7 @@ fn understand(
     expects: Expects,
     draft: &mut Draft,
 ) -> Result<Asked, Refusal> {
-    let form = (expects == Expects::Form).then_some(&**body);
+    let form = matches!(expects, Expects::Form | Expects::Parameters).then_some(&**body);
     let asked = classify::classify(head, form, &gate.public, &gate.parameters).map_err(Refusal::Fhir)?;
     draft.asks(&asked.interaction);
     Ok(asked)

@@ -134,7 +134,7 @@ impl<'g> Visit<'g> {
             if_none_match: None,
             if_modified_since: None,
         };
-        let asked = classify::entry(&request, &self.gate.public, &self.gate.parameters);
+        let asked = classify::entry(&request, &[], &self.gate.public, &self.gate.parameters);
         asked.map(|asked| asked.interaction).map_err(Refusal::Fhir)
     }
 

@@ -198,6 +198,43 @@ fn kf_38_a_file_holds_what_reading_each_record_gives() {
     });
 }
 
+/// A kick-off by POST is the same question as one by GET (Bulk Data Access IG, kick-off).
+#[test]
+fn an_export_may_be_asked_for_by_post() {
+    run(async {
+        let hospital = ward().await;
+        let token = hospital.token("researcher");
+        let bearer = format!("Bearer {token}");
+        let headers = [
+            ("authorization", bearer.as_str()),
+            ("prefer", "respond-async"),
+            ("content-type", "application/fhir+json"),
+        ];
+        let body = json!({"resourceType": "Parameters", "parameter": [
+            {"name": "_type", "valueString": "Patient,Observation"},
+            {"name": "_since", "valueInstant": "2020-01-01T00:00:00Z"},
+            {"name": "_outputFormat", "valueString": "application/fhir+ndjson"},
+        ]});
+        let got =
+            hospital.kick_off(&token, "$export?_type=Observation,Patient&_since=2020-01-01T00:00:00Z").await;
+        let posted = hospital.ask("POST", "$export", &headers, &body.to_string()).await;
+        assert_eq!((got.status, posted.status), (202, 202), "{}", posted.text());
+        let targets: Vec<String> =
+            hospital.stage.emr().requests().into_iter().map(|asked| asked.target).collect();
+        assert!(targets.len() == 2 && targets[0] == targets[1], "{targets:?}");
+        let link = posted.header("content-location").unwrap().to_owned();
+        hospital.finish(&token, &link).await.check_ok();
+        let twice = json!({"resourceType": "Parameters", "parameter": [
+            {"name": "_since", "valueInstant": "2020-01-01T00:00:00Z"},
+            {"name": "_since", "valueInstant": "2020-01-01T00:00:00Z"},
+        ]});
+        let twice = hospital.ask("POST", "Patient/$export", &headers, &twice.to_string()).await;
+        let plain = [headers[0], headers[2]];
+        let at_once = hospital.ask("POST", "$export", &plain, &body.to_string()).await;
+        hospital.check_refusals(&[(twice, 400, "repeated-parameter"), (at_once, 400, "async-required")]);
+    });
+}
+
 /// Withheld records leave no trace in a manifest: a type is named whether or not the EMR has a file of it.
 #[test]
 fn a_manifest_does_not_tell_of_withheld_records() {

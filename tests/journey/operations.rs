@@ -376,6 +376,95 @@ fn terminology_is_for_everyone_who_may_come_in() {
     });
 }
 
+/// T-092: what is asked by POST is the same question as by GET, to the last byte, and is asked of the EMR by GET.
+#[test]
+fn an_operation_asked_by_post_is_the_same_question() {
+    run(async {
+        let hospital = Hospital::open(Script::default()).await;
+        hospital.stage.emr().load_extras().unwrap();
+        let url = "http://hospital.example/fhir/ValueSet/glucose";
+        let system = "http://hospital.example/fhir/CodeSystem/wards";
+        let cases = [
+            (
+                "physician",
+                "Patient/p1/$everything",
+                vec![("_type", json!("Observation")), ("_count", json!(3))],
+            ),
+            ("physician", "Patient/p1/$everything", vec![]),
+            ("physician", "Patient/p3/$everything", vec![("start", json!("2020-01-01"))]),
+            ("nurse", "Patient/p1/$everything", vec![("_type", json!("Observation"))]),
+            (
+                "nurse",
+                "Observation/$lastn",
+                vec![("patient", json!("p1")), ("category", json!("laboratory")), ("max", json!(2))],
+            ),
+            ("nurse", "ValueSet/$expand", vec![("url", json!(url))]),
+            ("nurse", "ValueSet/vs-glucose/$expand", vec![("filter", json!("glu"))]),
+            ("nurse", "CodeSystem/$lookup", vec![("system", json!(system)), ("code", json!("m1"))]),
+        ];
+        for (who, path, parameters) in cases {
+            let query: Vec<String> = parameters
+                .iter()
+                .map(|(name, value)| {
+                    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                    format!("{name}={}", crate::harness::encoded(&text))
+                })
+                .collect();
+            let list: Vec<Value> = parameters
+                .iter()
+                .map(|(name, value)| match value {
+                    Value::String(_) => json!({"name": name, "valueString": value}),
+                    _ => json!({"name": name, "valueInteger": value}),
+                })
+                .collect();
+            let resource = json!({"resourceType": "Parameters", "parameter": list});
+            let got = hospital.get(who, &format!("{path}?{}", query.join("&")).trim_end_matches('?')).await;
+            hospital.stage.emr().clear_requests();
+            let posted = post(&hospital, who, path, &resource).await;
+            let methods: BTreeSet<String> =
+                hospital.stage.emr().requests().iter().map(|asked| asked.method.clone()).collect();
+            assert!(
+                methods.is_empty() || methods == BTreeSet::from(["GET".to_owned()]),
+                "{path}: {methods:?}"
+            );
+            let batch = json!({"resourceType": "Bundle", "type": "batch",
+                "entry": [{"resource": resource, "request": {"method": "POST", "url": path}}]});
+            let batch = post(&hospital, who, "", &batch).await;
+            if got.status == 200 {
+                let page = |reply: &Reply| {
+                    let mut body = reply.json();
+                    // A sealed link is another one each time.
+                    body.as_object_mut().unwrap().remove("link");
+                    body.pointer_mut("/expansion/timestamp").map(Value::take);
+                    body
+                };
+                assert_eq!(page(&posted), page(&got), "{who} {path}");
+                let mut inside = batch.json()["entry"][0]["resource"].clone();
+                inside.as_object_mut().unwrap().remove("link");
+                inside.pointer_mut("/expansion/timestamp").map(Value::take);
+                assert_eq!(inside, page(&got), "{who} {path}");
+            } else {
+                assert_eq!((posted.status, posted.code()), (got.status, got.code()), "{who} {path}");
+            }
+            let records = hospital.check_recorded([&got, &posted]);
+            assert_eq!(records[0]["request"], records[1]["request"], "{path}");
+            assert_eq!(records[0]["released"], records[1]["released"], "{path}");
+        }
+        let body = json!({"resourceType": "Parameters", "parameter": [{"name": "_count", "part": []}]});
+        let refused = post(&hospital, "physician", "Patient/p1/$everything", &body).await;
+        let unknown = json!({"resourceType": "Parameters", "parameter": [{"name": "x", "valueCode": "y"}]});
+        let unknown = post(&hospital, "physician", "Patient/p1/$everything", &unknown).await;
+        let large = json!({"resourceType": "Parameters",
+            "parameter": [{"name": "x", "valueString": "y".repeat(chartgate::limits::FORM_BYTES_MAX)}]});
+        let large = post(&hospital, "physician", "Patient/p1/$everything", &large).await;
+        hospital.check_refusals(&[
+            (refused, 400, "malformed-parameters"),
+            (unknown, 400, "unknown-parameter"),
+            (large, 413, "body-too-large"),
+        ]);
+    });
+}
+
 /// The shipped policies open no Binary. These do: whole for two roles, trimmed for a third.
 const BINARIES: &str = r#"
 @id("test-binary-records")

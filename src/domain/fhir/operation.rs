@@ -100,7 +100,7 @@ impl fmt::Debug for History {
 #[must_use]
 #[derive(Clone, PartialEq, Eq)]
 pub enum Operation {
-    /// `Patient/{id}/$everything`, by GET, or by POST without a body.
+    /// `Patient/{id}/$everything`. Like all but `$validate` by GET, or by POST with `Parameters` or without a body.
     Everything {
         /// Whose record.
         patient: LogicalId,

@@ -56,13 +56,14 @@ pub(super) fn read_body_type(
     }
     match (expects, essence.as_str()) {
         (Expects::Nothing, _) => check_no_body(headers).map(|()| None),
+        (Expects::Parameters, "") => check_no_body(headers).map(|()| None),
         (Expects::Form, "application/x-www-form-urlencoded")
-        | (Expects::Resource, "application/fhir+json" | "application/json") => {
+        | (Expects::Resource | Expects::Parameters, "application/fhir+json" | "application/json") => {
             single(headers, &header::CONTENT_LENGTH).map(|_| None)
         }
         (Expects::Patch, "application/json-patch+json") => Ok(Some(PatchFormat::JsonPatch)),
         (Expects::Patch, "application/fhir+json") => Ok(Some(PatchFormat::FhirPath)),
-        (Expects::Form | Expects::Resource | Expects::Patch, _) => refused,
+        (Expects::Form | Expects::Resource | Expects::Parameters | Expects::Patch, _) => refused,
     }
 }
 

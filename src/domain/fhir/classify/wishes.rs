@@ -87,6 +87,8 @@ pub enum Expects {
     Nothing,
     /// `application/x-www-form-urlencoded`, up to `FORM_BYTES_MAX`.
     Form,
+    /// A resource of type `Parameters` as [`Expects::Resource`], up to `FORM_BYTES_MAX`, or nothing.
+    Parameters,
     /// A resource: `application/fhir+json` or `application/json`.
     Resource,
     /// `application/json-patch+json`, or `application/fhir+json` with `Parameters`.
@@ -170,6 +172,7 @@ fn kind(route: &Route) -> Kind {
         | Route::Search(_)
         | Route::SearchForm(_)
         | Route::Operate(_)
+        | Route::OperateForm(_)
         | Route::ExportStatus(_)
         | Route::ExportCancel(_)
         | Route::ExportFile(_)
@@ -215,7 +218,8 @@ fn entity_tag(text: &str) -> Option<&str> {
 /// not chosen among. `handling` is always strict, whatever is preferred.
 pub(super) fn read_prefer(headers: &HeaderMap, route: &Route) -> Result<Return, FhirRefusal> {
     let text = single(headers, &HeaderName::from_static("prefer"))?.unwrap_or_default();
-    let export = matches!(route, Route::Operate(Operating::Export(_)));
+    let export =
+        matches!(route, Route::Operate(Operating::Export(_)) | Route::OperateForm(Operating::Export(_)));
     let (mut wish, mut asynchronous) = (Return::Unstated, false);
     for preference in text.split([',', ';']) {
         let (name, value) = preference.split_once('=').unwrap_or((preference, ""));

@@ -34,7 +34,7 @@ pub use self::judge::Holds;
 pub use self::question::{Compartment, Criterion, Hop, Include, Search, SortKey, Total};
 pub use self::registry::{DeclarationError, Registry};
 
-pub(super) use self::form::{Pair, decode_into};
+pub(super) use self::form::{Pair, decode_into, parameters_into};
 
 pub(super) use self::date::is_date;
 use self::filter::Filter;
