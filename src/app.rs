@@ -363,6 +363,7 @@ fn gate(settings: &Settings, parts: Parts, journal: Journal, telemetry: Telemetr
         parameters: settings.parameters.clone(),
         compresses: settings.compression,
         statement: gateway::Statement::default(),
+        turns: gateway::Turns::default(),
     }
 }
 

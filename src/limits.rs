@@ -72,6 +72,11 @@ pub const WATCHED_DEPTH_MAX: usize = 4;
 /// What may be sealed into one token: an upstream's paging link with a long cursor.
 pub const SEALED_BYTES_MAX: usize = 8 * 1024;
 
+/// Conditions (`If-None-Exist`, conditional update) that may be under way at once; each is a search's text. Far more than
+/// an interface engine's connections, and some megabytes at the most.
+pub const TURNS_MAX: usize = 1_024;
+/// How long a conditional change waits for another one under the same condition. The EMR is asked a few times in a turn.
+pub const TURN_WAIT: Duration = Duration::from_secs(30);
 /// After the first `REQUEST_BODY_SECONDS_MAX` a body must have come at this rate on average: a transaction of
 /// 64 MiB over a slow line may take two and a half minutes, a client that drips may not.
 pub const REQUEST_BODY_BYTES_PER_SECOND_MIN: u64 = 512 * 1024;

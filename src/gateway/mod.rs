@@ -23,11 +23,13 @@ mod reply;
 mod rows;
 mod standing;
 mod stream;
+mod turns;
 mod visit;
 mod write;
 
 pub use capabilities::Statement;
 pub use reply::ReplyBody;
+pub use turns::Turns;
 
 use crate::clock;
 use crate::domain::access::{Masks, PolicySet};
@@ -93,6 +95,8 @@ pub struct Gate {
     pub compresses: bool,
     /// What `/metadata` says.
     pub statement: Statement,
+    /// Conditional changes under way.
+    pub turns: Turns,
 }
 
 impl fmt::Debug for Gate {

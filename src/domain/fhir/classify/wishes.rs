@@ -32,7 +32,7 @@ pub struct Wishes {
     pub pretty: bool,
     /// `Prefer: return=…`.
     pub prefer: Return,
-    /// `If-Match` of an update, patch or delete by id.
+    /// `If-Match` of an update, patch or delete, by id or by criteria.
     pub if_match: Option<VersionId>,
     /// `If-None-Match` of a read or vread.
     pub if_none_match: IfNoneMatch,
@@ -131,7 +131,7 @@ impl<'t> Conditions<'t> {
                 Ok(())
             }
             Kind::Question => Ok(()),
-            Kind::WriteById => {
+            Kind::WriteOne => {
                 wishes.if_match = self.if_match.map(read_if_match).transpose()?;
                 self.refuse_rest()
             }
@@ -155,19 +155,16 @@ impl<'t> Conditions<'t> {
 enum Kind {
     Record,
     Question,
-    WriteById,
+    /// A change of one record, named by its id or by criteria that match it alone.
+    WriteOne,
     Write,
 }
 
 fn kind(route: &Route) -> Kind {
     match route {
         Route::Read(..) | Route::Vread(..) => Kind::Record,
-        Route::Update(_, Some(_)) | Route::Patch(_, Some(_)) | Route::Delete(_, Some(_)) => Kind::WriteById,
-        Route::Create(_)
-        | Route::Update(_, None)
-        | Route::Patch(_, None)
-        | Route::Delete(_, None)
-        | Route::Bundle => Kind::Write,
+        Route::Update(..) | Route::Patch(..) | Route::Delete(..) => Kind::WriteOne,
+        Route::Create(_) | Route::Bundle => Kind::Write,
         Route::History(_)
         | Route::Search(_)
         | Route::SearchForm(_)
