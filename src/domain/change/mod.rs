@@ -28,10 +28,13 @@ mod json_patch;
 mod list;
 mod localise;
 mod merge;
+mod nested;
 mod pointing;
 mod refusal;
 mod tree;
 mod written;
+
+use std::collections::BTreeSet;
 
 use crate::domain::fhir::interaction::PatchFormat;
 use crate::domain::fhir::mask::Mask;
@@ -105,6 +108,15 @@ pub fn merge_seen(
     modify: &Mask,
 ) -> Result<Tree, ChangeRefusal> {
     merge::merge(resource, current, sent, sight, modify)
+}
+
+/// A batch without the batches and transactions that stand in its entries, and the places of those entries. `None`: it is
+/// no batch, or holds none.
+///
+/// # Errors
+/// `Malformed` or `TooLarge`, as from [`Tree::parse`].
+pub fn without_nested(bundle: &[u8]) -> Result<Option<(Vec<u8>, BTreeSet<usize>)>, ChangeRefusal> {
+    nested::without(bundle)
 }
 
 /// The elements a patch reads and writes, from its literal paths alone.
