@@ -69,6 +69,8 @@ pub const WATCHED_FILES_MAX: usize = 4_096;
 pub const WATCHED_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Directories below a watched directory.
 pub const WATCHED_DEPTH_MAX: usize = 4;
+/// Links of an export are sealed in multiples of this: their length tells of the question roughly, and of nothing else.
+pub const EXPORT_LINK_STEP_BYTES: usize = 256;
 /// What may be sealed into one token: an upstream's paging link with a long cursor.
 pub const SEALED_BYTES_MAX: usize = 8 * 1024;
 

@@ -58,7 +58,9 @@ impl Link {
     }
 
     fn seal(self, visit: &Visit<'_>, sealed: &Sealed) -> Result<String, Refusal> {
-        let plaintext = serde_json::to_vec(sealed).map_err(|_| Refusal::Internal)?;
+        let mut plaintext = serde_json::to_vec(sealed).map_err(|_| Refusal::Internal)?;
+        // White space behind JSON is none of it: links tell nothing by their lengths.
+        plaintext.resize(plaintext.len().next_multiple_of(limits::EXPORT_LINK_STEP_BYTES), b' ');
         let until = Timestamp::from_second(sealed.until).map_err(|_| Refusal::Internal)?;
         visit.gate.seal.seal(&plaintext, &self.binding(visit), until).map_err(|_| Refusal::Internal)
     }
@@ -204,7 +206,8 @@ pub(super) async fn file(
         export.question,
         Interaction::Operation(Operation::Export { level: ExportLevel::System, .. })
     );
-    let mut units = Units::new(visit, export.permit, resource, of_patients, draft.clone(), files);
+    let (permit, question) = (export.permit, export.question);
+    let mut units = Units::new(visit, permit, question, resource, of_patients, draft.clone(), files);
     let mut first = units.next(visit.gate).await?.unwrap_or_default();
     visit.gate.telemetry.filtered(0, first.body.len() as u64);
     draft.decision.unit = Some(0);

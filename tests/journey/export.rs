@@ -265,6 +265,99 @@ fn a_manifest_does_not_tell_of_withheld_records() {
     });
 }
 
+/// P4: `_since` and `_typeFilter` are judged on each record, so that an EMR that ignores them gives no more; what a record
+/// does not tell by itself is not asked.
+#[test]
+fn p4_an_export_holds_what_was_asked_for() {
+    run(async {
+        let hospital = ward().await;
+        let emr = hospital.stage.emr();
+        let token = hospital.engine();
+        let filters = [
+            "Observation?category=http://c|laboratory&date=ge2026-01-01T00:00:00Z",
+            "Observation?code=http://loinc.org|1-1&subject=Patient/p2",
+        ];
+        let filters: Vec<String> = filters.iter().map(|filter| crate::harness::encoded(filter)).collect();
+        let path = format!(
+            "$export?_type=Observation,Patient&_since=2026-01-01T00:00:00Z&_typeFilter={}&_typeFilter={}",
+            filters[0], filters[1]
+        );
+        let link = hospital.begin(&token, &path).await;
+        let output = ["Observation", "Patient"].map(|kind| {
+            json!({"type": kind, "url": format!("/fhir/export-files/1/{kind}.ndjson")}).to_string()
+        });
+        for _ in 0..3 {
+            emr.next_answer(JOB, manifest(&output.join(",")));
+        }
+        let files = files(&hospital.finish(&token, &link).await);
+        let observation = |id: &str, changed: Option<&str>, change: Value| {
+            let mut record = json!({"resourceType": "Observation", "id": id, "status": "final",
+                "category": [{"coding": [{"system": "http://c", "code": "laboratory"}]}],
+                "code": {"coding": [{"system": "http://loinc.org", "code": "2-2"}]},
+                "subject": {"reference": "Patient/p1"}, "effectiveDateTime": "2026-01-05T08:00:00Z"});
+            if let Some(changed) = changed {
+                record["meta"] = json!({"lastUpdated": changed});
+            }
+            let Value::Object(change) = change else { panic!("{change}") };
+            record.as_object_mut().unwrap().extend(change);
+            record.to_string() + "\n"
+        };
+        let (new, old) = (Some("2026-01-02T00:00:00Z"), Some("2025-12-31T23:59:59Z"));
+        let other = json!([{"coding": [{"system": "http://c", "code": "vital-signs"}]}]);
+        let second = json!({"category": other, "code": {"coding": [{"system": "http://loinc.org", "code": "1-1"}]},
+            "subject": {"reference": "Patient/p2"}});
+        let rows = [
+            (true, observation("both", new, json!({}))),
+            (false, observation("old", old, json!({}))),
+            (true, observation("unsaid", None, json!({}))),
+            (false, observation("other-category", new, json!({"category": other}))),
+            (
+                false,
+                observation(
+                    "other-system",
+                    new,
+                    json!({"category": [{"coding": [{"system": "http://d", "code": "laboratory"}]}]}),
+                ),
+            ),
+            (false, observation("earlier", new, json!({"effectiveDateTime": "2025-12-31T23:00:00Z"}))),
+            (true, observation("zoneless", new, json!({"effectiveDateTime": "2025-12-31"}))),
+            (true, observation("second", new, second.clone())),
+            (false, observation("second-old", old, second)),
+        ];
+        let all: String = rows.iter().map(|(_, row)| row.as_str()).collect();
+        emr.next_answer("/fhir/export-files/1/Observation.ndjson", Canned::status(200).body(all));
+        let file = hospital.get_with(&token, &files["Observation"]).await;
+        let expected: String = rows.iter().filter(|(kept, _)| *kept).map(|(_, row)| row.as_str()).collect();
+        assert_eq!(file.text(), expected);
+        let released = &hospital.ended_units(file.request_id()).await[0]["released"];
+        assert_eq!(released.as_array().unwrap().len(), rows.iter().filter(|(kept, _)| *kept).count());
+        // A type without a filter is asked for whole, but for what did not change.
+        let old = r#"{"resourceType":"Patient","id":"old","meta":{"lastUpdated":"2025-01-01T00:00:00Z"}}"#;
+        let lines = format!("{old}\n{}", patient("x"));
+        emr.next_answer("/fhir/export-files/1/Patient.ndjson", Canned::status(200).body(lines));
+        assert_eq!(hospital.get_with(&token, &files["Patient"]).await.text(), patient("x"));
+        let mut refused = Vec::new();
+        for filter in [
+            "Observation?subject:Patient.gender=female",
+            "Observation?value-quantity=gt5",
+            "Observation?date=ap2026",
+            "Observation?code:in=http://vs",
+            "Observation?code-value-quantity=1$2",
+            "Patient?phone=555",
+            "Patient?_has:Observation:patient:code=1",
+            "Patient?_content=x",
+        ] {
+            let path = format!("$export?_typeFilter={}", crate::harness::encoded(filter));
+            refused.push((hospital.kick_off(&token, &path).await, 400, "parameter-not-supported"));
+        }
+        hospital.check_refusals(&refused);
+        // Links tell nothing by their lengths.
+        let all = hospital.export(&token, "$export").await;
+        let lengths: std::collections::BTreeSet<usize> = all.values().map(String::len).collect();
+        assert!(all.len() > 10 && lengths.len() == 1, "{lengths:?}");
+    });
+}
+
 /// T-095: whatever is wrong with a link, and whoever follows another's, hears the same 404.
 #[test]
 fn kf_38_links_are_their_creators_own() {

@@ -31,6 +31,7 @@ mod law_tests;
 mod tests;
 
 pub use self::judge::Holds;
+pub(super) use self::judge::changed_since;
 pub use self::question::{Compartment, Criterion, Hop, Include, Search, SortKey, Total};
 pub use self::registry::{DeclarationError, Registry};
 
