@@ -82,6 +82,13 @@ pub const TURN_WAIT: Duration = Duration::from_secs(30);
 /// After the first `REQUEST_BODY_SECONDS_MAX` a body must have come at this rate on average: a transaction of
 /// 64 MiB over a slow line may take two and a half minutes, a client that drips may not.
 pub const REQUEST_BODY_BYTES_PER_SECOND_MIN: u64 = 512 * 1024;
+/// A request body that may be larger than this counts as a large one.
+pub const LARGE_BODY_BYTES_MIN: usize = 1024 * 1024;
+/// Large bodies in memory at once, each of up to `CHANGE_BYTES_MAX` and as much again while it is unfolded. Others wait to be
+/// read, for `REQUEST_BODY_SECONDS_MAX` at the most.
+pub const LARGE_BODIES_MAX: usize = 8;
+/// Folding and unfolding of more bytes than this (about a millisecond) is left to threads that may block.
+pub const CODING_INLINE_BYTES_MAX: usize = 64 * 1024;
 /// A gzip body may unfold to this many times its size. FHIR JSON reaches 10 to 20; Deflate itself ends at 1,032.
 pub const GZIP_RATIO_MAX: usize = 100;
 /// The ratio is not asked for below this size: short bodies of one repeated form compress very well.

@@ -6,6 +6,7 @@
 
 mod answer;
 mod binary;
+mod body;
 mod bundle;
 mod capabilities;
 mod conclude;
@@ -27,6 +28,7 @@ mod turns;
 mod visit;
 mod write;
 
+pub use body::LargeBodies;
 pub use capabilities::Statement;
 pub use reply::ReplyBody;
 pub use turns::Turns;
@@ -39,15 +41,13 @@ use crate::domain::fhir::interaction::Interaction;
 use crate::domain::fhir::path::PublicBase;
 use crate::domain::fhir::search::Registry;
 use crate::domain::identity::VerifiedTokens;
-use crate::edge::coding;
 use crate::edge::journal::Journal;
 use crate::edge::keyring::Keyring;
-use crate::edge::listener::{self, Peer};
+use crate::edge::listener::Peer;
 use crate::edge::seal::Seal;
 use crate::edge::sessions::Sessions;
 use crate::edge::telemetry::{self, Telemetry};
 use crate::edge::upstream::Upstream;
-use crate::limits;
 use bytes::Bytes;
 use draft::Draft;
 use establish::establish;
@@ -83,6 +83,8 @@ pub struct Gate {
     pub journal: Journal,
     /// Seals paging links.
     pub seal: Seal,
+    /// Seals links of exports, which last longer than a process.
+    pub exports: Seal,
     /// Metrics.
     pub telemetry: Telemetry,
     /// What `/metadata` says about the issuers.
@@ -97,6 +99,8 @@ pub struct Gate {
     pub statement: Statement,
     /// Conditional changes under way.
     pub turns: Turns,
+    /// Room for large request bodies.
+    pub large_bodies: LargeBodies,
 }
 
 impl fmt::Debug for Gate {
@@ -148,7 +152,7 @@ async fn journey(
     if let Some(asked) = &early
         && let Some(document) = public_document(gate, asked).await
     {
-        return Ok(document.formed(&asked.wishes, gate.compresses));
+        return Ok(document.formed(&asked.wishes, gate.compresses).await);
     }
 
     // 1 · Who?
@@ -156,7 +160,7 @@ async fn journey(
 
     // 2 · What? A body is read only from someone we know.
     let expects = classify::expects(&head, &gate.public).map_err(Refusal::Fhir)?;
-    let body = read_body(&head, body, expects).await?;
+    let (body, _room) = body::read(gate, &head, body, expects).await?;
     let asked = match early {
         Some(asked) => asked,
         None => understand(gate, &head, &body, expects, draft)?,
@@ -166,7 +170,7 @@ async fn journey(
     // before the EMR hears of it.
     let visit = Visit::begin(gate, caller, peer, &parts, draft)?;
     let answer = answer::question(&visit, &asked, &body, draft).await?;
-    Ok(answer.formed(&asked.wishes, gate.compresses))
+    Ok(answer.formed(&asked.wishes, gate.compresses).await)
 }
 
 /// The only way out: 9, write it down, durably; 10, reply.
@@ -219,25 +223,6 @@ fn understand_early(gate: &Gate, head: &Head<'_>, draft: &mut Draft) -> Option<A
     let asked = no_form.then(read).flatten()?;
     draft.asks(&asked.interaction);
     Some(asked)
-}
-
-/// The body of a form or of a change, whole and bounded.
-async fn read_body(head: &Head<'_>, body: Incoming, expects: Expects) -> Result<Bytes, Refusal> {
-    let bytes_max = match expects {
-        Expects::Nothing => return Ok(Bytes::new()),
-        Expects::Form | Expects::Parameters => limits::FORM_BYTES_MAX,
-        Expects::Resource | Expects::Patch => limits::CHANGE_BYTES_MAX,
-    };
-    // Of a length and chunks together the HTTP library drops the length unseen (RFC 9112 section 6.1, T-136).
-    if head.headers.contains_key(header::TRANSFER_ENCODING) {
-        return Err(Refusal::LengthRequired);
-    }
-    let body = listener::read_body(body, bytes_max).await.map_err(Refusal::Body)?;
-    let coded = head.headers.get(header::CONTENT_ENCODING);
-    if coded.is_some_and(|coding| coding.as_bytes().eq_ignore_ascii_case(b"gzip")) {
-        return coding::decode_gzip(&body, bytes_max).map_err(Refusal::Coding);
-    }
-    Ok(body)
 }
 
 fn understand(

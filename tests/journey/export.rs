@@ -414,6 +414,34 @@ fn kf_38_links_are_their_creators_own() {
     });
 }
 
+/// A link holds all that is known of an export: a restart of the gate does not end it, nor open it to anybody else.
+#[test]
+fn an_export_outlasts_the_gate() {
+    run(async {
+        let mut hospital = ward().await;
+        let token = hospital.token("researcher");
+        let link = hospital.begin(&token, "$export?_type=Patient").await;
+        let first = files(&hospital.finish(&token, &link).await)["Patient"].clone();
+        let before = hospital.get_with(&token, &first).await;
+        before.check_ok();
+        let port = |hospital: &Hospital| hospital.stage.running().unwrap().address().port();
+        let old = port(&hospital);
+        hospital.stage.stop().await.unwrap();
+        hospital.stage.start().await.unwrap();
+        let moved = |url: &str| url.replace(&format!(":{old}/"), &format!(":{}/", port(&hospital)));
+        let again = hospital.token("researcher");
+        let manifest = hospital.follow("GET", &again, &moved(&link)).await;
+        manifest.check_ok();
+        for url in [moved(&first), files(&manifest)["Patient"].clone()] {
+            assert_eq!(hospital.get_with(&again, &url).await.text(), before.text());
+        }
+        for url in [&link, &first] {
+            hospital.follow("GET", &hospital.engine(), &moved(url)).await.check_refusal(404, "not-found");
+        }
+        assert_eq!(hospital.follow("DELETE", &again, &moved(&link)).await.status, 202);
+    });
+}
+
 /// T-094, T-098, T-099: what is not open to the caller is refused before the EMR hears of it.
 #[test]
 fn an_export_is_a_right_of_its_own() {
