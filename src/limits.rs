@@ -334,6 +334,8 @@ pub const RECORD_DEPTH_MAX: usize = 6;
 pub const CONTAINED_ROUNDS_MAX: usize = 8;
 /// Elements named in one `_elements`. The type with the most has 58 of its own.
 pub const SHAPE_ELEMENTS_MAX: usize = 64;
+/// Content of a Binary that is sent as it is: in base64 it is a string of the size above, with room for line ends.
+pub const BINARY_CONTENT_BYTES_MAX: usize = STRING_BYTES_MAX / 4 * 3;
 /// One line of an NDJSON file, its end not counted: one record of the size above.
 pub const NDJSON_LINE_BYTES_MAX: usize = RECORD_BYTES_MAX;
 

@@ -54,7 +54,7 @@ pub(super) async fn read(
     let bytes_max = match expects {
         Expects::Nothing => return Ok((Bytes::new(), Room(None))),
         Expects::Form | Expects::Parameters => limits::FORM_BYTES_MAX,
-        Expects::Resource | Expects::Patch => limits::CHANGE_BYTES_MAX,
+        Expects::Resource | Expects::Binary | Expects::Patch => limits::CHANGE_BYTES_MAX,
     };
     // Of a length and chunks together the HTTP library drops the length unseen (RFC 9112 section 6.1, T-136).
     if head.headers.contains_key(header::TRANSFER_ENCODING) {

@@ -166,6 +166,11 @@ async fn journey(
         None => understand(gate, &head, &body, expects, draft)?,
     };
 
+    let body = match &asked.wishes.content {
+        Some(content) => binary::resource(content, &body)?,
+        None => body,
+    };
+
     // 3 to 8 · May it be asked, what do we ask instead, what of the answer may leave? A write is written down
     // before the EMR hears of it.
     let visit = Visit::begin(gate, caller, peer, &parts, draft)?;

@@ -325,6 +325,10 @@ impl Writer<'_> {
         let mut view = Tree::parse(&view).map_err(|_| Refusal::Internal)?;
         self.localise(&mut view);
         let mut sent = match new {
+            // Content alone says nothing of the rest of a Binary: its labels and its context stay.
+            New::Record(sent) if self.wishes.content.is_some() => {
+                change::completed(sent.tree, &view, &["data", "contentType"])
+            }
             New::Record(sent) => sent.tree,
             New::Patch(format, patch) => {
                 self.check_touches(resource, format, &patch, &seen, change.modify())?;

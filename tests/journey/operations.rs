@@ -588,6 +588,52 @@ fn a_binary_has_one_door() {
 }
 
 /// T-101: content leaves as bytes that no browser runs.
+/// A Binary sent as its content is judged and stored as the resource that it stands for.
+#[test]
+fn a_binary_may_be_sent_as_its_content() {
+    run(async {
+        let hospital = Hospital::open(crate::harness::with_integration()).await;
+        let emr = hospital.stage.emr();
+        let headers = [("content-type", "application/pdf"), ("x-security-context", "Patient/p1")];
+        let made = hospital.change("integration", ("POST", "Binary"), &headers, "%PDF-1 \u{1}").await;
+        assert_eq!(made.status, 201, "{}", made.text());
+        let id = emr.ids("Binary").into_iter().next_back().unwrap();
+        let stored = hospital.stored("Binary", &id);
+        assert_eq!(
+            (&stored["contentType"], &stored["data"], &stored["securityContext"]),
+            (&json!("application/pdf"), &json!("JVBERi0xIAE="), &json!({"reference": "Patient/p1"}))
+        );
+        // The labels and the context are not the content's to change.
+        let mut labelled = stored.clone();
+        labelled["meta"] = json!({"security": [{"code": "R"}]});
+        emr.put(labelled.to_string().as_bytes()).unwrap();
+        let path = format!("Binary/{id}");
+        let text = [("content-type", "text/plain; charset=iso-8859-1")];
+        let changed = hospital.change("integration", ("PUT", &path), &text, "hello").await;
+        assert_eq!(changed.status, 200, "{}", changed.text());
+        let stored = hospital.stored("Binary", &id);
+        assert_eq!(
+            (&stored["contentType"], &stored["data"], &stored["securityContext"]["reference"]),
+            (&json!("text/plain; charset=iso-8859-1"), &json!("aGVsbG8="), &json!("Patient/p1"))
+        );
+        assert_eq!(stored["meta"]["security"][0]["code"], "R");
+        let records = hospital.check_recorded([&made, &changed]);
+        let written = records[1]["written"][0]["reference"].as_str().unwrap();
+        assert!(written.starts_with(&path), "{written}");
+        // Whoever may not write a Binary may not write it this way.
+        let refused = hospital.change("nurse", ("POST", "Binary"), &headers, "x").await;
+        let large = "x".repeat(chartgate::limits::BINARY_CONTENT_BYTES_MAX + 1);
+        let large = hospital.change("integration", ("POST", "Binary"), &headers, &large).await;
+        let resource = [("content-type", "application/json")];
+        let resource = hospital.change("integration", ("POST", "Binary"), &resource, "hello").await;
+        hospital.check_refusals(&[
+            (refused, 403, "type-not-permitted"),
+            (large, 413, "body-too-large"),
+            (resource, 400, "body-unsound"),
+        ]);
+    });
+}
+
 #[test]
 fn raw_content_is_not_run_by_browsers() {
     run(async {

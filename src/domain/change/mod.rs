@@ -110,6 +110,13 @@ pub fn merge_seen(
     merge::merge(resource, current, sent, sight, modify)
 }
 
+/// What was sent for a record of which some elements cannot be sent this way: those that are not in `named` stay as they
+/// are in `view`, unless they were sent.
+#[must_use]
+pub fn completed(sent: Tree, view: &Tree, named: &[&str]) -> Tree {
+    sent.completed(view, named)
+}
+
 /// A batch without the batches and transactions that stand in its entries, and the places of those entries. `None`: it is
 /// no batch, or holds none.
 ///

@@ -25,7 +25,7 @@ use http::HeaderMap;
 pub use self::refusal::{FhirRefusal, NotServed, RefusalClass};
 #[cfg(test)]
 pub(crate) use self::specimen::{asked, asked_whole};
-pub use self::wishes::{Asked, Coding, Expects, IfNoneMatch, Return, Wishes};
+pub use self::wishes::{Asked, Coding, Content, Expects, IfNoneMatch, Return, Wishes};
 
 use self::headers::Answers;
 use self::parameters::Parameters;
@@ -51,7 +51,7 @@ pub struct Head<'r> {
     /// HTTP/2's `:authority`; `None` over HTTP/1.1, where the Host header says it.
     pub authority: Option<&'r str>,
     /// All headers. Host, Accept, Accept-Encoding, Content-Type, Content-Encoding, Content-Length,
-    /// Transfer-Encoding, Prefer, If-Match, If-None-Match, If-None-Exist, If-Modified-Since and
+    /// Transfer-Encoding, X-Security-Context, Prefer, If-Match, If-None-Match, If-None-Exist, If-Modified-Since and
     /// If-Unmodified-Since are read; no other is.
     pub headers: &'r http::HeaderMap,
 }
@@ -232,6 +232,7 @@ fn open<'r>(head: &Head<'r>, base: &PublicBase) -> Result<Opened<'r>, FhirRefusa
         head_only,
         prefer: wishes::read_prefer(head.headers, &route)?,
         codings: wishes::read_codings(head.headers)?,
+        content: headers::read_content(head.headers, route.expects())?,
         ..Wishes::default()
     };
     conditions.apply(&route, &mut wishes)?;

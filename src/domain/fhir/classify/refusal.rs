@@ -179,6 +179,9 @@ fn expected_body(expects: Expects) -> &'static str {
             "an operation takes a Parameters resource as application/fhir+json, or no body"
         }
         Expects::Resource => "a resource must be sent as application/fhir+json of FHIR 4.0, in UTF-8",
+        Expects::Binary => {
+            "a Binary must be sent as application/fhir+json of FHIR 4.0, or its content in a type that FHIR does not use"
+        }
         Expects::Patch => {
             "a patch must be sent as application/json-patch+json, or as application/fhir+json of FHIR 4.0"
         }

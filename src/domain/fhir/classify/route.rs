@@ -80,6 +80,9 @@ impl Route {
     pub(super) fn expects(&self) -> Expects {
         match self {
             Self::SearchForm(_) => Expects::Form,
+            Self::Create(resource) | Self::Update(resource, _) if resource.name() == "Binary" => {
+                Expects::Binary
+            }
             Self::Create(_) | Self::Update(..) | Self::Bundle | Self::Operate(Operating::Validate(_)) => {
                 Expects::Resource
             }

@@ -421,7 +421,7 @@ proptest! {
         let found = classify(&head, None, &base(), &Registry::empty());
         match (expects(&head, &base()), &found) {
             (Err(early), _) => prop_assert_eq!(Some(early), found.as_ref().err().copied()),
-            (Ok(Expects::Nothing | Expects::Resource | Expects::Patch | Expects::Form | Expects::Parameters), _) => {}
+            (Ok(Expects::Nothing | Expects::Resource | Expects::Patch | Expects::Form | Expects::Parameters | Expects::Binary), _) => {}
         }
         if let Ok(found) = found {
             check_round_trip(&found.interaction);

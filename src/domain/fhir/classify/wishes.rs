@@ -4,6 +4,8 @@
 //! Must never: drop a precondition of a write, or honour `handling=lenient` (T-019).
 //! Look next: `headers`, the syntax of single headers; `classify/mod.rs`, where the two meet.
 
+use std::fmt;
+
 use http::HeaderMap;
 use http::header::{self, HeaderName};
 
@@ -41,8 +43,26 @@ pub struct Wishes {
     pub if_modified_since: Option<String>,
     /// A read or vread of a Binary by someone who wants its content and no FHIR JSON.
     pub raw: bool,
+    /// The body is the content of a Binary, not the resource.
+    pub content: Option<Content>,
     /// Content codings of the answer, best first. Empty: none is wanted.
     pub codings: Vec<Coding>,
+}
+
+/// What the head says of a Binary whose content is the body (R4 http.html 3.1.0.7.1, and binary.html).
+#[derive(Clone, PartialEq, Eq)]
+pub struct Content {
+    /// `Content-Type`, as written: the resource's `contentType`.
+    pub content_type: String,
+    /// `X-Security-Context`: the reference in the resource's `securityContext`.
+    pub security_context: Option<String>,
+}
+
+/// A reference names a patient.
+impl fmt::Debug for Content {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Content").field("content_type", &self.content_type).finish_non_exhaustive()
+    }
 }
 
 /// What a write is to be answered with (RFC 7240, and R4 http.html 3.1.0.1.7).
@@ -91,6 +111,8 @@ pub enum Expects {
     Parameters,
     /// A resource: `application/fhir+json` or `application/json`.
     Resource,
+    /// As [`Expects::Resource`], or the content of a Binary in its own type (R4 binary.html).
+    Binary,
     /// `application/json-patch+json`, or `application/fhir+json` with `Parameters`.
     Patch,
 }
