@@ -289,10 +289,12 @@ mod tests {
         {"resource":{"resourceType":"Bundle","type":"collection","entry":[{"resource":{"resourceType":"List","id":"l"}}]}}
         ], "total": 3 } "#;
 
-    /// What is read of an answer: its total, and of each entry the record's bytes and the patients it is about.
-    type Read = (Option<u64>, Vec<(Option<String>, Vec<u8>, String)>);
+    /// What is read of an entry: its address, the record's bytes, and the patients it is about.
+    type Seen = (Option<String>, Vec<u8>, String);
+    /// What is read of an answer, its total first.
+    type Read = (Option<u64>, Vec<Seen>);
 
-    fn entries(document: &Document<'_>) -> Option<Vec<(Option<String>, Vec<u8>, String)>> {
+    fn entries(document: &Document<'_>) -> Option<Vec<Seen>> {
         let envelope = document.bundle().filter(|envelope| envelope.kind == "searchset")?;
         let read = envelope.entries.iter().map(|entry| {
             let record = entry.record.unwrap_or(usize::MAX);
