@@ -26,7 +26,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
 /// Media types that browsers and viewers show without running anything in them. Everything else is bytes.
@@ -204,14 +204,16 @@ pub(super) fn resource(content: &Content, body: &Bytes) -> Result<Bytes, Refusal
     if body.len() > limits::BINARY_CONTENT_BYTES_MAX {
         return Err(Refusal::Body(BodyRefusal::TooLarge));
     }
-    let mut resource = json!({ "resourceType": "Binary", "contentType": content.content_type });
+    let mut resource = Map::new();
+    resource.insert("resourceType".to_owned(), "Binary".into());
+    resource.insert("contentType".to_owned(), content.content_type.as_str().into());
     if let Some(reference) = &content.security_context {
-        resource["securityContext"] = json!({ "reference": reference });
+        resource.insert("securityContext".to_owned(), json!({ "reference": reference }));
     }
     if !body.is_empty() {
-        resource["data"] = STANDARD.encode(body).into();
+        resource.insert("data".to_owned(), STANDARD.encode(body).into());
     }
-    Ok(Bytes::from(resource.to_string()))
+    Ok(Bytes::from(Value::Object(resource).to_string()))
 }
 
 /// The content itself, in a form that no browser runs (T-101).

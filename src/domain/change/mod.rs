@@ -34,13 +34,12 @@ mod refusal;
 mod tree;
 mod written;
 
-use std::collections::BTreeSet;
-
 use crate::domain::fhir::interaction::PatchFormat;
 use crate::domain::fhir::mask::Mask;
 use crate::domain::fhir::r4::ResourceType;
 use crate::domain::filter::References;
 
+pub use nested::Flattened;
 pub use refusal::ChangeRefusal;
 pub use tree::Tree;
 
@@ -122,7 +121,7 @@ pub fn completed(sent: Tree, view: &Tree, named: &[&str]) -> Tree {
 ///
 /// # Errors
 /// `Malformed` or `TooLarge`, as from [`Tree::parse`].
-pub fn without_nested(bundle: &[u8]) -> Result<Option<(Vec<u8>, BTreeSet<usize>)>, ChangeRefusal> {
+pub fn without_nested(bundle: &[u8]) -> Result<Option<Flattened>, ChangeRefusal> {
     nested::without(bundle)
 }
 

@@ -8,7 +8,10 @@ use std::collections::BTreeSet;
 use super::ChangeRefusal;
 use super::tree::{Node, Tree};
 
-pub(super) fn without(bundle: &[u8]) -> Result<Option<(Vec<u8>, BTreeSet<usize>)>, ChangeRefusal> {
+/// The batch without them, and the places of the entries they stood in.
+pub type Flattened = (Vec<u8>, BTreeSet<usize>);
+
+pub(super) fn without(bundle: &[u8]) -> Result<Option<Flattened>, ChangeRefusal> {
     let mut tree = Tree::parse(bundle)?;
     if !is_bundle(&tree.root, &["batch"]) {
         return Ok(None);

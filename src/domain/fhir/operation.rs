@@ -188,7 +188,7 @@ impl Operation {
         let filters: Vec<&Search> =
             type_filters.iter().filter(|filter| filter.resource_type() == resource).collect();
         let asks = since.is_some() || !filters.is_empty();
-        asks.then(|| Narrowing { since: since.as_deref(), filters })
+        asks.then_some(Narrowing { since: since.as_deref(), filters })
     }
 
     /// The type in the path; none for an export of the whole system.
