@@ -197,9 +197,16 @@ fn understood() -> impl Strategy<Value = String> {
         text().prop_map(|text| format!("GET /ValueSet/$expand?url=http://x&count=3&filter=x{text}")),
         id().prop_map(|id| format!("GET /ValueSet/{id}/$expand")),
         Just("GET /CodeSystem/$lookup?system=http://x&code=a%20b&property=b&property=a".to_owned()),
-        (level, joined(criterion_of_patient(), 1, false), instant()).prop_map(|(level, query, since)| {
-            format!("GET /{level}?_since={since}&_typeFilter=Patient%3F{},Group%3F_id%3D1", encode(&query))
-        }),
+        (level, joined(criterion_of_patient(), 1, false), instant())
+            .prop_filter("an export's filter is one that a record answers", |(_, query, _)| is_judgeable(
+                query
+            ))
+            .prop_map(|(level, query, since)| {
+                format!(
+                    "GET /{level}?_since={since}&_typeFilter=Patient%3F{},Group%3F_id%3D1",
+                    encode(&query)
+                )
+            }),
         token().prop_map(|token| format!("DELETE /~export/{token}")),
         token().prop_map(|token| format!("GET /~export/{token}")),
         token().prop_map(|token| format!("GET /~file/{token}")),
@@ -352,6 +359,13 @@ fn soup() -> impl Strategy<Value = (&'static str, String, Vec<(&'static str, Str
         },
     );
     (method(), target, prop::collection::vec(header(), 0..3))
+}
+
+fn is_judgeable(query: &str) -> bool {
+    match asked(&format!("GET /Patient?{query}")) {
+        Ok(Interaction::Search(search)) => search.is_judgeable(),
+        _ => false,
+    }
 }
 
 fn header_map(headers: &[(&'static str, String)]) -> HeaderMap {
