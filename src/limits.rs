@@ -424,8 +424,8 @@ const _: () = assert!(RECORD_PART_BYTES_MAX + ENTRY_OVERHEAD_BYTES <= ENTRY_BYTE
 // The head of a record always fits into one part (key names and numbers: under 2,000 bytes), and so does one released item.
 const _: () = assert!(
     RECORD_REQUEST_BYTES_MAX
-        + 14 * RECORD_TEXT_BYTES_MAX
-        + (2 * RECORD_ROLES_MAX + RECORD_POLICIES_MAX) * (RECORD_ITEM_BYTES_MAX + 3)
+        + (14 + 2 * TOKEN_ACTORS_MAX) * RECORD_TEXT_BYTES_MAX
+        + (2 + 2 * RECORD_ROLES_MAX + RECORD_POLICIES_MAX) * (RECORD_ITEM_BYTES_MAX + 3)
         + 2_000
         < RECORD_PART_BYTES_MAX
 );
