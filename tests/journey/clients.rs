@@ -6,9 +6,10 @@
 
 use std::time::Duration;
 
-use chartgate::cli::demo::stage::Script;
+use chartgate::cli::demo::stage::{POLICIES, Script};
 use chartgate::{app, config};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::child::{operations_of, until};
 use crate::harness::{Hospital, Reply, run};
@@ -52,9 +53,26 @@ binding = "none"
 agreement = { expires = "2099-12-31" }
 "#;
 
-async fn registered() -> Hospital {
-    let script = crate::harness::with_integration();
-    Hospital::open(Script { more: REGISTER.to_owned(), ..script }).await
+/// A program is its own principal: policies name it, not a role.
+const ENGINE: &str = r#"
+@id("lab-engine")
+permit (
+  principal == Application::"lab-engine",
+  action in [Action::"view", Action::"disclose"],
+  resource
+)
+when { context.purpose == "TREAT" && context.binding == "none" };
+"#;
+
+/// The shipped policies and one for the laboratory's engine.
+async fn registered() -> (Hospital, TempDir) {
+    let policies = TempDir::new().unwrap();
+    for (name, text) in POLICIES.iter().chain(&[("lab-engine.cedar", ENGINE)]) {
+        std::fs::write(policies.path().join(name), text).unwrap();
+    }
+    let directory = Some(policies.path().to_owned());
+    let script = Script { policies: directory, more: REGISTER.to_owned(), ..Script::default() };
+    (Hospital::open(script).await, policies)
 }
 
 /// A nurse's token through a client, with some claims changed.
@@ -75,7 +93,7 @@ fn token(hospital: &Hospital, client: &str, changes: Value) -> String {
 #[test]
 fn an_application_does_what_is_written_down_about_it() {
     run(async {
-        let hospital = registered().await;
+        let (hospital, _policies) = registered().await;
         let get = async |client: &str, changes: Value, path: &str| {
             let mut reply = hospital.get_with(&token(&hospital, client, changes), path).await;
             reply.what = format!("{client}: {path}");
@@ -125,7 +143,7 @@ fn an_application_does_what_is_written_down_about_it() {
 #[test]
 fn agreements_that_end_are_called_out() {
     run(async {
-        let hospital = registered().await;
+        let (hospital, _policies) = registered().await;
         let settings = config::load(&hospital.stage.config_file()).unwrap();
         let notes: Vec<String> =
             app::check(&settings).unwrap().iter().map(ToString::to_string).collect();

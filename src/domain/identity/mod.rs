@@ -36,7 +36,7 @@ pub use authenticate::authenticate;
 pub use binding::{Binding, Credentials, Possession, Scheme, credentials};
 pub use caller::{Actor, Caller, Mfa};
 pub use clients::{BindingDemand, Client, ClientKind, ClientRefusal, Clients, SecondFactor};
-pub use dpop::{Nonces, PROOF_ALGORITHMS, Proof, ProofRefusal, Proven, fuzz_proof};
+pub use dpop::{Nonces, Proof, ProofRefusal, Proven, fuzz_proof};
 pub use introspected::{Introspection, is_opaque, token_digest};
 pub use issuer::{Algorithm, Issuer, IssuerSpec, MfaSpec};
 pub use keys::{KeySet, KeySetError};

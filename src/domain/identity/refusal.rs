@@ -9,7 +9,7 @@ use std::fmt;
 
 use super::binding::Scheme;
 use super::clients::{BindingDemand, ClientRefusal};
-use super::dpop::{PROOF_ALGORITHMS, ProofRefusal};
+use super::dpop::{ProofRefusal, proof_algorithms};
 
 /// Why the caller is not known, or may not come. [`IdentityRefusal::class`] says with which status it is answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -190,10 +190,6 @@ impl IdentityRefusal {
         value.push_str(&format!(", max_age=\"{}\"", step_up.max_age_seconds));
         value
     }
-}
-
-fn proof_algorithms() -> String {
-    PROOF_ALGORITHMS.map(super::issuer::Algorithm::name).join(" ")
 }
 
 impl fmt::Display for IdentityRefusal {

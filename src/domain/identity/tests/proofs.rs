@@ -188,9 +188,44 @@ fn the_rfcs_examples_hold() {
     assert_eq!(proof.vouches(key, sha256(token.as_bytes())), Ok(()));
 }
 
+/// One proof of `tests/data/tokens/foreign-proofs.toml`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Foreign {
+    library: String,
+    algorithm: String,
+    iat: i64,
+    jkt: String,
+    proof: String,
+}
+
+/// A second opinion: what client libraries of others make is taken, and only for its token, key and request.
+#[test]
+fn proofs_of_other_libraries_hold() {
+    let table: Table<Foreign> =
+        toml::from_str(include_str!("../../../../tests/data/tokens/foreign-proofs.toml")).unwrap();
+    let (url, token) = ("https://fhir.hospital.example/fhir/Observation", "opaque-token-of-the-test");
+    assert!(table.case.len() >= 7);
+    for row in table.case {
+        let name = format!("{} {}", row.library, row.algorithm);
+        let ask = |request| Proof::verify([row.proof.as_bytes()], request, None, at(row.iat));
+        let proof = ask(Proven { method: "GET", url, token }).unwrap_or_else(|refusal| panic!("{name}: {refusal}"));
+        let key: [u8; 32] = URL_SAFE_NO_PAD.decode(&row.jkt).unwrap().try_into().unwrap();
+        assert_eq!(proof.vouches(key, sha256(token.as_bytes())), Ok(()), "{name}");
+        assert_eq!(proof.vouches([0; 32], sha256(token.as_bytes())), Err(ProofRefusal::OtherKey), "{name}");
+        for other in [
+            Proven { method: "POST", url, token },
+            Proven { method: "GET", url: "https://fhir.hospital.example/fhir/Patient", token },
+            Proven { method: "GET", url, token: "another" },
+        ] {
+            assert_eq!(ask(other).unwrap_err(), ProofRefusal::OtherRequest, "{name}");
+        }
+    }
+}
+
 #[test]
 fn challenges_name_the_scheme_that_would_do() {
-    let algorithms = "algs=\"RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 EdDSA\"";
+    let algorithms = "algs=\"RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 EdDSA Ed25519\"";
     let say = |refusal: IdentityRefusal, scheme| refusal.challenge_under(scheme);
     let nonce = IdentityRefusal::from(ProofRefusal::NonceWanted);
     assert_eq!(say(nonce, Scheme::Dpop), format!("DPoP error=\"use_dpop_nonce\", {algorithms}"));
