@@ -11,11 +11,14 @@ mod capabilities;
 mod conclude;
 mod count;
 mod draft;
+mod entries;
 mod establish;
 mod export;
+mod intake;
 mod links;
 mod newest;
 mod operation;
+mod outlet;
 mod page;
 mod refusal;
 mod release;
@@ -54,11 +57,15 @@ use establish::establish;
 use http::{HeaderValue, Request, Response, StatusCode, header, request};
 use hyper::body::Incoming;
 use jiff::Timestamp;
+use outlet::Outlet;
 use refusal::Refusal;
 use reply::{Answer, outcome_of};
 use std::fmt;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
+use stream::Part;
+use tokio::sync::mpsc::Receiver;
+use tokio::sync::oneshot;
 use visit::Visit;
 
 /// Everything a request meets on its way.
@@ -112,16 +119,17 @@ impl fmt::Debug for Gate {
 /// Answers one request, and records it first.
 ///
 /// The journey runs on in a task of its own when the client leaves, so that what was begun is recorded; a
-/// panic in it ends as a recorded refusal.
+/// panic in it ends as a recorded refusal. A long list begins to leave while the journey goes on.
 pub async fn handle(gate: Arc<Gate>, request: Request<Incoming>, peer: Peer) -> Response<ReplyBody> {
     let draft = Draft::open(&request, &peer);
     let spare = draft.clone();
-    let task = tokio::spawn(travel(Arc::clone(&gate), request, peer, draft));
-    match task.await {
+    let (opening, opened) = oneshot::channel();
+    drop(tokio::spawn(travel(Arc::clone(&gate), request, peer, draft, opening)));
+    match opened.await {
         Ok(response) => response,
         Err(_panicked) => {
             gate.telemetry.handler_panicked();
-            leave(&gate, spare, Err(Refusal::Internal)).await
+            leave(&gate, spare, Err(Refusal::Internal), None).await
         }
     }
 }
@@ -131,9 +139,11 @@ async fn travel(
     request: Request<Incoming>,
     peer: Peer,
     mut draft: Draft,
-) -> Response<ReplyBody> {
-    let outcome = journey(&gate, request, &peer, &mut draft).await;
-    leave(&gate, draft, outcome).await
+    opening: oneshot::Sender<Response<ReplyBody>>,
+) {
+    let mut outlet = Outlet::new(Arc::clone(&gate), opening);
+    let outcome = journey(&gate, request, &peer, &mut outlet, &mut draft).await;
+    outlet.close(draft, outcome).await;
 }
 
 /// The journey, top to bottom (design: section 4). Every early end is a [`Refusal`]; nothing is sent here.
@@ -141,6 +151,7 @@ async fn journey(
     gate: &Gate,
     request: Request<Incoming>,
     peer: &Peer,
+    outlet: &mut Outlet,
     draft: &mut Draft,
 ) -> Result<Answer, Refusal> {
     let (parts, body) = request.into_parts();
@@ -169,12 +180,18 @@ async fn journey(
     // 3 to 8 · May it be asked, what do we ask instead, what of the answer may leave? A write is written down
     // before the EMR hears of it.
     let visit = Visit::begin(gate, caller, peer, &parts, draft)?;
-    let answer = answer::question(&visit, &asked, &body, draft).await?;
+    let answer = answer::request(&visit, &asked, &body, outlet, draft).await?;
     Ok(answer.formed(&asked.wishes, gate.compresses))
 }
 
 /// The only way out: 9, write it down, durably; 10, reply.
-async fn leave(gate: &Arc<Gate>, mut draft: Draft, outcome: Result<Answer, Refusal>) -> Response<ReplyBody> {
+/// `following`: what comes behind the answer's body, unit by unit, each with a record of its own.
+async fn leave(
+    gate: &Arc<Gate>,
+    mut draft: Draft,
+    outcome: Result<Answer, Refusal>,
+    following: Option<Receiver<Part>>,
+) -> Response<ReplyBody> {
     let refused = outcome.is_err();
     let mut answer = draft.settle(outcome, gate);
     let (interaction, began, head_only) = (draft.interaction, draft.began, draft.head_only);
@@ -191,7 +208,8 @@ async fn leave(gate: &Arc<Gate>, mut draft: Draft, outcome: Result<Answer, Refus
         Ok((receipt, slot)) => {
             gate.telemetry.request(interaction, decision, answer.status, took);
             // What follows the first unit of a long answer is recorded unit by unit, before each.
-            let following = answer.rest.take().map(|units| stream::release(Arc::clone(gate), *units));
+            let files = answer.rest.take().map(|units| stream::release(Arc::clone(gate), *units));
+            let following = files.or(following);
             answer.send(&request_id, receipt, slot, following)
         }
         Err(error) => {

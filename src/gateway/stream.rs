@@ -168,7 +168,7 @@ pub(super) fn refused(status: StatusCode) -> Refusal {
     }
 }
 
-fn is_full(release: &Release) -> bool {
+pub(super) fn is_full(release: &Release) -> bool {
     release.body.len() >= limits::EXPORT_UNIT_BYTES || release.records.len() >= limits::EXPORT_UNIT_RECORDS
 }
 
@@ -204,12 +204,20 @@ async fn pour(gate: &Gate, units: &mut Units, sender: &mpsc::Sender<Part>) -> Re
             break;
         };
         let body = Bytes::from(std::mem::take(&mut unit.body));
-        let recorded = gate.journal.append(&[units.record(&mut unit)]).await.map_err(|error| {
-            tracing::error!(%error, "no record, no unit");
-            Refusal::TrailUnavailable
-        })?;
+        let recorded = record(gate, units.record(&mut unit)).await?;
         gate.telemetry.filtered(0, body.len() as u64);
         place.send(Part::Unit(recorded, body));
     }
     Ok(())
+}
+
+/// Writes the record of a unit down, durably.
+///
+/// # Errors
+/// [`Refusal::TrailUnavailable`]: the unit must not leave.
+pub(super) async fn record(gate: &Gate, unit: Record) -> Result<Receipt, Refusal> {
+    gate.journal.append(&[unit]).await.map_err(|error| {
+        tracing::error!(%error, "no record, no unit");
+        Refusal::TrailUnavailable
+    })
 }

@@ -86,13 +86,17 @@ impl<'g> Visit<'g> {
     /// The EMR's answer to a question, whole and bounded; any status but success is a refusal of ours, without
     /// its text.
     pub(super) async fn ask(&self, plan: &Plan) -> Result<Bytes, Refusal> {
+        let answer = self.heard(plan).await?;
+        answer.body.read(limits::UPSTREAM_ANSWER_BYTES_MAX).await.map_err(Refusal::Upstream)
+    }
+
+    /// The same with its body unread.
+    pub(super) async fn heard(&self, plan: &Plan) -> Result<upstream::Answer, Refusal> {
         let answer = self.gate.upstream.send(request_of(plan)).await.map_err(Refusal::Upstream)?;
         let lists = matches!(plan.expected(), Expected::Searchset { .. } | Expected::History { .. });
         let about_one = !lists || matches!(plan.expected(), Expected::History { instance: true });
         match answer.status {
-            StatusCode::OK => {
-                answer.body.read(limits::UPSTREAM_ANSWER_BYTES_MAX).await.map_err(Refusal::Upstream)
-            }
+            StatusCode::OK => Ok(answer),
             StatusCode::NOT_FOUND | StatusCode::GONE if about_one => Err(Refusal::NotFound),
             StatusCode::BAD_REQUEST
             | StatusCode::NOT_FOUND

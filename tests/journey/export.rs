@@ -87,19 +87,19 @@ impl Hospital {
     }
 
     /// Decisions about the units of an answer, in their order.
-    fn units(&self, request_id: &str) -> Vec<Value> {
+    pub(crate) fn units(&self, request_id: &str) -> Vec<Value> {
         let of_request = |record: &Value| record["requestId"] == request_id && record["unit"].is_u64();
         self.trail().into_iter().filter(of_request).collect()
     }
 
     /// The same once it is known how the answer ended.
-    async fn ended_units(&self, request_id: &str) -> Vec<Value> {
+    pub(crate) async fn ended_units(&self, request_id: &str) -> Vec<Value> {
         let over = || self.units(request_id).iter().all(|unit| unit["outcome"] != "unknown");
         assert!(until(Duration::from_secs(10), over).await, "no outcome");
         self.units(request_id)
     }
 
-    async fn raw(&self, url: &str, token: &str, narrow: bool) -> TlsStream<TcpStream> {
+    pub(crate) async fn raw(&self, url: &str, token: &str, narrow: bool) -> TlsStream<TcpStream> {
         let port = self.stage.running().unwrap().address().port();
         let ca = self.stage.ca_file();
         let mut stream =
@@ -120,7 +120,7 @@ fn files(manifest: &Reply) -> BTreeMap<String, String> {
 }
 
 /// All that comes until the gate closes or is quiet; whether the body ended as it should.
-async fn drain(stream: &mut TlsStream<TcpStream>) -> (String, bool) {
+pub(crate) async fn drain(stream: &mut TlsStream<TcpStream>) -> (String, bool) {
     let (mut heard, mut buffer) = (Vec::new(), vec![0; 64 * 1024]);
     while let Ok(Ok(length @ 1..)) = timeout(Duration::from_secs(5), stream.read(&mut buffer)).await {
         heard.extend_from_slice(&buffer[..length]);
@@ -132,7 +132,7 @@ async fn drain(stream: &mut TlsStream<TcpStream>) -> (String, bool) {
     (String::from_utf8(heard).unwrap(), ended)
 }
 
-fn request_id(head: &str) -> String {
+pub(crate) fn request_id(head: &str) -> String {
     let line = head.lines().find_map(|line| line.strip_prefix("x-request-id: "));
     line.unwrap_or_else(|| panic!("{head}")).trim().to_owned()
 }
@@ -649,6 +649,6 @@ async fn stand_still(hospital: &Hospital) -> (TlsStream<TcpStream>, String, usiz
     }
 }
 
-fn named(units: &[Value]) -> usize {
+pub(crate) fn named(units: &[Value]) -> usize {
     units.iter().map(|unit| unit["released"].as_array().unwrap().len()).sum()
 }

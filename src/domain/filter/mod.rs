@@ -21,6 +21,7 @@
 //!   whose references are resolved through them. Everything else is copied.
 
 mod bars;
+mod batches;
 mod bind;
 mod data_type;
 mod emit;
@@ -42,6 +43,7 @@ use std::sync::Arc;
 use crate::domain::fhir::facts::Facts;
 use crate::domain::fhir::mask::Mask;
 
+pub use batches::Batches;
 pub use fault::{FilterFault, Withheld};
 pub use ndjson::Lines;
 pub use pretty::pretty;
