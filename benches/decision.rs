@@ -11,7 +11,8 @@ use chartgate::domain::fhir::interaction::{Interaction, Registry};
 use chartgate::domain::fhir::path::PublicBase;
 use chartgate::domain::filter::{self, Bases, References};
 use chartgate::domain::identity::{
-    Caller, Issuer as TrustedIssuer, IssuerSpec, KeySet, MfaSpec, Possession, Unverified, VerifiedTokens, authenticate,
+    Caller, Issuer as TrustedIssuer, IssuerSpec, KeySet, MfaSpec, Possession, Unverified, VerifiedTokens,
+    authenticate,
 };
 use chartgate_sandbox::charts;
 use chartgate_sandbox::emr::Emr;

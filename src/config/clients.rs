@@ -116,10 +116,7 @@ pub(super) fn dpop(reader: &mut Reader<'_>, root: &mut Section<'_>) -> RawDpop {
 }
 
 /// Reads `[issuer.introspection]`, if it is there.
-pub(super) fn introspection(
-    reader: &mut Reader<'_>,
-    issuer: &mut Section<'_>,
-) -> Option<RawIntrospection> {
+pub(super) fn introspection(reader: &mut Reader<'_>, issuer: &mut Section<'_>) -> Option<RawIntrospection> {
     let mut section = issuer.table(reader, "introspection", false);
     if !section.is_present() {
         return None;
@@ -192,12 +189,12 @@ impl Meaning<'_, '_> {
         };
         let programs = kind == ClientKind::BackendService && binding != BindingDemand::None;
         if second_factor == SecondFactor::BoundKey && !programs {
-            let message = "`client.second_factor` is `bound-key` for a `backend-service` with a `binding` only";
+            let message =
+                "`client.second_factor` is `bound-key` for a `backend-service` with a `binding` only";
             self.reader.report(factor_at, message.to_owned());
         }
         let roles = values(raw.roles);
-        let client =
-            Client { id, kind, purposes, scopes, roles, binding, second_factor, agreement_expires };
+        let client = Client { id, kind, purposes, scopes, roles, binding, second_factor, agreement_expires };
         Some(Registered { issuers: issuers?, client })
     }
 

@@ -218,7 +218,13 @@ impl Meaning<'_, '_> {
         address
     }
 
-    pub(super) fn duration(&mut self, text: Text, key: &str, default: Duration, bound: Duration) -> Option<Duration> {
+    pub(super) fn duration(
+        &mut self,
+        text: Text,
+        key: &str,
+        default: Duration,
+        bound: Duration,
+    ) -> Option<Duration> {
         let Some(text) = text else { return Some(default) };
         let parsed = text.value.parse::<SignedDuration>().ok().and_then(|span| Duration::try_from(span).ok());
         match parsed {

@@ -77,12 +77,7 @@ impl Replay for Remembered {
 }
 
 impl Notes {
-    fn note(
-        &mut self,
-        key: (&'static str, [u8; 32]),
-        until: i64,
-        now: i64,
-    ) -> Result<Memory, NotRemembered> {
+    fn note(&mut self, key: (&'static str, [u8; 32]), until: i64, now: i64) -> Result<Memory, NotRemembered> {
         self.latest = self.latest.max(now);
         self.forget();
         if until <= self.latest {
@@ -149,7 +144,8 @@ mod tests {
                 .map(|_| {
                     scope.spawn(|| {
                         let told = memory.remember_once(PROOFS, [7; 32], until);
-                        let told = tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(told);
+                        let told =
+                            tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(told);
                         usize::from(told == Ok(Memory::New))
                     })
                 })

@@ -63,7 +63,9 @@ pub(super) async fn statement(gate: &Gate) -> Bytes {
 /// The issuers, with what their discovery documents said last.
 pub(super) fn issuers(gate: &Gate) -> Vec<IssuerEndpoints> {
     let known = gate.issuers.iter();
-    known.map(|set| gate.keyring.endpoints(&set.issuer).map_or_else(|| set.clone(), |told| (*told).clone())).collect()
+    known
+        .map(|set| gate.keyring.endpoints(&set.issuer).map_or_else(|| set.clone(), |told| (*told).clone()))
+        .collect()
 }
 
 fn document(gate: &Gate, offer: Option<&Offer>) -> Bytes {

@@ -312,15 +312,14 @@ impl Refusal {
     }
 
     fn headers(&self) -> Vec<(HeaderName, HeaderValue)> {
-        let nonce = match self {
-            Self::Challenged { refusal: IdentityRefusal::Proof(about), nonce: Some(nonce), .. }
-                if *about != ProofRefusal::NotRemembered =>
-            {
-                HeaderValue::from_str(nonce).ok()
-            }
-            _other => None,
-        };
-        self.header().into_iter().chain(nonce.map(|nonce| (DPOP_NONCE, nonce))).collect()
+        let mut headers: Vec<(HeaderName, HeaderValue)> = self.header().into_iter().collect();
+        if let Self::Challenged { refusal: IdentityRefusal::Proof(about), nonce: Some(nonce), .. } = self
+            && *about != ProofRefusal::NotRemembered
+            && let Ok(nonce) = HeaderValue::from_str(nonce)
+        {
+            headers.push((DPOP_NONCE, nonce));
+        }
+        headers
     }
 
     fn header(&self) -> Option<(HeaderName, HeaderValue)> {

@@ -53,7 +53,8 @@ impl Certificates {
     }
 
     fn client(&self, ca: &Path, name: &str) -> Client {
-        Client::with_certificate(ca, &self.file(&format!("{name}.pem")), &self.file(&format!("{name}.key"))).unwrap()
+        Client::with_certificate(ca, &self.file(&format!("{name}.pem")), &self.file(&format!("{name}.key")))
+            .unwrap()
     }
 
     fn thumbprint(&self, name: &str) -> String {
@@ -142,12 +143,22 @@ fn t185_a_token_bound_to_a_key_needs_a_fresh_proof_for_each_request() {
         assert_eq!(hospital.check_recorded(&good)[0]["binding"], "dpop");
 
         let replayed = holder.ask("GET", "Patient/p1", &first).await;
-        assert!(replayed.header("www-authenticate").unwrap().starts_with("DPoP error=\"invalid_dpop_proof\", algs="));
+        assert!(
+            replayed
+                .header("www-authenticate")
+                .unwrap()
+                .starts_with("DPoP error=\"invalid_dpop_proof\", algs=")
+        );
         let bearer = holder.ask_as("Bearer", "GET", "Patient/p1", &holder.proof("GET", "Patient/p1")).await;
-        assert!(bearer.header("www-authenticate").unwrap().starts_with("DPoP error=\"invalid_token\", algs="));
+        assert!(
+            bearer.header("www-authenticate").unwrap().starts_with("DPoP error=\"invalid_token\", algs=")
+        );
         let thief = ProofKey::new().unwrap();
         let stolen = thief.proof("GET", &holder.url("Patient/p1"), &holder.token).unwrap();
-        let emr = holder.key.proof("GET", &format!("{}/Patient/p1", "http://127.0.0.1/fhir"), &holder.token).unwrap();
+        let emr = holder
+            .key
+            .proof("GET", &format!("{}/Patient/p1", "http://127.0.0.1/fhir"), &holder.token)
+            .unwrap();
         let old = holder.key.proof_with("GET", &holder.url("Patient/p1"), &holder.token, |_, claims| {
             claims["iat"] = json!(claims["iat"].as_i64().unwrap() - 120);
         });
@@ -158,8 +169,16 @@ fn t185_a_token_bound_to_a_key_needs_a_fresh_proof_for_each_request() {
             (bearer, 401, "dpop-token-as-bearer"),
             (holder.ask("GET", "Patient/p1", &stolen).await, 401, "dpop-proof-of-other-key"),
             (holder.ask("GET", "Patient/p1", &emr).await, 401, "dpop-proof-of-other-request"),
-            (holder.ask("GET", "Patient/p2", &holder.proof("GET", "Patient/p1")).await, 401, "dpop-proof-of-other-request"),
-            (holder.ask("DELETE", "Patient/p1", &holder.proof("GET", "Patient/p1")).await, 401, "dpop-proof-of-other-request"),
+            (
+                holder.ask("GET", "Patient/p2", &holder.proof("GET", "Patient/p1")).await,
+                401,
+                "dpop-proof-of-other-request",
+            ),
+            (
+                holder.ask("DELETE", "Patient/p1", &holder.proof("GET", "Patient/p1")).await,
+                401,
+                "dpop-proof-of-other-request",
+            ),
             (holder.ask("GET", "Patient/p1", &old.unwrap()).await, 401, "dpop-proof-stale"),
             (holder.ask("GET", "Patient/p1", &for_other).await, 401, "dpop-proof-of-other-request"),
             (holder.ask("GET", "Patient/p1", "nonsense").await, 401, "dpop-proof-malformed"),
@@ -210,7 +229,10 @@ fn a_nonce_is_asked_for_where_it_is_demanded() {
         let with = |nonce: &str| {
             let nonce = nonce.to_owned();
             let url = holder.url("Patient/p1");
-            holder.key.proof_with("GET", &url, &holder.token, |_, claims| claims["nonce"] = json!(nonce)).unwrap()
+            holder
+                .key
+                .proof_with("GET", &url, &holder.token, |_, claims| claims["nonce"] = json!(nonce))
+                .unwrap()
         };
         let made_up = holder.ask("GET", "Patient/p1", &with("made-up")).await;
         hospital.check_refusals(&[(without, 401, "dpop-nonce-wanted"), (made_up, 401, "dpop-nonce-wanted")]);
@@ -262,7 +284,8 @@ fn an_opaque_token_is_what_its_issuer_says() {
         let foreign = issuer.opaque("nurse", |claims| claims["aud"] = json!("https://other.test")).unwrap();
         let narrow = issuer.opaque("nurse", |claims| claims["scope"] = json!("user/Observation.rs")).unwrap();
         let bound = issuer.opaque("nurse", |claims| claims["cnf"] = json!({"jkt": "A".repeat(43)})).unwrap();
-        let without = issuer.opaque("nurse", |claims| drop(claims.as_object_mut().unwrap().remove("exp"))).unwrap();
+        let without =
+            issuer.opaque("nurse", |claims| drop(claims.as_object_mut().unwrap().remove("exp"))).unwrap();
         hospital.check_refusals(&[
             (hospital.get_with(&weak, "Patient/p1").await, 401, "mfa-missing"),
             (hospital.get_with(&foreign, "Patient/p1").await, 401, "token-audience-refused"),
@@ -291,7 +314,9 @@ fn many_who_bring_one_opaque_token_make_one_question() {
             let (client, base) = (hospital.client.clone(), hospital.stage.base_url().to_owned());
             let bearer = format!("Bearer {token}");
             asked.spawn(async move {
-                harness::ask(&client, &base, "GET", "Patient/p1", &[("authorization", &bearer)], "").await.status
+                harness::ask(&client, &base, "GET", "Patient/p1", &[("authorization", &bearer)], "")
+                    .await
+                    .status
             });
         }
         assert!(asked.join_all().await.into_iter().all(|status| status == 200));

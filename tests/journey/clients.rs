@@ -99,7 +99,8 @@ fn an_application_does_what_is_written_down_about_it() {
             reply.what = format!("{client}: {path}");
             reply
         };
-        let engine = json!({"sub": "lab-engine", "roles": ["integration"], "fhirUser": null, "scope": "system/*.rs"});
+        let engine =
+            json!({"sub": "lab-engine", "roles": ["integration"], "fhirUser": null, "scope": "system/*.rs"});
         let served = [
             get("ward-app", json!({}), "Patient/p1").await,
             get("growth-chart", json!({}), "Patient/p1").await,
@@ -109,21 +110,40 @@ fn an_application_does_what_is_written_down_about_it() {
         served.iter().for_each(Reply::check_ok);
         let records = hospital.check_recorded(&served);
         let kinds: Vec<&Value> = records.iter().map(|record| &record["clientKind"]).collect();
-        assert_eq!(kinds, [&json!("staff-app"), &json!("smart-app"), &json!("smart-app"), &json!("backend-service")]);
+        assert_eq!(
+            kinds,
+            [&json!("staff-app"), &json!("smart-app"), &json!("smart-app"), &json!("backend-service")]
+        );
 
         let refused = [
             (get("nobody-knows", json!({}), "Patient/p1").await, 403, "client-unknown"),
             (get("late-app", json!({}), "Patient/p1").await, 403, "client-agreement-ended"),
             (get("bound-app", json!({}), "Patient/p1").await, 401, "client-token-unbound"),
-            (get("growth-chart", json!({"purpose_of_use": "HRESCH"}), "Patient/p1").await, 403, "client-purpose-not-allowed"),
+            (
+                get("growth-chart", json!({"purpose_of_use": "HRESCH"}), "Patient/p1").await,
+                403,
+                "client-purpose-not-allowed",
+            ),
             // What is in both lists: no search of patients, no other type.
             (get("growth-chart", json!({}), "Patient?gender=female").await, 403, "scope-insufficient"),
             (get("growth-chart", json!({}), "Condition?patient=p1").await, 403, "scope-insufficient"),
             (get("growth-chart", json!({"scope": "openid"}), "Patient/p1").await, 403, "scope-insufficient"),
-            (get("growth-chart", json!({"scope": "system/*.rs"}), "Patient/p1").await, 403, "scope-insufficient"),
+            (
+                get("growth-chart", json!({"scope": "system/*.rs"}), "Patient/p1").await,
+                403,
+                "scope-insufficient",
+            ),
             // A role that the register does not leave to the application is none.
-            (get("growth-chart", json!({"roles": ["hosp-md"]}), "Patient/p1").await, 403, "type-not-permitted"),
-            (get("lab-engine", json!({"scope": "system/*.rs"}), "Patient/p1").await, 403, "client-used-by-person"),
+            (
+                get("growth-chart", json!({"roles": ["hosp-md"]}), "Patient/p1").await,
+                403,
+                "type-not-permitted",
+            ),
+            (
+                get("lab-engine", json!({"scope": "system/*.rs"}), "Patient/p1").await,
+                403,
+                "client-used-by-person",
+            ),
             (get("ward-app", json!({"sub": "ward-app"}), "Patient/p1").await, 403, "client-without-person"),
         ];
         hospital.check_refusals(&refused);
@@ -145,12 +165,12 @@ fn agreements_that_end_are_called_out() {
     run(async {
         let (hospital, _policies) = registered().await;
         let settings = config::load(&hospital.stage.config_file()).unwrap();
-        let notes: Vec<String> =
-            app::check(&settings).unwrap().iter().map(ToString::to_string).collect();
+        let notes: Vec<String> = app::check(&settings).unwrap().iter().map(ToString::to_string).collect();
         assert!(notes.iter().any(|note| note.contains("client `late-app` has ended")), "{notes:?}");
         assert!(!notes.iter().any(|note| note.contains("growth-chart")), "{notes:?}");
         let seen = until(Duration::from_secs(15), || {
-            operations_of(&hospital.stage, "/metrics").contains("chartgate_agreement_days_left{client=\"late-app\"} -")
+            operations_of(&hospital.stage, "/metrics")
+                .contains("chartgate_agreement_days_left{client=\"late-app\"} -")
         });
         assert!(seen.await, "{}", operations_of(&hospital.stage, "/metrics"));
     });
@@ -162,7 +182,8 @@ fn who_acts_for_somebody_is_recorded() {
     run(async {
         let hospital = Hospital::shared().await;
         let acting = hospital.stage.issuer().token_with("nurse", |claims| {
-            claims["act"] = json!({"sub": "scribe-7", "act": {"sub": "night-app", "iss": "https://other.example"}});
+            claims["act"] =
+                json!({"sub": "scribe-7", "act": {"sub": "night-app", "iss": "https://other.example"}});
         });
         let reply = hospital.get_with(&acting.unwrap(), "Patient/p1").await;
         reply.check_ok();

@@ -13,8 +13,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Hospital, Reply, run};
 
-const LABORATORY: &str =
-    "category=http://terminology.hl7.org/CodeSystem/observation-category|laboratory";
+const LABORATORY: &str = "category=http://terminology.hl7.org/CodeSystem/observation-category|laboratory";
 
 fn bearer(hospital: &Hospital, who: &str, scope: &str) -> String {
     let token = hospital.stage.issuer().token_with(who, |claims| {
@@ -53,26 +52,41 @@ fn observations(reply: &Reply) -> BTreeSet<String> {
 fn t190_a_condition_holds_however_a_record_is_asked_for() {
     run(async {
         let hospital = Hospital::open(Script::default()).await;
-        let laboratory = bearer(&hospital, "physician", &format!("user/Observation.rs?{LABORATORY} user/Patient.rs"));
+        let laboratory =
+            bearer(&hospital, "physician", &format!("user/Observation.rs?{LABORATORY} user/Patient.rs"));
         let get = async |path: &str| ask(&hospital, &laboratory, ("GET", path), "").await;
 
         get("Observation/obs-troponin").await.check_ok();
         get("Observation/obs-troponin/_history").await.check_ok();
         let mut refused = Vec::new();
-        for path in ["Observation/obs-weight", "Observation/obs-weight/_history", "Observation/obs-weight/_history/1"] {
+        for path in
+            ["Observation/obs-weight", "Observation/obs-weight/_history", "Observation/obs-weight/_history/1"]
+        {
             refused.push((get(path).await, 404, "not-found"));
         }
 
         let all = get("Observation?patient=p1&_count=200").await;
         all.check_ok();
         let found = observations(&all);
-        assert!(found.contains("Observation/obs-troponin") && found.contains("Observation/obs-hba1c"), "{found:?}");
-        assert!(!found.iter().any(|row| row.contains("weight") || row.contains("bp") || row.contains("smoking")));
+        assert!(
+            found.contains("Observation/obs-troponin") && found.contains("Observation/obs-hba1c"),
+            "{found:?}"
+        );
+        assert!(
+            !found.iter().any(|row| row.contains("weight") || row.contains("bp") || row.contains("smoking"))
+        );
         let counted = get("Observation?patient=p1&_total=accurate&_count=200").await;
         let total = counted.json()["total"].as_u64();
-        assert!(total.is_none_or(|total| total == found.len() as u64), "the total counts judged rows: {total:?}");
+        assert!(
+            total.is_none_or(|total| total == found.len() as u64),
+            "the total counts judged rows: {total:?}"
+        );
         let one = get("Observation?_id=obs-weight").await;
-        assert!(observations(&one).is_empty() && one.json()["total"].as_u64().unwrap_or(0) == 0, "{:?}", one.body);
+        assert!(
+            observations(&one).is_empty() && one.json()["total"].as_u64().unwrap_or(0) == 0,
+            "{:?}",
+            one.body
+        );
         let vital = get("Observation?category=vital-signs&patient=p1").await;
         assert!(observations(&vital).is_empty(), "a search for what is outside");
         let included = get("Patient?_id=p1&_revinclude=Observation:subject").await;
@@ -128,7 +142,10 @@ fn kf_46_a_write_stays_inside_the_condition() {
         let entered = ask(&hospital, &writer, ("PUT", "Observation/obs-weight"), &enters.to_string()).await;
         refusals.push((entered, 404, "not-found"));
         hospital.check_refusals(&refusals);
-        assert_eq!(hospital.stored("Observation", "obs-weight")["category"][0]["coding"][0]["code"], "vital-signs");
+        assert_eq!(
+            hospital.stored("Observation", "obs-weight")["category"][0]["coding"][0]["code"],
+            "vital-signs"
+        );
         let mut stays = hospital.stored("Observation", &id);
         stays["status"] = json!("amended");
         let stayed = ask(&hospital, &writer, ("PUT", &path), &stays.to_string()).await;

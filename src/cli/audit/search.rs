@@ -13,8 +13,8 @@ use serde_json::{Map, Value, json};
 
 use super::{Filter, GOOD, complain, keys_of_trail};
 use crate::domain::audit::{
-    Actor, Caller,
-    self, Assembly, Control, Decision, Ending, Outcome, Record, Released, Verdict, Written, escape,
+    self, Actor, Assembly, Caller, Control, Decision, Ending, Outcome, Record, Released, Verdict, Written,
+    escape,
 };
 use crate::edge::journal::{Entry, Finding, Keys, Settings, read_entries};
 

@@ -33,7 +33,8 @@ impl Client {
     /// # Errors
     /// When a file does not hold what it should.
     pub fn with_certificate(ca_file: &Path, certificate: &Path, private_key: &Path) -> Result<Self, String> {
-        let own = CertificateFiles { certificate: certificate.to_owned(), private_key: private_key.to_owned() };
+        let own =
+            CertificateFiles { certificate: certificate.to_owned(), private_key: private_key.to_owned() };
         Self::with(ClientFiles { ca: Some(ca_file.to_owned()), own: Some(own) })
     }
 

@@ -97,10 +97,13 @@ fn a_client_s_condition_counts_beside_the_token_s() {
 
 #[test]
 fn clinical_scopes_are_told_from_others() {
-    for scope in ["openid", "launch/patient", "offline_access", "user/*.rs", "patient/Patient.read", "system/*.cruds"] {
+    for scope in
+        ["openid", "launch/patient", "offline_access", "user/*.rs", "patient/Patient.read", "system/*.cruds"]
+    {
         assert!(is_scope(scope), "{scope}");
     }
-    for scope in ["user/*.sr", "user/Nothing.rs", "patient/", "user/*.rs?category=x", "user/Observation.rs?"] {
+    for scope in ["user/*.sr", "user/Nothing.rs", "patient/", "user/*.rs?category=x", "user/Observation.rs?"]
+    {
         assert!(!is_scope(scope), "{scope}");
     }
 }
@@ -120,7 +123,8 @@ fn any_scope() -> impl Strategy<Value = String> {
         1 => Just("?status=final".to_owned()),
         1 => Just("?nonsense=x".to_owned()),
     ];
-    (resource, any_permission(), query).prop_map(|(kind, letters, query)| format!("user/{kind}.{letters}{query}"))
+    (resource, any_permission(), query)
+        .prop_map(|(kind, letters, query)| format!("user/{kind}.{letters}{query}"))
 }
 
 proptest! {
@@ -182,7 +186,11 @@ proptest! {
 #[test]
 fn content_that_is_no_record_is_closed() {
     let narrowing = read_with("user/Observation.rs?status=final", None, None).unwrap();
-    for content in [Value::Null, serde_json::json!([]), serde_json::json!({"resourceType": "Patient", "status": "final"})] {
+    for content in [
+        Value::Null,
+        serde_json::json!([]),
+        serde_json::json!({"resourceType": "Patient", "status": "final"}),
+    ] {
         let facts = Facts { content: Some(Arc::new(content)), ..Facts::of_type(kind("Observation")) };
         assert!(!narrowing.holds_for('r', &facts));
     }

@@ -162,7 +162,8 @@ fn golden_bytes_of_version_3() {
         actors: vec![Actor { issuer: None, subject: "scribe".to_owned() }],
         ..Caller::default()
     };
-    let decision = Decision { caller: Some(caller), ..Decision::new(time(), "req-6".to_owned(), Verdict::Refuse) };
+    let decision =
+        Decision { caller: Some(caller), ..Decision::new(time(), "req-6".to_owned(), Verdict::Refuse) };
     let record = Record::Decision(Box::new(decision));
     let golden = r#"{"kind":"refusal","v":3,"part":1,"parts":1,"requestId":"req-6","time":"2026-03-01T08:00:00.250000Z","head":{"caller":{"issuer":"i","subject":"s","session":"","tokenHash":"","application":null,"roles":[],"clientKind":"smart-app","binding":"dpop","actors":[{"issuer":null,"subject":"scribe"}]},"purposes":[],"source":null,"interaction":"unknown","request":"","reason":null,"policies":[],"policySet":null,"released":0,"withheld":0,"status":0}}"#;
     assert_eq!(entries(&record), [golden]);

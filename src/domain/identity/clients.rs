@@ -128,7 +128,8 @@ impl Client {
     #[must_use]
     pub fn days_left(&self, now: Timestamp) -> Option<i64> {
         let today = now.to_zoned(TimeZone::UTC).date();
-        let days = |date: Date| date.since(Date::constant(1970, 1, 1)).ok().map(|span| i64::from(span.get_days()));
+        let days =
+            |date: Date| date.since(Date::constant(1970, 1, 1)).ok().map(|span| i64::from(span.get_days()));
         Some(days(self.agreement_expires?)?.saturating_sub(days(today)?))
     }
 

@@ -255,8 +255,12 @@ fn verify_signature(proof: &str, algorithm: Algorithm, key: &Material) -> Result
     let _ = aws_lc::DEFAULT_PROVIDER.install_default();
     let (message, signature) = proof.rsplit_once('.').ok_or(ProofRefusal::Malformed)?;
     // What it could not verify it says by an error; both are a no.
-    let verified =
-        jsonwebtoken::crypto::verify(signature, message.as_bytes(), &key.verifier(), algorithm.of_jsonwebtoken());
+    let verified = jsonwebtoken::crypto::verify(
+        signature,
+        message.as_bytes(),
+        &key.verifier(),
+        algorithm.of_jsonwebtoken(),
+    );
     if verified.unwrap_or(false) { Ok(()) } else { Err(ProofRefusal::SignatureInvalid) }
 }
 
@@ -319,7 +323,8 @@ pub(super) fn normal_url(url: &str) -> Option<String> {
     };
     let (authority, path) = rest.find('/').and_then(|at| rest.split_at_checked(at)).unwrap_or((rest, "/"));
     let authority = authority.to_ascii_lowercase();
-    let authority = authority.strip_suffix(default_port).or(authority.strip_suffix(':')).unwrap_or(&authority);
+    let authority =
+        authority.strip_suffix(default_port).or(authority.strip_suffix(':')).unwrap_or(&authority);
     if authority.is_empty() || authority.contains(['@', '%', '\\']) || !authority.is_ascii() {
         return None;
     }

@@ -196,7 +196,9 @@ impl fmt::Display for IdentityRefusal {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match self {
             Self::TokenMissing => "the request carries no access token",
-            Self::AuthorizationMalformed => "the request must carry one `Authorization` header with the scheme `Bearer` or `DPoP`",
+            Self::AuthorizationMalformed => {
+                "the request must carry one `Authorization` header with the scheme `Bearer` or `DPoP`"
+            }
             Self::TokenTooLarge => "the access token is too large",
             Self::NotCompact => "the access token is not a signed JWT in compact form",
             Self::HeaderMalformed => "the token header is malformed",

@@ -208,7 +208,8 @@ fn a_key_without_algorithm_is_for_one_only() {
     let as_rs = Row { key: Some("rsa".into()), ..Row::default() };
     let judge = |row: Row| {
         let token = row.token();
-        authenticate(&Unverified::inspect(&token).unwrap(), &issuer(), &keys, &Possession::BARE, at(NOW)).map(|_| ())
+        authenticate(&Unverified::inspect(&token).unwrap(), &issuer(), &keys, &Possession::BARE, at(NOW))
+            .map(|_| ())
     };
     assert_eq!(judge(as_rs), Ok(()));
     assert_eq!(judge(as_ps), Err(IdentityRefusal::KeyMismatch));
@@ -344,8 +345,9 @@ fn a_kept_token_is_checked_again_at_every_use() {
     let cache = VerifiedTokens::new();
     let token = token_with(json!({"exp": NOW + 7200}));
     let unverified = Unverified::inspect(&token).unwrap();
-    let ask =
-        |issuer: &Issuer, keys: &KeySet, now: i64| cache.authenticate(&unverified, issuer, keys, &Possession::BARE, at(now));
+    let ask = |issuer: &Issuer, keys: &KeySet, now: i64| {
+        cache.authenticate(&unverified, issuer, keys, &Possession::BARE, at(now))
+    };
     let first = ask(&issuer(), &keys(), NOW).unwrap();
     let second = ask(&issuer(), &keys(), NOW + 1).unwrap();
     assert!(std::sync::Arc::ptr_eq(&first, &second), "not kept");
@@ -369,7 +371,8 @@ fn a_kept_token_is_checked_again_at_every_use() {
     let token = token_with(json!({}));
     let unverified = Unverified::inspect(&token).unwrap();
     cache.authenticate(&unverified, &issuer(), &keys(), &Possession::BARE, at(NOW)).unwrap();
-    let expired = cache.authenticate(&unverified, &issuer(), &keys(), &Possession::BARE, at(NOW + 630)).unwrap_err();
+    let expired =
+        cache.authenticate(&unverified, &issuer(), &keys(), &Possession::BARE, at(NOW + 630)).unwrap_err();
     assert_eq!(expired, IdentityRefusal::Expired);
 }
 

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use moka::sync::Cache;
 
-use super::binding::Possession;
 use super::authenticate::{authenticate, check_mfa, check_window, choose_key};
+use super::binding::Possession;
 use super::caller::Caller;
 use super::issuer::Issuer;
 use super::keys::KeySet;

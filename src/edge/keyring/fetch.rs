@@ -111,7 +111,8 @@ fn endpoints(document: &Value, issuer: &Issuer) -> IssuerEndpoints {
     };
     let list = |name: &str| {
         let items = document.get(name).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-        let plain = |text: &&str| text.len() <= limits::TOKEN_NAME_BYTES_MAX && !text.contains(char::is_control);
+        let plain =
+            |text: &&str| text.len() <= limits::TOKEN_NAME_BYTES_MAX && !text.contains(char::is_control);
         let texts = items.iter().filter_map(Value::as_str).filter(plain).map(str::to_owned);
         texts.take(limits::TOKEN_LIST_MAX).collect()
     };

@@ -59,7 +59,10 @@ fn only_registered_clients_come_where_there_is_a_register() {
 /// The contract ends with its last day (NOW is 2027-01-15T08:00:00Z).
 #[test]
 fn an_agreement_ends() {
-    let until = |date: &str| Client { agreement_expires: Some(date.parse().unwrap()), ..client(ClientKind::SmartApp) };
+    let until = |date: &str| Client {
+        agreement_expires: Some(date.parse().unwrap()),
+        ..client(ClientKind::SmartApp)
+    };
     assert_eq!(at(NOW).to_string(), "2027-01-15T08:00:00Z");
     assert_eq!(code(until("2027-01-15"), json!({})), "ok");
     assert_eq!(code(until("2027-01-14"), json!({})), "client-agreement-ended");
@@ -76,13 +79,18 @@ fn an_agreement_s_end_is_seen_on_a_kept_token_too() {
     let cache = VerifiedTokens::new();
     let ask = |now: i64| {
         let unverified = Unverified::inspect(&token).unwrap();
-        cache.authenticate(&unverified, &issuer, &keys(), &Possession::BARE, at(now)).unwrap().admitted(at(now))
+        cache
+            .authenticate(&unverified, &issuer, &keys(), &Possession::BARE, at(now))
+            .unwrap()
+            .admitted(at(now))
     };
     assert_eq!(ask(NOW), Ok(()));
-    let loose = Issuer::new(IssuerSpec { mfa: MfaSpec { max_age_seconds: 86_400, ..spec().mfa }, ..spec() }).unwrap();
+    let loose =
+        Issuer::new(IssuerSpec { mfa: MfaSpec { max_age_seconds: 86_400, ..spec().mfa }, ..spec() }).unwrap();
     let issuer = loose.with_clients(issuer.clients().cloned());
     let unverified = Unverified::inspect(&token).unwrap();
-    let caller = cache.authenticate(&unverified, &issuer, &keys(), &Possession::BARE, at(NOW + 16 * 3600)).unwrap();
+    let caller =
+        cache.authenticate(&unverified, &issuer, &keys(), &Possession::BARE, at(NOW + 16 * 3600)).unwrap();
     assert_eq!(caller.admitted(at(NOW + 16 * 3600)), Err(ClientRefusal::AgreementEnded.into()));
 }
 
@@ -166,7 +174,8 @@ fn a_program_stands_by_its_key_only_where_the_register_says_so() {
         caller.admitted(at(NOW))?;
         Ok::<_, IdentityRefusal>(caller.mfa().age_seconds(at(NOW)))
     };
-    let code = |client, changes: &Value| judge(client, changes, &["auth_time"]).map_err(|refusal| refusal.code());
+    let code =
+        |client, changes: &Value| judge(client, changes, &["auth_time"]).map_err(|refusal| refusal.code());
     assert_eq!(code(program(SecondFactor::BoundKey), &bare), Ok(60), "the token's own age");
     assert_eq!(code(program(SecondFactor::Person), &bare), Err("mfa-missing"));
     let mut unbound = bare.clone();
@@ -237,7 +246,9 @@ fn an_answer_is_kept_no_longer_than_the_token_is_good() {
 
 #[test]
 fn what_looks_like_a_jwt_is_not_asked_about() {
-    for token in ["abc", "a.b", "2YotnFZFEjr1zCsicMWpAA", "Kz~8mXK1EalYznwH-LC-1fBAo.4Ljp~zsPE_NeO.a.gxU", "a+/=="] {
+    for token in
+        ["abc", "a.b", "2YotnFZFEjr1zCsicMWpAA", "Kz~8mXK1EalYznwH-LC-1fBAo.4Ljp~zsPE_NeO.a.gxU", "a+/=="]
+    {
         assert!(is_opaque(token), "{token}");
     }
     let long = "a".repeat(limits::OPAQUE_TOKEN_BYTES_MAX + 1);

@@ -51,7 +51,11 @@ impl ProofRow {
     fn token(&self) -> String {
         let cnf = self.cnf.as_deref().unwrap_or(r#"{"jkt":"{jkt}"}"#);
         let cnf = cnf.replace("{jkt}", &thumbprint("ec")).replace("{x5t}", &encode(&certificate("own")));
-        let payload = if cnf == "none" { json!({}) } else { json!({ "cnf": serde_json::from_str::<Value>(&cnf).unwrap() }) };
+        let payload = if cnf == "none" {
+            json!({})
+        } else {
+            json!({ "cnf": serde_json::from_str::<Value>(&cnf).unwrap() })
+        };
         token_with(payload)
     }
 
@@ -131,7 +135,9 @@ fn a_kept_token_needs_its_proof_at_every_use() {
     let unverified = Unverified::inspect(&token).unwrap();
     let request = Proven { method: "GET", url: URL, token: &token };
     let proof = Proof::verify([row.proof(&token, &nonces).as_bytes()], request, None, at(NOW)).unwrap();
-    let ask = |shown: &Possession<'_>| cache.authenticate(&unverified, &issuer(), &keys(), shown, at(NOW)).map(|_| ());
+    let ask = |shown: &Possession<'_>| {
+        cache.authenticate(&unverified, &issuer(), &keys(), shown, at(NOW)).map(|_| ())
+    };
     assert_eq!(ask(&Possession::new(Scheme::Dpop, None, Some(&proof))), Ok(()));
     assert_eq!(ask(&Possession::BARE), Err(ProofRefusal::Downgraded.into()));
     assert_eq!(ask(&Possession::new(Scheme::Dpop, None, None)), Err(ProofRefusal::Missing.into()));
@@ -209,7 +215,8 @@ fn proofs_of_other_libraries_hold() {
     for row in table.case {
         let name = format!("{} {}", row.library, row.algorithm);
         let ask = |request| Proof::verify([row.proof.as_bytes()], request, None, at(row.iat));
-        let proof = ask(Proven { method: "GET", url, token }).unwrap_or_else(|refusal| panic!("{name}: {refusal}"));
+        let proof =
+            ask(Proven { method: "GET", url, token }).unwrap_or_else(|refusal| panic!("{name}: {refusal}"));
         let key: [u8; 32] = URL_SAFE_NO_PAD.decode(&row.jkt).unwrap().try_into().unwrap();
         assert_eq!(proof.vouches(key, sha256(token.as_bytes())), Ok(()), "{name}");
         assert_eq!(proof.vouches([0; 32], sha256(token.as_bytes())), Err(ProofRefusal::OtherKey), "{name}");
@@ -233,7 +240,10 @@ fn challenges_name_the_scheme_that_would_do() {
     assert_eq!(say(downgraded, Scheme::Bearer), format!("DPoP error=\"invalid_token\", {algorithms}"));
     let replayed = IdentityRefusal::from(ProofRefusal::Replayed);
     assert_eq!(say(replayed, Scheme::Dpop), format!("DPoP error=\"invalid_dpop_proof\", {algorithms}"));
-    assert_eq!(say(IdentityRefusal::Expired, Scheme::Dpop), format!("DPoP error=\"invalid_token\", {algorithms}"));
+    assert_eq!(
+        say(IdentityRefusal::Expired, Scheme::Dpop),
+        format!("DPoP error=\"invalid_token\", {algorithms}")
+    );
     assert_eq!(say(IdentityRefusal::Expired, Scheme::Bearer), "Bearer error=\"invalid_token\"");
     let step_up = IdentityRefusal::MfaTooOld(StepUp { acr_values: String::new(), max_age_seconds: 60 });
     let wanted = format!("DPoP error=\"insufficient_user_authentication\", max_age=\"60\", {algorithms}");
