@@ -114,12 +114,14 @@ pub async fn start(settings: &Settings) -> Result<Running, Vec<Problem>> {
 
     // Last, because it takes the lock and reads the whole trail.
     let journal_settings = journal_settings(settings);
+    let exports = journal::lasting_seal(&journal_settings, "links of exports");
+    let exports = exports.map_err(|error| one(error.to_string()))?;
     let journal = tokio::task::spawn_blocking(move || Journal::open(&journal_settings)).await;
     let journal = journal.map_err(|error| one(error.to_string()))?.map_err(|error| one(error.to_string()))?;
     journal.report_to(telemetry.clone());
 
     let (tls, operations_tls) = (Arc::clone(&parts.server_tls), parts.operations_tls.clone());
-    let gate = Arc::new(gate(settings, parts, journal, telemetry.clone()));
+    let gate = Arc::new(gate(settings, parts, (journal, exports), telemetry.clone()));
     let started = control(Event::Started, &[("policySet", gate_hash(&gate))]);
     let _recorded = gate.journal.append(&[started]).await.map_err(|error| one(error.to_string()))?;
 
@@ -381,7 +383,12 @@ async fn bind(
     Listener::bind(address, security, bounds, telemetry.clone()).await.map_err(|error| error.to_string())
 }
 
-fn gate(settings: &Settings, parts: Parts, journal: Journal, telemetry: Telemetry) -> Gate {
+fn gate(
+    settings: &Settings,
+    parts: Parts,
+    (journal, exports): (Journal, Seal),
+    telemetry: Telemetry,
+) -> Gate {
     let issuers = settings.issuers.iter().map(|issuer| IssuerEndpoints {
         issuer: issuer.url.clone(),
         jwks_uri: issuer.jwks_uri.clone(),
@@ -404,12 +411,15 @@ fn gate(settings: &Settings, parts: Parts, journal: Journal, telemetry: Telemetr
         masks: Masks::new(),
         journal,
         seal: parts.seal,
+        exports,
         telemetry,
         issuers: issuers.collect(),
         started: clock::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         parameters: settings.parameters.clone(),
         compresses: settings.compression,
         statement: gateway::Statement::default(),
+        turns: gateway::Turns::default(),
+        large_bodies: gateway::LargeBodies::default(),
     }
 }
 

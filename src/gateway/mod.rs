@@ -6,6 +6,7 @@
 
 mod answer;
 mod binary;
+mod body;
 mod bundle;
 mod capabilities;
 mod conclude;
@@ -26,11 +27,14 @@ mod reply;
 mod rows;
 mod standing;
 mod stream;
+mod turns;
 mod visit;
 mod write;
 
+pub use body::LargeBodies;
 pub use capabilities::Statement;
 pub use reply::ReplyBody;
+pub use turns::Turns;
 
 use crate::clock;
 use crate::domain::access::{Masks, PolicySet};
@@ -40,17 +44,15 @@ use crate::domain::fhir::interaction::Interaction;
 use crate::domain::fhir::path::PublicBase;
 use crate::domain::fhir::search::Registry;
 use crate::domain::identity::{Nonces, VerifiedTokens};
-use crate::edge::coding;
 use crate::edge::introspection::Introspector;
 use crate::edge::journal::Journal;
 use crate::edge::keyring::Keyring;
-use crate::edge::listener::{self, Peer};
+use crate::edge::listener::Peer;
 use crate::edge::replay::Replay;
 use crate::edge::seal::Seal;
 use crate::edge::sessions::Sessions;
 use crate::edge::telemetry::{self, Telemetry};
 use crate::edge::upstream::Upstream;
-use crate::limits;
 use bytes::Bytes;
 use draft::Draft;
 use establish::establish;
@@ -96,6 +98,8 @@ pub struct Gate {
     pub journal: Journal,
     /// Seals paging links.
     pub seal: Seal,
+    /// Seals links of exports, which last longer than a process.
+    pub exports: Seal,
     /// Metrics.
     pub telemetry: Telemetry,
     /// What `/metadata` says about the issuers.
@@ -108,6 +112,10 @@ pub struct Gate {
     pub compresses: bool,
     /// What `/metadata` says.
     pub statement: Statement,
+    /// Conditional changes under way.
+    pub turns: Turns,
+    /// Room for large request bodies.
+    pub large_bodies: LargeBodies,
 }
 
 impl fmt::Debug for Gate {
@@ -163,7 +171,7 @@ async fn journey(
     if let Some(asked) = &early
         && let Some(document) = public_document(gate, asked).await
     {
-        return Ok(document.formed(&asked.wishes, gate.compresses));
+        return Ok(document.formed(&asked.wishes, gate.compresses).await);
     }
 
     // 1 · Who?
@@ -171,17 +179,22 @@ async fn journey(
 
     // 2 · What? A body is read only from someone we know.
     let expects = classify::expects(&head, &gate.public).map_err(Refusal::Fhir)?;
-    let body = read_body(&head, body, expects).await?;
+    let (body, _room) = body::read(gate, &head, body, expects).await?;
     let asked = match early {
         Some(asked) => asked,
         None => understand(gate, &head, &body, expects, draft)?,
+    };
+
+    let body = match &asked.wishes.content {
+        Some(content) => binary::resource(content, &body)?,
+        None => body,
     };
 
     // 3 to 8 · May it be asked, what do we ask instead, what of the answer may leave? A write is written down
     // before the EMR hears of it.
     let visit = Visit::begin(gate, caller, peer, &parts, draft)?;
     let answer = answer::request(&visit, &asked, &body, outlet, draft).await?;
-    Ok(answer.formed(&asked.wishes, gate.compresses))
+    Ok(answer.formed(&asked.wishes, gate.compresses).await)
 }
 
 /// The only way out: 9, write it down, durably; 10, reply.
@@ -235,30 +248,12 @@ fn check_protocol(parts: &request::Parts) -> Result<(), Refusal> {
 
 /// The interaction, where the head alone tells it.
 fn understand_early(gate: &Gate, head: &Head<'_>, draft: &mut Draft) -> Option<Asked> {
-    let no_form = classify::expects(head, &gate.public).is_ok_and(|expects| expects != Expects::Form);
+    let asks_itself = |expects| !matches!(expects, Expects::Form | Expects::Parameters);
+    let no_form = classify::expects(head, &gate.public).is_ok_and(asks_itself);
     let read = || classify::classify(head, None, &gate.public, &gate.parameters).ok();
     let asked = no_form.then(read).flatten()?;
     draft.asks(&asked.interaction);
     Some(asked)
-}
-
-/// The body of a form or of a change, whole and bounded.
-async fn read_body(head: &Head<'_>, body: Incoming, expects: Expects) -> Result<Bytes, Refusal> {
-    let bytes_max = match expects {
-        Expects::Nothing => return Ok(Bytes::new()),
-        Expects::Form => limits::FORM_BYTES_MAX,
-        Expects::Resource | Expects::Patch => limits::CHANGE_BYTES_MAX,
-    };
-    // Of a length and chunks together the HTTP library drops the length unseen (RFC 9112 section 6.1, T-136).
-    if head.headers.contains_key(header::TRANSFER_ENCODING) {
-        return Err(Refusal::LengthRequired);
-    }
-    let body = listener::read_body(body, bytes_max).await.map_err(Refusal::Body)?;
-    let coded = head.headers.get(header::CONTENT_ENCODING);
-    if coded.is_some_and(|coding| coding.as_bytes().eq_ignore_ascii_case(b"gzip")) {
-        return coding::decode_gzip(&body, bytes_max).map_err(Refusal::Coding);
-    }
-    Ok(body)
 }
 
 fn understand(
@@ -268,7 +263,7 @@ fn understand(
     expects: Expects,
     draft: &mut Draft,
 ) -> Result<Asked, Refusal> {
-    let form = (expects == Expects::Form).then_some(&**body);
+    let form = matches!(expects, Expects::Form | Expects::Parameters).then_some(&**body);
     let asked = classify::classify(head, form, &gate.public, &gate.parameters).map_err(Refusal::Fhir)?;
     draft.asks(&asked.interaction);
     Ok(asked)

@@ -32,7 +32,7 @@ pub enum Holds {
 }
 
 impl Holds {
-    pub(super) fn and(self, other: Self) -> Self {
+    pub(in crate::domain::fhir) fn and(self, other: Self) -> Self {
         match (self, other) {
             (Self::No, _) | (_, Self::No) => Self::No,
             (Self::Yes, Self::Yes) => Self::Yes,
@@ -57,7 +57,7 @@ impl Holds {
         self.and(Self::CannotSay)
     }
 
-    fn any(all: impl Iterator<Item = Self>) -> Self {
+    pub(in crate::domain::fhir) fn any(all: impl Iterator<Item = Self>) -> Self {
         all.fold(Self::No, Self::or)
     }
 }
@@ -90,6 +90,15 @@ impl Criterion {
     /// Whether the record fulfils this criterion; `record` must be of the searched type. As [`Search::holds_for`].
     pub fn holds_for(&self, record: &Value, here: &[&str]) -> Holds {
         Question::of(self).map_or(Holds::CannotSay, |question| question.answer(record, here))
+    }
+}
+
+/// Whether a record was last changed at this instant or later, by what it says itself.
+pub(in crate::domain::fhir) fn changed_since(record: &Value, since: &str) -> Holds {
+    let changed = record.pointer("/meta/lastUpdated").and_then(Value::as_str).and_then(Span::read);
+    match (changed, Span::read(since)) {
+        (Some(changed), Some(since)) => changed.lies(Prefix::GreaterOrEqual, since),
+        _ => Holds::CannotSay,
     }
 }
 

@@ -31,10 +31,11 @@ mod law_tests;
 mod tests;
 
 pub use self::judge::Holds;
+pub(super) use self::judge::changed_since;
 pub use self::question::{Compartment, Criterion, Hop, Include, Search, SortKey, Total};
 pub use self::registry::{DeclarationError, Registry};
 
-pub(super) use self::form::{Pair, decode_into};
+pub(super) use self::form::{Pair, decode_into, parameters_into};
 
 pub(super) use self::date::is_date;
 use self::filter::Filter;
