@@ -161,6 +161,40 @@ pub const TOKEN_LIFETIME_SECONDS_MAX: i64 = 24 * 60 * 60;
 pub const TOKEN_TIME_SECONDS_MAX: i64 = 253_402_200_000;
 /// Longest `issuer.mfa.max_age` a configuration may ask for: same source as the lifetime.
 pub const MFA_AGE_SECONDS_MAX: i64 = 24 * 60 * 60;
+/// Longest DPoP proof looked at: a key of 4096 bits, its signature and the claims take under 2 KiB.
+pub const DPOP_PROOF_BYTES_MAX: usize = 4 * 1024;
+/// How long after it was made a proof is taken (RFC 9449 section 11.1 speaks of seconds or minutes).
+pub const DPOP_PROOF_AGE_SECONDS_MAX: i64 = 60;
+/// A nonce is given out for this long, and taken for as long again.
+pub const DPOP_NONCE_SECONDS: i64 = 120;
+/// Proofs remembered at once, of 32 bytes each; more are refused rather than forgotten. Five thousand a second for
+/// as long as a proof is good.
+pub const REPLAYS_REMEMBERED_MAX: usize = 5_000 * 91;
+/// Actors that `act` may nest: an application for a scribe for a resident, and one more (T-197).
+pub const TOKEN_ACTORS_MAX: usize = 4;
+/// Longest opaque token; every one seen so far is a reference of under 200 characters.
+pub const OPAQUE_TOKEN_BYTES_MAX: usize = 2 * 1024;
+/// Largest introspection answer read: a token's claims, spelt out.
+pub const INTROSPECTION_BYTES_MAX: usize = 32 * 1024;
+/// One whole introspection, connecting included.
+pub const INTROSPECTION_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an answer about a token is kept unless the configuration says less (L-66: a short time).
+pub const INTROSPECTION_KEPT_DEFAULT: Duration = Duration::from_secs(15);
+/// The longest the configuration may say: what is revoked at the issuer stays good here for this long.
+pub const INTROSPECTION_KEPT_MAX: Duration = Duration::from_secs(60);
+/// How long an outage is remembered, so that those who waited do not all ask again.
+pub const INTROSPECTION_RETRY: Duration = Duration::from_secs(1);
+/// Answers kept at once.
+pub const INTROSPECTIONS_KEPT_MAX: u64 = 10_000;
+/// Introspections under way at once: tokens made up by the thousand must not flood the issuer (T-252).
+pub const INTROSPECTIONS_MAX: usize = 16;
+/// Registered clients.
+pub const CLIENTS_MAX: usize = 1_024;
+/// The days left of agreements are counted again this often.
+pub const AGREEMENTS_LOOKED_AT_INTERVAL: Duration = Duration::from_secs(60 * 60);
+/// Days before an agreement's end on which it is called out.
+pub const AGREEMENT_WARNING_DAYS: [i64; 3] = [60, 30, 7];
+
 /// Weight of all verified tokens kept, estimated from token lengths: about 10,000 sessions of usual size.
 pub const VERIFIED_TOKENS_BYTES_MAX: u64 = 24 * 1024 * 1024;
 /// Fixed part of the weight of one verified token, beside twice its length.
@@ -194,6 +228,8 @@ const _: () = assert!(
     "the contract accepts a rotated key within 40 s"
 );
 const _: () = assert!(KEYS_REFRESH_PERIOD_MS < KEYS_STALE_MS_MAX);
+const _: () = assert!(DPOP_PROOF_BYTES_MAX < HEADER_BYTES_MAX && OPAQUE_TOKEN_BYTES_MAX < TOKEN_BYTES_MAX);
+const _: () = assert!(INTROSPECTION_KEPT_DEFAULT.as_secs() <= INTROSPECTION_KEPT_MAX.as_secs());
 
 // --- fhir: requests -----------------------------------------------------------------------------
 
@@ -404,8 +440,8 @@ const _: () = assert!(RECORD_PART_BYTES_MAX + ENTRY_OVERHEAD_BYTES <= ENTRY_BYTE
 // The head of a record always fits into one part (key names and numbers: under 2,000 bytes), and so does one released item.
 const _: () = assert!(
     RECORD_REQUEST_BYTES_MAX
-        + 14 * RECORD_TEXT_BYTES_MAX
-        + (2 * RECORD_ROLES_MAX + RECORD_POLICIES_MAX) * (RECORD_ITEM_BYTES_MAX + 3)
+        + (14 + 2 * TOKEN_ACTORS_MAX) * RECORD_TEXT_BYTES_MAX
+        + (2 + 2 * RECORD_ROLES_MAX + RECORD_POLICIES_MAX) * (RECORD_ITEM_BYTES_MAX + 3)
         + 2_000
         < RECORD_PART_BYTES_MAX
 );

@@ -43,10 +43,12 @@ use crate::domain::fhir::classify::{self, Asked, Expects, Head};
 use crate::domain::fhir::interaction::Interaction;
 use crate::domain::fhir::path::PublicBase;
 use crate::domain::fhir::search::Registry;
-use crate::domain::identity::VerifiedTokens;
+use crate::domain::identity::{Nonces, VerifiedTokens};
+use crate::edge::introspection::Introspector;
 use crate::edge::journal::Journal;
 use crate::edge::keyring::Keyring;
 use crate::edge::listener::Peer;
+use crate::edge::replay::Replay;
 use crate::edge::seal::Seal;
 use crate::edge::sessions::Sessions;
 use crate::edge::telemetry::{self, Telemetry};
@@ -80,6 +82,12 @@ pub struct Gate {
     pub keyring: Keyring,
     /// Tokens verified lately.
     pub tokens: VerifiedTokens,
+    /// Asks about opaque tokens, if an issuer has them.
+    pub introspector: Option<Introspector>,
+    /// Which proofs were used.
+    pub replay: Arc<dyn Replay>,
+    /// Nonces for proofs, if they must hold one.
+    pub nonces: Option<Nonces>,
     /// Sessions seen lately.
     pub sessions: Sessions,
     /// The policy set in force.
@@ -167,7 +175,7 @@ async fn journey(
     }
 
     // 1 · Who?
-    let caller = establish(gate, &parts, draft).await?;
+    let caller = establish(gate, &parts, peer, draft).await?;
 
     // 2 · What? A body is read only from someone we know.
     let expects = classify::expects(&head, &gate.public).map_err(Refusal::Fhir)?;
@@ -265,7 +273,7 @@ fn understand(
 async fn public_document(gate: &Gate, asked: &Asked) -> Option<Answer> {
     match &asked.interaction {
         Interaction::SmartConfiguration => {
-            let mut answer = Answer::fhir(StatusCode::OK, smart_configuration(&gate.issuers));
+            let mut answer = Answer::fhir(StatusCode::OK, smart_configuration(&capabilities::issuers(gate)));
             answer.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
             Some(answer)
         }

@@ -58,9 +58,7 @@ pub(super) fn outcome_of(refusal: &Refusal, request_id: &str, head_only: bool) -
     let heard = refusal.heard();
     let body = operation_outcome(heard.issue, heard.code, &heard.sentence, request_id);
     let mut answer = Answer::fhir(heard.status, body);
-    if let Some((name, value)) = heard.header {
-        answer.headers.insert(name, value);
-    }
+    answer.headers.extend(heard.headers);
     if head_only { answer.bare() } else { answer }
 }
 

@@ -10,7 +10,7 @@
 
 use super::draft::Draft;
 use super::refusal::Refusal;
-use super::release::{Judged, Release};
+use super::release::{Judged, Release, facts_for};
 use super::reply::Answer;
 use super::rows;
 use super::visit::Visit;
@@ -307,7 +307,7 @@ impl Writer<'_> {
         // Whoever may change a Binary has to be merged with it; what is shown of it afterwards is another matter.
         let mut release = Release::of_owned_binary();
         let judged = Judged::judge(&current, self.visit.bases(), &self.permit, &Shape::Whole, &mut release)?;
-        let before = judged.facts(0).ok_or(Refusal::AnswerUnsound)?.clone();
+        let before = judged.facts_for(&self.permit, 0).ok_or(Refusal::AnswerUnsound)?;
         let expected = Expected::Record { resource, id: id.to_owned(), version: None };
         if !expected.is(&before) {
             return Err(Refusal::AnswerUnsound);
@@ -389,7 +389,7 @@ impl Writer<'_> {
         let current = self.visit.fetch(&self.permit, resource, id).await?.ok_or(Refusal::NotFound)?;
         let mut release = Release::of_owned_binary();
         let judged = Judged::judge(&current, self.visit.bases(), &self.permit, &Shape::Whole, &mut release)?;
-        let before = judged.facts(0).ok_or(Refusal::AnswerUnsound)?;
+        let before = &judged.facts_for(&self.permit, 0).ok_or(Refusal::AnswerUnsound)?;
         let expected = Expected::Record { resource, id: id.to_owned(), version: None };
         if !expected.is(before) {
             return Err(Refusal::AnswerUnsound);
@@ -431,9 +431,8 @@ impl Writer<'_> {
         let bases = self.visit.bases();
         // What was sent has been read strictly; what the EMR holds beside it may have elements of its own.
         let document = filter::parse(image, &bases).map_err(Refusal::BodyUnsound)?;
-        let records = document.records();
-        let root = records.first().map(|record| &record.facts).ok_or(Refusal::Internal)?;
-        let change = self.permit.change(before, Some(root), None).map_err(refused)?;
+        let root = facts_for(&self.permit, &document, 0).ok_or(Refusal::Internal)?;
+        let change = self.permit.change(before, Some(&root), None).map_err(refused)?;
         if nests {
             self.judge_contained(&document)?;
         }

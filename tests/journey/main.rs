@@ -17,8 +17,10 @@
 mod authn;
 mod bedside;
 mod bodies;
+mod bound;
 mod bundles;
 mod child;
+mod clients;
 mod commands;
 mod export;
 mod harness;
@@ -34,6 +36,7 @@ mod requests;
 mod rows;
 mod search;
 mod shutdown;
+mod smart;
 mod trail;
 mod twins;
 mod upstream;

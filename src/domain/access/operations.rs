@@ -93,7 +93,7 @@ impl Door {
         let basis = Basis { resource, id: patient.to_owned(), reads: BTreeSet::new(), action };
         let wanted = Wanted::Rows { resource: Some(resource), reads };
         let permit = self.permit(Action::Operate, Action::Read, wanted, Some(&view))?;
-        Ok(Permit { basis: Some(basis), ..permit })
+        Ok(Permit { basis: Some(basis), letter: 's', ..permit })
     }
 
     /// `$lastn` is a search which itself groups by code and picks by time, so that it reads both.
@@ -109,7 +109,8 @@ impl Door {
         }
         reads.entry(resource).or_default().extend(own);
         let wanted = Wanted::Rows { resource: Some(resource), reads };
-        self.permit(Action::Operate, Action::Read, wanted, Some(&view))
+        let permit = self.permit(Action::Operate, Action::Read, wanted, Some(&view))?;
+        Ok(Permit { letter: 's', ..permit })
     }
 
     /// Terminology is no record of a patient, and what comes back is made for this answer: it need have no id. The EMR
@@ -178,7 +179,7 @@ impl Door {
             }
         };
         let permit = self.permit(action, action, Wanted::Rows { resource, reads }, None)?;
-        Ok(Permit { basis, ..permit })
+        Ok(Permit { basis, letter: 's', ..permit })
     }
 
     /// The types an answer may hold, with what is read of each: those named, each of which must be open, or all

@@ -38,6 +38,7 @@ mod values;
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use crate::domain::fhir::facts::Facts;
 use crate::domain::fhir::mask::Mask;
@@ -209,6 +210,15 @@ impl Document<'_> {
     #[must_use]
     pub fn bundle(&self) -> Option<&Envelope> {
         self.bound.envelope.as_ref()
+    }
+
+    /// A record's facts with its whole content beside them, for a decision that needs it; where it cannot be had,
+    /// without.
+    #[must_use]
+    pub fn facts_with_content(&self, record: usize) -> Option<Facts> {
+        let facts = self.records().get(record)?.facts.clone();
+        let content = serde_json::from_slice(self.raw(record)).ok().map(Arc::new);
+        Some(Facts { content, ..facts })
     }
 
     /// A record's own bytes, as they came; empty if there is no such record.
