@@ -11,10 +11,9 @@ use crate::domain::change::ChangeRefusal;
 use crate::domain::fhir::classify::{FhirRefusal, NotServed, RefusalClass};
 use crate::domain::fhir::outcome::IssueType;
 use crate::domain::filter::FilterFault;
-use crate::domain::identity::IdentityRefusal;
+use crate::domain::identity::{IdentityRefusal, SessionEnded};
 use crate::edge::coding::CodingRefusal;
 use crate::edge::listener::BodyRefusal;
-use crate::edge::sessions::SessionEnded;
 use crate::edge::upstream::UpstreamError;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
@@ -29,6 +28,8 @@ pub(super) enum Refusal {
     Identity(IdentityRefusal),
     /// The session is over.
     Session(SessionEnded),
+    /// Nobody can say now whether the session was ended.
+    SessionsUnavailable,
     /// The request was not understood, or is not served.
     Fhir(FhirRefusal),
     /// The form did not arrive whole, in time, or within its bound.
@@ -99,6 +100,10 @@ impl Refusal {
             Self::Identity(refusal) => refusal.code(),
             Self::Session(SessionEnded::Idle) => "session-idle",
             Self::Session(SessionEnded::Absolute) => "session-over",
+            Self::Session(SessionEnded::TooMany) => "session-superseded",
+            Self::Session(SessionEnded::Revoked) => "session-revoked",
+            Self::Session(SessionEnded::Forgotten) => "session-unknown",
+            Self::SessionsUnavailable => "sessions-unavailable",
             Self::Fhir(refusal) => refusal.code(),
             Self::Body(BodyRefusal::TooLarge) => "body-too-large",
             Self::Body(BodyRefusal::TooSlow) => "body-too-slow",
@@ -145,7 +150,11 @@ impl Refusal {
     pub(super) fn is_alarm(&self) -> bool {
         match self {
             Self::Access(denial) => denial.is_alarm(),
-            Self::AnswerUnsound | Self::TrailUnavailable | Self::Internal | Self::PolicyFault => true,
+            Self::AnswerUnsound
+            | Self::TrailUnavailable
+            | Self::SessionsUnavailable
+            | Self::Internal
+            | Self::PolicyFault => true,
             Self::BodyUnsound(_)
             | Self::Coding(_)
             | Self::OtherType
@@ -203,6 +212,11 @@ impl Refusal {
             ),
             Self::Identity(refusal) => (StatusCode::UNAUTHORIZED, IssueType::Login, refusal.to_string()),
             Self::Session(ended) => (StatusCode::UNAUTHORIZED, IssueType::Expired, ended.to_string()),
+            Self::SessionsUnavailable => say(
+                StatusCode::SERVICE_UNAVAILABLE,
+                IssueType::Transient,
+                "it cannot be told now whether the session was ended",
+            ),
             Self::Fhir(refusal) => (status_of(refusal.class()), refusal.issue_type(), refusal.to_string()),
             Self::Body(BodyRefusal::TooLarge) => {
                 say(StatusCode::PAYLOAD_TOO_LARGE, IssueType::TooLong, "the request body is too large")
@@ -341,6 +355,7 @@ impl Refusal {
             | Self::QueryRefusedUpstream
             | Self::AnswerUnsound
             | Self::TrailUnavailable
+            | Self::SessionsUnavailable
             | Self::Internal => return None,
         };
         Some((header::WWW_AUTHENTICATE, HeaderValue::from_str(&challenge).ok()?))

@@ -63,6 +63,7 @@ impl CallerSpecimen {
                 authenticated_at: Some(Timestamp::from_second(self.authenticated_at).unwrap()),
             },
             session: "session-1".to_owned(),
+            token_id: Some("token-1".to_owned()),
             token_hash: "0".repeat(64),
             window: Window {
                 issued_at: self.authenticated_at,

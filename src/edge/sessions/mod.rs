@@ -4,11 +4,16 @@
 //! Must never: decide who a caller is, or keep a session alive that has once been quiet too long.
 //! Look next: `domain::identity`, which vouches for the caller; `gateway`, which asks here next.
 
+mod row;
+mod store;
+
+pub use store::{Begun, Document, SessionStore, StoreError, StoreState};
+
 use crate::domain::identity::Caller;
+use crate::domain::identity::SessionEnded;
 use crate::limits;
 use jiff::{SignedDuration, Timestamp};
 use moka::sync::Cache;
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -29,26 +34,6 @@ pub struct Sessions {
     /// Session to the second of its last request. Kept for the absolute limit: nothing older can matter.
     last_request: Cache<String, Arc<AtomicI64>>,
 }
-
-/// Why a session is over; a new login starts another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SessionEnded {
-    /// Quiet for longer than the idle limit (45 CFR 164.312(a)(2)(iii), automatic logoff).
-    Idle,
-    /// Older than the absolute limit (NIST SP 800-63B-4 section 2.2.3).
-    Absolute,
-}
-
-impl fmt::Display for SessionEnded {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Idle => "the session was quiet for too long",
-            Self::Absolute => "the session has reached its end",
-        })
-    }
-}
-
-impl std::error::Error for SessionEnded {}
 
 impl Sessions {
     /// Sessions under these limits; nothing is remembered from before.
