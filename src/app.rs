@@ -5,31 +5,34 @@
 //! Look next: `gateway::Gate`, what is assembled here; `cli`, which calls this.
 
 use crate::clock;
+use crate::config::settings::SessionPlace;
 use crate::config::{Problem, Settings, settings};
 use crate::domain::access::{self, Masks, PolicySet};
 use crate::domain::audit::{Control, Event, Record};
 use crate::domain::fhir::capabilities::IssuerEndpoints;
 use crate::domain::fhir::path::PublicBase;
-use crate::domain::identity::{Issuer, IssuerSpec, MfaSpec, VerifiedTokens};
+use crate::domain::identity::{Issuer, IssuerSpec, MfaSpec, SessionLimits, VerifiedTokens};
 use crate::edge::journal::{self, Journal};
 use crate::edge::keyring::{IssuerSource, Keyring, Refreshing};
 use crate::edge::listener::{Bounds, Drained, Listener, Security, Stop, Stopper, stop_signal};
-use crate::edge::operations::{self, Readiness};
+use crate::edge::operations::{self, Access, Desk, Readiness, Secret};
 use crate::edge::policy_files;
 use crate::edge::reload::{Nudger, Watch, nudge};
 use crate::edge::seal::Seal;
-use crate::edge::sessions::{self, Sessions};
+use crate::edge::sessions::{self, Change, PostgresStore, SessionStore, Sessions, SqliteStore};
 use crate::edge::telemetry::Telemetry;
 use crate::edge::tls::{CertificateFiles, ClientFiles, ServerFiles, ServerTls};
 use crate::edge::upstream::{self, BaseUrl, Upstream};
-use crate::gateway::{self, Gate};
+use crate::gateway::{self, EventSource, EventSources, Gate};
 use crate::limits;
+use jiff::SignedDuration;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 /// Everything that can be had without opening the trail or a socket.
@@ -41,6 +44,8 @@ struct Parts {
     keyring: Keyring,
     public: PublicBase,
     seal: Seal,
+    events: EventSources,
+    operations_bearer: Option<Secret>,
 }
 
 /// The program while it serves.
@@ -76,6 +81,7 @@ pub fn check(settings: &Settings) -> Result<Vec<Problem>, Vec<Problem>> {
     match parts {
         Ok(parts) if problems.is_empty() => {
             notes.extend(lints(&settings.policies, &parts.policies));
+            notes.extend(session_notes(settings));
             Ok(notes)
         }
         Ok(_) | Err(_) => Err(problems),
@@ -110,10 +116,25 @@ pub async fn start(settings: &Settings) -> Result<Running, Vec<Problem>> {
     let journal = tokio::task::spawn_blocking(move || Journal::open(&journal_settings)).await;
     let journal = journal.map_err(|error| one(error.to_string()))?.map_err(|error| one(error.to_string()))?;
     journal.report_to(telemetry.clone());
+    let sessions = open_sessions(settings).await.map_err(|error| one(error.to_string()))?;
+    for note in session_notes(settings) {
+        tracing::warn!("{}", note.message);
+    }
+    let desk = Desk {
+        sessions: sessions.clone(),
+        journal: journal.clone(),
+        access: Access {
+            bearer: parts.operations_bearer.clone(),
+            client_certificates: settings.operations.client_ca.is_some(),
+            loopback: settings.operations.address.ip().is_loopback(),
+        },
+    };
 
     let (tls, operations_tls) = (Arc::clone(&parts.server_tls), parts.operations_tls.clone());
-    let gate = Arc::new(gate(settings, parts, journal, telemetry.clone()));
-    let started = control(Event::Started, &[("policySet", gate_hash(&gate))]);
+    let gate = Arc::new(gate(settings, parts, (journal, sessions), telemetry.clone()));
+    let revocations = gate.sessions.revoked().all().len();
+    let started =
+        control(Event::Started, &[("policySet", gate_hash(&gate)), ("revocations", revocations.to_string())]);
     let _recorded = gate.journal.append(&[started]).await.map_err(|error| one(error.to_string()))?;
 
     let epoch = Arc::new(AtomicU64::new(1));
@@ -124,8 +145,10 @@ pub async fn start(settings: &Settings) -> Result<Running, Vec<Problem>> {
     let handler = move |request, peer| gateway::handle(Arc::clone(&handler_gate), request, peer);
     serving.spawn(listener.serve(handler, stop.clone()));
     let (ready_gate, ready_epoch) = (Arc::clone(&gate), Arc::clone(&epoch));
-    let readiness = move || readiness(&ready_gate, ready_epoch.load(Ordering::Acquire));
-    serving.spawn(operations::serve(operations, readiness, telemetry.clone(), stop.clone()));
+    let silent = Arc::new(RwLock::new(Vec::new()));
+    let ready_silent = Arc::clone(&silent);
+    let readiness = move || readiness(&ready_gate, ready_epoch.load(Ordering::Acquire), &ready_silent);
+    serving.spawn(operations::serve(operations, readiness, desk, telemetry.clone(), stop.clone()));
 
     let mut watching = JoinSet::new();
     let apply = policy_reload(Arc::clone(&gate), settings.policies.clone(), epoch);
@@ -138,6 +161,10 @@ pub async fn start(settings: &Settings) -> Result<Running, Vec<Problem>> {
     let watch = Watch::begin("upstream credentials", gate.upstream.files());
     watching.spawn(watch.run(move || upstream_gate.upstream.reload(), nudge, stop.clone(), telemetry));
     watching.spawn(count_refreshes(Arc::clone(&gate), stop.clone()));
+    watching.spawn(listen_for_streams(Arc::clone(&gate), silent, stop.clone()));
+    let (changes, heard) = mpsc::unbounded_channel();
+    watching.spawn(gate.sessions.clone().watch(changes, stop.clone()));
+    watching.spawn(record_changes(gate.journal.clone(), heard));
     let refreshing = gate.keyring.spawn_refresh();
     tracing::info!(%address, %operations_address, "serving");
     Ok(Running {
@@ -168,7 +195,7 @@ impl Running {
     /// Whether keys, policies and trail are there.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        readiness(&self.gate, 0).is_ready()
+        readiness(&self.gate, 0, &RwLock::default()).is_ready()
     }
 
     /// Reads policies, certificates and credentials again now.
@@ -243,7 +270,10 @@ fn assemble(settings: &Settings, telemetry: &Telemetry) -> Result<Parts, Vec<Pro
     let operations_tls = settings.operations.certificate.clone().map(|pair| {
         noted(
             "[operations]",
-            ServerTls::load(ServerFiles { own: files(pair), client_ca: None }),
+            ServerTls::load(ServerFiles {
+                own: files(pair),
+                client_ca: settings.operations.client_ca.clone(),
+            }),
             &mut problems,
         )
     });
@@ -251,7 +281,14 @@ fn assemble(settings: &Settings, telemetry: &Telemetry) -> Result<Parts, Vec<Pro
     let keyring = keep(make_keyring(&settings.issuers), &mut problems);
     let public = noted("[public]", PublicBase::parse(&settings.public_base), &mut problems);
     let seal = noted("chartgate", Seal::new(), &mut problems);
-    let parts = (policies, server_tls, operations_tls, upstream, keyring, public, seal);
+    let events = keep(event_sources(&settings.issuers), &mut problems);
+    let bearer = settings
+        .operations
+        .bearer_token_file
+        .as_deref()
+        .map(|path| secret("operations.bearer_token_file", path));
+    let bearer = keep(bearer.transpose().map_err(|problem| vec![problem]), &mut problems);
+    let parts = (policies, server_tls, operations_tls, upstream, keyring, (public, bearer), (seal, events));
     match parts {
         (
             Some(policies),
@@ -259,11 +296,21 @@ fn assemble(settings: &Settings, telemetry: &Telemetry) -> Result<Parts, Vec<Pro
             operations_tls,
             Some(upstream),
             Some(keyring),
-            Some(public),
-            Some(seal),
+            (Some(public), Some(operations_bearer)),
+            (Some(seal), Some(events)),
         ) if problems.is_empty() => {
             let operations_tls = operations_tls.flatten();
-            Ok(Parts { policies, server_tls, operations_tls, upstream, keyring, public, seal })
+            Ok(Parts {
+                policies,
+                server_tls,
+                operations_tls,
+                upstream,
+                keyring,
+                public,
+                seal,
+                events,
+                operations_bearer,
+            })
         }
         _ => Err(problems),
     }
@@ -336,7 +383,12 @@ async fn bind(
     Listener::bind(address, security, bounds, telemetry.clone()).await.map_err(|error| error.to_string())
 }
 
-fn gate(settings: &Settings, parts: Parts, journal: Journal, telemetry: Telemetry) -> Gate {
+fn gate(
+    settings: &Settings,
+    parts: Parts,
+    (journal, sessions): (Journal, Sessions),
+    telemetry: Telemetry,
+) -> Gate {
     let issuers = settings.issuers.iter().map(|issuer| IssuerEndpoints {
         issuer: issuer.url.clone(),
         jwks_uri: issuer.jwks_uri.clone(),
@@ -349,10 +401,8 @@ fn gate(settings: &Settings, parts: Parts, journal: Journal, telemetry: Telemetr
         upstream: parts.upstream,
         keyring: parts.keyring,
         tokens: VerifiedTokens::new(),
-        sessions: Sessions::new(sessions::Settings {
-            idle_timeout: settings.session.idle_timeout,
-            absolute_timeout: settings.session.absolute_timeout,
-        }),
+        sessions,
+        events: parts.events,
         policies: RwLock::new(Arc::new(parts.policies)),
         masks: Masks::new(),
         journal,
@@ -370,11 +420,13 @@ fn gate_hash(gate: &Gate) -> String {
     gate.policies.read().unwrap_or_else(PoisonError::into_inner).hash().to_owned()
 }
 
-fn readiness(gate: &Gate, policy_epoch: u64) -> Readiness {
+fn readiness(gate: &Gate, policy_epoch: u64, silent: &RwLock<Vec<String>>) -> Readiness {
     Readiness {
         keys: gate.keyring.ready(),
         policies: true,
         journal: gate.journal.ready(),
+        sessions: gate.sessions.is_heard(),
+        silent_event_streams: silent.read().unwrap_or_else(PoisonError::into_inner).clone(),
         policy_hash: gate_hash(gate),
         policy_epoch,
     }
@@ -403,6 +455,124 @@ fn policy_reload(
             let record = control(Event::PoliciesRejected, &[("problem", first.clone())]);
             let _unrecorded = runtime.block_on(gate.journal.append(&[record]));
             Err(first)
+        }
+    }
+}
+
+/// How long sessions last, and what keeps them alive.
+#[must_use]
+pub fn session_settings(settings: &Settings) -> sessions::Settings {
+    let span = |duration| SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX);
+    let limits = SessionLimits {
+        idle: span(settings.session.idle_timeout),
+        absolute: span(settings.session.absolute_timeout),
+        concurrent: settings.session.concurrent,
+    };
+    sessions::Settings { limits, activity: settings.session.activity }
+}
+
+/// Opens the store that `settings` name, from a thread that may block within a runtime.
+///
+/// # Errors
+/// What the store says.
+pub fn open_store(settings: &Settings) -> Result<Arc<dyn SessionStore>, sessions::StoreError> {
+    let now = clock::now();
+    Ok(match &settings.session.store {
+        SessionPlace::File(path) => Arc::new(SqliteStore::open(path, now)?),
+        SessionPlace::Postgres(postgres) => {
+            Arc::new(PostgresStore::open(postgres.clone(), tokio::runtime::Handle::current(), now)?)
+        }
+    })
+}
+
+/// Makes the session store's file where there is none, together with a new trail: nothing was revoked before.
+///
+/// # Errors
+/// What the store says.
+pub fn init_sessions(settings: &Settings) -> Result<Option<PathBuf>, sessions::StoreError> {
+    match &settings.session.store {
+        SessionPlace::File(path) if !path.exists() => SqliteStore::create(path).map(|()| Some(path.clone())),
+        SessionPlace::File(_) | SessionPlace::Postgres(_) => Ok(None),
+    }
+}
+
+async fn open_sessions(settings: &Settings) -> Result<Sessions, sessions::StoreError> {
+    let all = settings.clone();
+    let opened =
+        tokio::task::spawn_blocking(move || Sessions::open(session_settings(&all), open_store(&all)?));
+    opened.await.map_err(|error| sessions::StoreError::Unavailable(error.to_string()))?
+}
+
+/// NIST SP 800-63B-4 section 2.2.3 asks for at most an hour of inactivity; longer is allowed, and said.
+fn session_notes(settings: &Settings) -> Vec<Problem> {
+    let long = settings.session.idle_timeout > limits::SESSION_IDLE_ADVISED_MAX;
+    let text = "`session.idle_timeout` is longer than an hour: NIST SP 800-63B-4 advises against it";
+    long.then(|| Problem::whole_file("[session]", text)).into_iter().collect()
+}
+
+fn secret(key: &str, path: &Path) -> Result<Secret, Problem> {
+    let wrong = |what: String| Problem::whole_file(key, format!("`{}` {what}", path.display()));
+    let text = std::fs::read_to_string(path);
+    let text = text.map_err(|error| wrong(format!("cannot be read: {}", error.kind())))?;
+    let text = text.trim();
+    let sound = (1..=limits::OPERATIONS_BODY_BYTES_MAX).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
+    if sound {
+        Ok(Secret(text.to_owned()))
+    } else {
+        Err(wrong("must hold one line of visible text".to_owned()))
+    }
+}
+
+fn event_sources(issuers: &[settings::Issuer]) -> Result<EventSources, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let mut sources = EventSources::new();
+    for issuer in issuers {
+        let Some(events) = &issuer.events else { continue };
+        let given = events.authorization_file.as_deref();
+        let authorization = given.map(|path| secret("issuer.events.authorization_file", path)).transpose();
+        let authorization = authorization.map_err(|problem| problems.push(problem)).ok().flatten();
+        let source = EventSource {
+            audience: events.audience.clone(),
+            logout_audience: events.logout_audience.clone(),
+            authorization: authorization.map(|secret| secret.0),
+            heartbeat: events.heartbeat,
+        };
+        sources.insert(issuer.url.clone(), source);
+    }
+    if problems.is_empty() { Ok(sources) } else { Err(problems) }
+}
+
+/// Records what others revoked or lifted, once it is in force here.
+async fn record_changes(journal: Journal, mut heard: mpsc::UnboundedReceiver<Change>) {
+    while let Some(change) = heard.recv().await {
+        let record = match &change {
+            Change::Revoked(revocation) => sessions::record_revoked(revocation, clock::now()),
+            Change::Lifted(revocation) => sessions::record_lifted(revocation, clock::now()),
+        };
+        if let Err(error) = journal.append(&[record]).await {
+            tracing::error!(%error, "a revocation made elsewhere could not be recorded");
+        }
+    }
+}
+
+/// Notices event streams without a sign of life, until `stop`.
+async fn listen_for_streams(gate: Arc<Gate>, silent: Arc<RwLock<Vec<String>>>, mut stop: Stop) {
+    let started = clock::now();
+    loop {
+        let (looked, at) = (Arc::clone(&gate), clock::now());
+        let look = move || gateway::silent_streams(&looked.events, &looked.sessions, started, at);
+        if let Ok(Ok(found)) = tokio::task::spawn_blocking(look).await {
+            gate.telemetry.sessions(gate.sessions.revoked().all().len(), found.len());
+            let mut known = silent.write().unwrap_or_else(PoisonError::into_inner);
+            for issuer in found.iter().filter(|issuer| !known.contains(issuer)) {
+                tracing::error!(issuer, "no verification event for longer than the heartbeat");
+            }
+            *known = found;
+        }
+        tokio::select! {
+            () = stop.requested() => return,
+            () = tokio::time::sleep(limits::METRICS_CARRY_INTERVAL) => {}
         }
     }
 }

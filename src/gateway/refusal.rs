@@ -14,6 +14,7 @@ use crate::domain::filter::FilterFault;
 use crate::domain::identity::{IdentityRefusal, SessionEnded};
 use crate::edge::coding::CodingRefusal;
 use crate::edge::listener::BodyRefusal;
+use crate::edge::sessions::SessionRefusal;
 use crate::edge::upstream::UpstreamError;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
@@ -89,6 +90,15 @@ pub(super) struct Heard {
     pub(super) issue: IssueType,
     pub(super) sentence: String,
     pub(super) header: Option<(HeaderName, HeaderValue)>,
+}
+
+impl From<SessionRefusal> for Refusal {
+    fn from(refusal: SessionRefusal) -> Self {
+        match refusal {
+            SessionRefusal::Ended(ended) => Self::Session(ended),
+            SessionRefusal::Unavailable => Self::SessionsUnavailable,
+        }
+    }
 }
 
 impl Refusal {

@@ -1,126 +1,324 @@
-//! Automatic logoff: how long a session has been quiet.
+//! Sessions: who may go on, who was quiet for too long, who was revoked; over restarts, and with other proxies.
 //!
-//! Owns: the time of each session's last request, in memory and bounded.
-//! Must never: decide who a caller is, or keep a session alive that has once been quiet too long.
-//! Look next: `domain::identity`, which vouches for the caller; `gateway`, which asks here next.
+//! Owns: the copy in memory that requests are checked against, how it follows the store, and the latest time seen.
+//! Must never: let a request in while nobody can say what was revoked; keep a session alive by a clock that was set
+//! back, by a restart, or by a refusal.
+//! Look next: `domain::identity::session`, the rules; `store`, what remembers; `watch`, what runs beside the requests.
 
+mod crowd;
+mod live;
+mod orders;
+mod postgres;
+mod postgres_tls;
+mod record;
 mod row;
+mod sqlite;
 mod store;
+#[cfg(test)]
+mod tests;
+mod watch;
 
+pub use orders::{Order, SessionView};
+pub use postgres::{PostgresSettings, PostgresStore};
+pub use record::{lifted as record_lifted, revoked as record_revoked};
+pub use sqlite::SqliteStore;
 pub use store::{Begun, Document, SessionStore, StoreError, StoreState};
+pub use watch::Change;
 
-use crate::domain::identity::Caller;
-use crate::domain::identity::SessionEnded;
-use crate::limits;
-use jiff::{SignedDuration, Timestamp};
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, HeaderName};
+use jiff::Timestamp;
 use moka::sync::Cache;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
+use tokio::sync::mpsc;
 
-/// How long sessions last.
-#[derive(Debug, Clone, Copy)]
-pub struct Settings {
-    /// A session ends after this long without a request.
-    pub idle_timeout: Duration,
-    /// A session ends this long after its login, whatever happens in it.
-    pub absolute_timeout: Duration,
+use crate::domain::identity::{
+    Caller, RevocationIndex, Session, SessionEnded, SessionKey, SessionLimits, check_session,
+};
+use crate::limits;
+use live::Live;
+
+/// Declared by a program that asks of its own accord.
+const BACKGROUND: HeaderName = HeaderName::from_static("x-chartgate-background");
+/// Declared by a program whose user did something.
+const ACTIVITY: HeaderName = HeaderName::from_static("x-chartgate-activity");
+
+/// Which requests count as a person's activity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ActivityRule {
+    /// All but those with `X-Chartgate-Background: true`.
+    All,
+    /// Only those with `X-Chartgate-Activity: user`.
+    Marked,
 }
 
-/// The sessions seen lately.
-#[derive(Debug, Clone)]
-pub struct Sessions {
+/// How sessions are kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// How long they last.
+    pub limits: SessionLimits,
+    /// What keeps them alive.
+    pub activity: ActivityRule,
+}
+
+/// Why a caller may not go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionRefusal {
+    /// The session is over.
+    Ended(SessionEnded),
+    /// The store does not answer: whether the session is over cannot be told.
+    Unavailable,
+}
+
+/// The sessions of this proxy. Cloning shares them.
+#[derive(Clone)]
+pub struct Sessions(Arc<Shared>);
+
+struct Shared {
     settings: Settings,
-    /// Session to the second of its last request. Kept for the absolute limit: nothing older can matter.
-    last_request: Cache<String, Arc<AtomicI64>>,
+    store: Arc<dyn SessionStore>,
+    floor: Option<Timestamp>,
+    /// Sessions seen lately. Whatever is dropped here is found again in the store.
+    known: Cache<SessionKey, Arc<Live>>,
+    /// Those whose last activity is not written down yet.
+    unwritten: Mutex<HashMap<SessionKey, Arc<Live>>>,
+    revoked: RwLock<Arc<RevocationIndex>>,
+    /// Held while what is revoked is read and put in force, so that an older reading never follows a newer one.
+    reading: Mutex<i64>,
+    /// Ids of revocations that this process makes or lifts, and records itself.
+    own: Mutex<HashSet<String>>,
+    /// Grows when what is revoked changes, and when nobody can say any more.
+    epoch: AtomicU64,
+    /// The latest time seen, in microseconds.
+    high_water: AtomicI64,
+    /// When the store last answered.
+    heard: Mutex<Instant>,
+    silent: AtomicBool,
+    /// Who is told of what others change.
+    changes: Mutex<Option<mpsc::UnboundedSender<Change>>>,
+}
+
+/// A caller who was let in, for as long as an answer is on its way.
+#[derive(Clone)]
+pub struct Standing {
+    sessions: Sessions,
+    caller: Arc<Caller>,
+    epoch: u64,
 }
 
 impl Sessions {
-    /// Sessions under these limits; nothing is remembered from before.
-    #[must_use]
-    pub fn new(settings: Settings) -> Self {
-        let last_request = Cache::builder()
-            .max_capacity(limits::SESSIONS_MAX)
-            .time_to_live(settings.absolute_timeout)
-            .build();
-        Self { settings, last_request }
-    }
-
-    /// Notes a request of the caller's session at `now`.
-    ///
-    /// A login later than the last request begins the session anew: identity providers may keep one `sid`
-    /// over several logins.
+    /// Sessions over this store. Reads what is revoked; blocks.
     ///
     /// # Errors
-    /// [`SessionEnded`] when the session is over. Being refused does not count as activity.
-    pub fn touch(&self, caller: &Caller, now: Timestamp) -> Result<(), SessionEnded> {
-        let key = format!("{}|{}|{}", caller.issuer(), caller.subject(), caller.session());
-        self.touch_session(key, caller.mfa().authenticated_at(), now)
+    /// [`StoreError`].
+    pub fn open(settings: Settings, store: Arc<dyn SessionStore>) -> Result<Self, StoreError> {
+        let state = store.state()?;
+        let absolute = Duration::try_from(settings.limits.absolute).unwrap_or(limits::SESSION_ABSOLUTE_MAX);
+        let known = Cache::builder().max_capacity(limits::SESSIONS_MAX).time_to_live(absolute).build();
+        let sessions = Self(Arc::new(Shared {
+            settings,
+            store,
+            floor: state.floor,
+            known,
+            unwritten: Mutex::default(),
+            revoked: RwLock::default(),
+            reading: Mutex::new(-1),
+            own: Mutex::default(),
+            epoch: AtomicU64::new(1),
+            high_water: AtomicI64::new(state.high_water.as_microsecond()),
+            heard: Mutex::new(Instant::now()),
+            silent: AtomicBool::new(false),
+            changes: Mutex::default(),
+        }));
+        sessions.read_revoked()?;
+        Ok(sessions)
     }
 
-    fn touch_session(
+    /// The store, for what else is kept there.
+    #[must_use]
+    pub fn store(&self) -> Arc<dyn SessionStore> {
+        Arc::clone(&self.0.store)
+    }
+
+    /// Lets a caller go on with their session, or not.
+    ///
+    /// A session that is known is checked in memory. A new one is kept before it is let in; one that seems to have
+    /// been quiet for too long is looked up first, since it may have been active through another proxy.
+    ///
+    /// # Errors
+    /// [`SessionRefusal`]. Being refused is no activity.
+    pub async fn admit(
         &self,
-        key: String,
-        login: Option<Timestamp>,
+        caller: &Arc<Caller>,
+        headers: &HeaderMap,
         now: Timestamp,
-    ) -> Result<(), SessionEnded> {
-        let login = login.ok_or(SessionEnded::Absolute)?;
-        if now.duration_since(login) > signed(self.settings.absolute_timeout) {
-            return Err(SessionEnded::Absolute);
+    ) -> Result<Standing, SessionRefusal> {
+        let epoch = self.epoch();
+        self.stands(caller)?;
+        let now = self.no_earlier_than_before(now);
+        let authenticated_at = caller.mfa().authenticated_at();
+        let authenticated_at = authenticated_at.ok_or(SessionRefusal::Ended(SessionEnded::Absolute))?;
+        let key = SessionKey::of(caller);
+        let known = self.0.known.get(&key);
+        let live = match known {
+            Some(live) if live.authenticated_at() >= authenticated_at => live,
+            older => {
+                let live = self.begin(&key, caller, authenticated_at, now).await?;
+                older.iter().for_each(|older| live.keep_activity(older));
+                live
+            }
+        };
+        let limits = &self.0.settings.limits;
+        let mut alive = check_session(live.last_active(), authenticated_at, limits, now);
+        if alive == Err(SessionEnded::Idle) && live.may_look_again(now) {
+            self.look_again(&key, &live).await?;
+            alive = check_session(live.last_active(), authenticated_at, limits, now);
         }
-        let seconds = now.as_second();
-        let last = self.last_request.get_with(key, || Arc::new(AtomicI64::new(seconds)));
-        let before = last.load(Ordering::Acquire);
-        let quiet = SignedDuration::from_secs(seconds.saturating_sub(before));
-        if quiet > signed(self.settings.idle_timeout) && login.as_second() <= before {
-            return Err(SessionEnded::Idle);
+        alive.map_err(SessionRefusal::Ended)?;
+        if self.counts(headers) && live.active(now) {
+            locked(&self.0.unwritten).insert(key, live);
         }
-        last.fetch_max(seconds, Ordering::AcqRel);
+        Ok(Standing { sessions: self.clone(), caller: Arc::clone(caller), epoch })
+    }
+
+    /// Whether nothing that was revoked reaches this caller.
+    ///
+    /// # Errors
+    /// [`SessionRefusal`].
+    pub fn stands(&self, caller: &Caller) -> Result<(), SessionRefusal> {
+        if !self.is_heard() {
+            return Err(SessionRefusal::Unavailable);
+        }
+        // `iat` has whole seconds.
+        if self.0.floor.is_some_and(|floor| caller.issued_at().as_second() < floor.as_second()) {
+            return Err(SessionRefusal::Ended(SessionEnded::Forgotten));
+        }
+        self.revoked().check(caller).map_err(SessionRefusal::Ended)
+    }
+
+    /// Whether the store answered lately.
+    #[must_use]
+    pub fn is_heard(&self) -> bool {
+        locked(&self.0.heard).elapsed() <= limits::STORE_SILENCE_MAX
+    }
+
+    /// What is revoked now.
+    #[must_use]
+    pub fn revoked(&self) -> Arc<RevocationIndex> {
+        Arc::clone(&self.0.revoked.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn epoch(&self) -> u64 {
+        self.0.epoch.load(Ordering::Acquire)
+    }
+
+    /// The time, or the latest seen by any proxy of this store where the clock was set back (T-191).
+    fn no_earlier_than_before(&self, now: Timestamp) -> Timestamp {
+        let micros = now.as_microsecond();
+        let before = self.0.high_water.fetch_max(micros, Ordering::AcqRel);
+        Timestamp::from_microsecond(before.max(micros)).unwrap_or(now)
+    }
+
+    fn counts(&self, headers: &HeaderMap) -> bool {
+        let says = |name: &HeaderName, wanted: &str| {
+            headers.get_all(name).iter().any(|value| value.as_bytes().eq_ignore_ascii_case(wanted.as_bytes()))
+        };
+        match self.0.settings.activity {
+            ActivityRule::All => !says(&BACKGROUND, "true"),
+            ActivityRule::Marked => says(&ACTIVITY, "user") && !says(&BACKGROUND, "true"),
+        }
+    }
+
+    async fn begin(
+        &self,
+        key: &SessionKey,
+        caller: &Caller,
+        authenticated_at: Timestamp,
+        now: Timestamp,
+    ) -> Result<Arc<Live>, SessionRefusal> {
+        let application = caller.application().map(str::to_owned);
+        let session = Session { began: now, authenticated_at, last_active: now, application };
+        let (asked, limits) = (key.clone(), self.0.settings.limits);
+        let begun = self.ask(move |store| store.begin(&asked, &session, &limits)).await?;
+        if !begun.ended.is_empty() {
+            // In force at once here; the others find it at their next look.
+            self.follow().await?;
+        }
+        let live = Arc::new(Live::of(&begun.session, authenticated_at));
+        self.0.known.insert(key.clone(), Arc::clone(&live));
+        Ok(live)
+    }
+
+    async fn look_again(&self, key: &SessionKey, live: &Live) -> Result<(), SessionRefusal> {
+        let asked = key.clone();
+        if let Some(kept) = self.ask(move |store| store.find(&asked)).await? {
+            live.was_active(kept.last_active);
+        }
         Ok(())
     }
-}
 
-fn signed(duration: Duration) -> SignedDuration {
-    SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(minutes: i64) -> Timestamp {
-        Timestamp::from_second(1_800_000_000 + minutes * 60).unwrap()
+    async fn follow(&self) -> Result<(), SessionRefusal> {
+        let sessions = self.clone();
+        let read = tokio::task::spawn_blocking(move || sessions.note_changes()).await;
+        read.map_err(|_| SessionRefusal::Unavailable)?.map_err(unavailable)
     }
 
-    /// Steps of (minute of the request, minute of its login, what is answered).
-    fn check(name: &str, steps: &[(i64, i64, Result<(), SessionEnded>)]) {
-        let sessions = Sessions::new(Settings {
-            idle_timeout: Duration::from_secs(15 * 60),
-            absolute_timeout: Duration::from_secs(12 * 3600),
-        });
-        for (minute, login, expected) in steps {
-            let found = sessions.touch_session("s".to_owned(), Some(at(*login)), at(*minute));
-            assert_eq!(found, *expected, "{name}: minute {minute}");
+    /// Asks the store on a thread that may wait.
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&dyn SessionStore) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, SessionRefusal> {
+        let store = self.store();
+        let asked = tokio::task::spawn_blocking(move || question(&*store)).await;
+        asked.map_err(|_| SessionRefusal::Unavailable)?.map_err(unavailable)
+    }
+}
+
+fn unavailable(error: StoreError) -> SessionRefusal {
+    tracing::error!(%error, "no session without its store");
+    SessionRefusal::Unavailable
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // Nothing is left half done in it by a panic: every change is one step.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Standing {
+    /// Whether the caller may no longer be told anything. Costs one load while nothing changes.
+    pub fn is_over(&mut self) -> bool {
+        let epoch = self.sessions.epoch();
+        if epoch == self.epoch {
+            return false;
         }
+        let over = self.sessions.stands(&self.caller).is_err();
+        if !over {
+            self.epoch = epoch;
+        }
+        over
     }
 
-    #[test]
-    fn a_session_ends_when_quiet_or_old() {
-        use SessionEnded::{Absolute, Idle};
-        check("busy", &[(0, 0, Ok(())), (15, 0, Ok(())), (30, 0, Ok(()))]);
-        check("quiet", &[(0, 0, Ok(())), (16, 0, Err(Idle)), (17, 0, Err(Idle))]);
-        check("refusals are not activity", &[(0, 0, Ok(())), (16, 0, Err(Idle)), (20, 0, Err(Idle))]);
-        check("a new login begins anew", &[(0, 0, Ok(())), (40, 0, Err(Idle)), (41, 40, Ok(()))]);
-        check("old", &[(719, 0, Ok(())), (721, 0, Err(Absolute))]);
-        check("the clock goes back", &[(30, 0, Ok(())), (10, 0, Ok(())), (45, 0, Ok(()))]);
+    /// The same, with the reason.
+    ///
+    /// # Errors
+    /// [`SessionRefusal`].
+    pub fn check(&self) -> Result<(), SessionRefusal> {
+        if self.sessions.epoch() == self.epoch { Ok(()) } else { self.sessions.stands(&self.caller) }
     }
+}
 
-    #[test]
-    fn no_login_time_is_no_session() {
-        let sessions = Sessions::new(Settings {
-            idle_timeout: Duration::from_secs(60),
-            absolute_timeout: Duration::from_secs(60),
-        });
-        assert_eq!(sessions.touch_session("s".to_owned(), None, at(0)), Err(SessionEnded::Absolute));
+impl fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sessions").field("settings", &self.0.settings).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Standing").finish_non_exhaustive()
     }
 }
