@@ -248,10 +248,10 @@ fn shut(
             (RevocationTarget::User { issuer, subject }, Reach::Until(at), at)
         }
         Meaning::DisableUser { subject, at } => {
-            (RevocationTarget::User { issuer, subject }, Reach::Lifted, at)
+            (RevocationTarget::User { issuer, subject }, Reach::UntilLifted, at)
         }
         Meaning::RevokeToken { token, at } => {
-            (RevocationTarget::Token { issuer: Some(issuer), token }, Reach::Lifted, at)
+            (RevocationTarget::Token { issuer: Some(issuer), token }, Reach::UntilLifted, at)
         }
         Meaning::EnableUser { .. } | Meaning::Verification | Meaning::Unknown => return Ok(None),
     };
@@ -272,7 +272,7 @@ fn enable(
 ) -> Result<(), StoreError> {
     let person = RevocationTarget::User { issuer: issuer.to_owned(), subject: subject.to_owned() };
     for revocation in sessions.store().revocations()? {
-        let disabled = revocation.target == person && revocation.reach == Reach::Lifted;
+        let disabled = revocation.target == person && revocation.reach == Reach::UntilLifted;
         if disabled && revocation.origin == RevocationOrigin::Issuer && revocation.made_at <= at {
             record(vec![record_lifted(&revocation, now)])?;
             let _there = sessions.lift(&revocation.id)?;

@@ -56,7 +56,7 @@ pub enum Reach {
     /// Who logged in at this time or before it. A later login is not touched.
     Until(Timestamp),
     /// Everyone, until it is lifted.
-    Lifted,
+    UntilLifted,
 }
 
 /// Who ordered it.
@@ -164,8 +164,8 @@ impl Revocation {
         let from = match (&self.target, self.reach) {
             (_, Reach::Until(time)) => time,
             // No token outlives `TOKEN_LIFETIME_SECONDS_MAX`.
-            (RevocationTarget::Token { .. }, Reach::Lifted) => self.made_at,
-            (_, Reach::Lifted) => return None,
+            (RevocationTarget::Token { .. }, Reach::UntilLifted) => self.made_at,
+            (_, Reach::UntilLifted) => return None,
         };
         from.checked_add(longest).ok()
     }
@@ -261,7 +261,7 @@ impl RevocationIndex {
         let since = caller.since();
         let hits = |reach: &Reach| match reach {
             Reach::Until(time) => since <= *time,
-            Reach::Lifted => true,
+            Reach::UntilLifted => true,
         };
         let token = |name: &str| {
             let issuers = self.tokens.get(name);
@@ -288,7 +288,7 @@ impl RevocationIndex {
 fn widen(kept: &mut Reach, other: Reach) {
     *kept = match (*kept, other) {
         (Reach::Until(one), Reach::Until(two)) => Reach::Until(one.max(two)),
-        (Reach::Lifted, _) | (_, Reach::Lifted) => Reach::Lifted,
+        (Reach::UntilLifted, _) | (_, Reach::UntilLifted) => Reach::UntilLifted,
     };
 }
 
@@ -325,22 +325,32 @@ mod tests {
         };
         let hash = "0".repeat(64);
         let cases = [
-            ("token by hash", named("token", None, &hash), Reach::Lifted, true),
-            ("token by jti", named("token", None, "token-1"), Reach::Lifted, true),
-            ("token by jti of the issuer", named("token", Some(&issuer), "token-1"), Reach::Lifted, true),
-            ("token by jti of another issuer", named("token", Some(&other), "token-1"), Reach::Lifted, false),
+            ("token by hash", named("token", None, &hash), Reach::UntilLifted, true),
+            ("token by jti", named("token", None, "token-1"), Reach::UntilLifted, true),
+            (
+                "token by jti of the issuer",
+                named("token", Some(&issuer), "token-1"),
+                Reach::UntilLifted,
+                true,
+            ),
+            (
+                "token by jti of another issuer",
+                named("token", Some(&other), "token-1"),
+                Reach::UntilLifted,
+                false,
+            ),
             ("session", named("session", Some(&issuer), "session-1"), until, true),
             ("session, logged in since", named("session", Some(&issuer), "session-1"), before, false),
             ("another issuer's session", named("session", Some(&other), "session-1"), until, false),
             ("another session", named("session", Some(&issuer), "session-2"), until, false),
             ("user", named("user", Some(&issuer), "person-1"), until, true),
             ("user, logged in since", named("user", Some(&issuer), "person-1"), before, false),
-            ("disabled user", named("user", Some(&issuer), "person-1"), Reach::Lifted, true),
-            ("another issuer's user", named("user", Some(&other), "person-1"), Reach::Lifted, false),
-            ("client", named("client", None, "app-1"), Reach::Lifted, true),
-            ("another client", named("client", None, "app-2"), Reach::Lifted, false),
-            ("issuer", named("issuer", Some(&issuer), ""), Reach::Lifted, true),
-            ("another issuer", named("issuer", Some(&other), ""), Reach::Lifted, false),
+            ("disabled user", named("user", Some(&issuer), "person-1"), Reach::UntilLifted, true),
+            ("another issuer's user", named("user", Some(&other), "person-1"), Reach::UntilLifted, false),
+            ("client", named("client", None, "app-1"), Reach::UntilLifted, true),
+            ("another client", named("client", None, "app-2"), Reach::UntilLifted, false),
+            ("issuer", named("issuer", Some(&issuer), ""), Reach::UntilLifted, true),
+            ("another issuer", named("issuer", Some(&other), ""), Reach::UntilLifted, false),
         ];
         let caller = CallerSpecimen::with_roles(&[]).caller();
         for (name, target, reach, hits) in cases {
@@ -354,7 +364,7 @@ mod tests {
         let user =
             || RevocationTarget::User { issuer: "https://idp.test".into(), subject: "person-1".into() };
         let narrow = || revocation(user(), Reach::Until(at(LOGIN - 60)));
-        let wide = || revocation(user(), Reach::Lifted);
+        let wide = || revocation(user(), Reach::UntilLifted);
         let caller = CallerSpecimen::with_roles(&[]).caller();
         for all in [vec![narrow(), wide()], vec![wide(), narrow()]] {
             assert_eq!(RevocationIndex::new(all).check(&caller), Err(SessionEnded::Revoked));
@@ -364,7 +374,7 @@ mod tests {
     #[test]
     fn what_cannot_matter_expires_and_the_rest_does_not() {
         let user = RevocationTarget::User { issuer: "i".into(), subject: "s".into() };
-        assert!(revocation(user.clone(), Reach::Lifted).expires_at().is_none());
+        assert!(revocation(user.clone(), Reach::UntilLifted).expires_at().is_none());
         let gone = revocation(user, Reach::Until(at(LOGIN))).expires_at().unwrap();
         assert!(gone.duration_since(at(LOGIN)) >= SignedDuration::from_hours(24));
     }

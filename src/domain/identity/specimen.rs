@@ -43,6 +43,11 @@ impl CallerSpecimen {
         }
     }
 
+    /// The caller, in a session of this name.
+    pub(crate) fn in_session(&self, session: &str) -> Caller {
+        Caller { session: session.to_owned(), ..self.caller() }
+    }
+
     /// The caller.
     pub(crate) fn caller(&self) -> Caller {
         let texts = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();

@@ -107,7 +107,7 @@ impl RevocationView {
             name: Some(name).filter(|name| !name.is_empty()).map(str::to_owned),
             until: match revocation.reach {
                 Reach::Until(time) => Some(time),
-                Reach::Lifted => None,
+                Reach::UntilLifted => None,
             },
             made_at: revocation.made_at,
             origin: revocation.origin.code(),
@@ -308,7 +308,7 @@ impl Desk {
 }
 
 impl Access {
-    fn allows(&self, headers: &HeaderMap, certificate: bool) -> bool {
+    pub(super) fn allows(&self, headers: &HeaderMap, certificate: bool) -> bool {
         // A page in an operator's browser says where it comes from; nobody else does.
         if headers.contains_key(ORIGIN) {
             return false;

@@ -41,7 +41,7 @@ pub(super) fn out(
 fn ends(revocation: &Revocation, key: &SessionKey, session: &Session) -> bool {
     let reaches = match revocation.reach {
         Reach::Until(time) => session.authenticated_at <= time,
-        Reach::Lifted => true,
+        Reach::UntilLifted => true,
     };
     let meant = match &revocation.target {
         RevocationTarget::Token { .. } => false,

@@ -69,7 +69,7 @@ impl Order {
         // The issuer's clock, which tells when somebody logged in, may be this much ahead of ours.
         let leeway = SignedDuration::from_secs(limits::TOKEN_LEEWAY_SECONDS);
         let until = now.checked_add(leeway).unwrap_or(now);
-        let reach = if for_good { Reach::Lifted } else { Reach::Until(until) };
+        let reach = if for_good { Reach::UntilLifted } else { Reach::Until(until) };
         Self { target, reach, made_at: now, origin, reason }
     }
 

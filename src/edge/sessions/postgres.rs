@@ -29,7 +29,8 @@ use crate::limits;
 /// Where the database is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PostgresSettings {
-    /// A file with one line: `postgres://user:password@host/database`. Read again whenever a connection is made.
+    /// A file with one line: `postgres://user:password@host/database`. Read again whenever a connection is made. To
+    /// another machine it is always TLS; on this one with `?sslmode=require`.
     pub url_file: PathBuf,
     /// The roots to trust instead of the machine's.
     pub ca: Option<PathBuf>,
@@ -141,7 +142,7 @@ async fn connect(settings: &PostgresSettings) -> Result<Client, StoreError> {
     let mut config: Config = text.trim().parse().map_err(|_| wrong("the URL does not read"))?;
     config.application_name("chartgate").connect_timeout(limits::STORE_ANSWER_MAX);
     let connecting = async {
-        if is_local(&config) {
+        if is_local(&config) && config.get_ssl_mode() != SslMode::Require {
             config.ssl_mode(SslMode::Disable);
             let (client, connection) = config.connect(NoTls).await.map_err(|error| unavailable(&error))?;
             tokio::spawn(connection);

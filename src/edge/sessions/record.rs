@@ -27,7 +27,7 @@ fn control(event: Event, revocation: &Revocation, now: Timestamp) -> Record {
     let (issuer, name) = revocation.target.parts();
     let until = match revocation.reach {
         Reach::Until(time) => time.to_string(),
-        Reach::Lifted => "lifted".to_owned(),
+        Reach::UntilLifted => "lifted".to_owned(),
     };
     let mut details: BTreeMap<String, String> = [
         ("id", revocation.id.clone()),

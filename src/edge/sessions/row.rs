@@ -32,7 +32,7 @@ impl RevocationRow {
             name: name.to_owned(),
             reach: match revocation.reach {
                 Reach::Until(time) => Some(micros(time)),
-                Reach::Lifted => None,
+                Reach::UntilLifted => None,
             },
             made_at: micros(revocation.made_at),
             origin: revocation.origin.code().to_owned(),
@@ -49,7 +49,7 @@ impl RevocationRow {
             target: target.ok_or(StoreError::Unsound)?,
             reach: match self.reach {
                 Some(until) => Reach::Until(time(until)?),
-                None => Reach::Lifted,
+                None => Reach::UntilLifted,
             },
             made_at: time(self.made_at)?,
             origin: origin.ok_or(StoreError::Unsound)?,

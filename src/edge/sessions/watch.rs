@@ -104,7 +104,7 @@ impl Sessions {
         if first {
             return Vec::new();
         }
-        let now = clock::now();
+        let now = self.no_earlier_than_before(Timestamp::UNIX_EPOCH);
         let mut own = locked(&self.0.own);
         let mine = own.clone();
         let theirs = |one: &&Revocation| !mine.contains(&one.id);
@@ -119,7 +119,7 @@ impl Sessions {
     }
 
     /// Writes down the last activity of sessions whose written one is old enough, or of all.
-    fn write_down(&self, now: Timestamp, all: bool) -> Result<(), StoreError> {
+    pub(super) fn write_down(&self, now: Timestamp, all: bool) -> Result<(), StoreError> {
         let interval = self.write_interval();
         let due: Vec<(SessionKey, Arc<Live>)> =
             locked(&self.0.unwritten).extract_if(|_, live| all || live.is_due(now, interval)).collect();
@@ -148,7 +148,7 @@ impl Sessions {
     }
 
     /// Says so once, and wakes answers that are on their way, when the store has been silent for too long.
-    fn note_silence(&self, error: Option<StoreError>) {
+    pub(super) fn note_silence(&self, error: Option<StoreError>) {
         if let Some(error) = error {
             tracing::warn!(%error, "the session store could not be asked");
         }
