@@ -562,7 +562,11 @@ async fn listen_for_streams(gate: Arc<Gate>, silent: Arc<RwLock<Vec<String>>>, m
     loop {
         let (looked, at) = (Arc::clone(&gate), clock::now());
         let look = move || gateway::silent_streams(&looked.events, &looked.sessions, started, at);
-        if let Ok(Ok(found)) = tokio::task::spawn_blocking(look).await {
+        let found = tokio::task::spawn_blocking(look).await;
+        if let Ok(Err(error)) = &found {
+            tracing::warn!(%error, "event streams could not be looked at");
+        }
+        if let Ok(Ok(found)) = found {
             gate.telemetry.sessions(gate.sessions.revoked().all().len(), found.len());
             let mut known = silent.write().unwrap_or_else(PoisonError::into_inner);
             for issuer in found.iter().filter(|issuer| !known.contains(issuer)) {

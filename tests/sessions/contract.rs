@@ -137,6 +137,9 @@ fn check_documents(name: &str, one: &dyn SessionStore, two: &dyn SessionStore) {
     assert_eq!(one.document("grant", "b", at(8)).unwrap(), Some(document("b", b"two", 9)), "{name}");
     assert_eq!(one.documents("other", at(0)).unwrap(), [], "{name}");
     assert!(one.remove("grant", "b").unwrap() && !two.remove("grant", "b").unwrap(), "{name}");
+    let for_ever = Document { expires_at: Timestamp::MAX, ..document("e", b"", 0) };
+    one.put("for ever", &for_ever).unwrap();
+    assert_eq!(two.documents("for ever", at(1_000)).unwrap(), [for_ever], "{name}");
     let large = document("c", &vec![0; 65 * 1024], 9);
     assert_eq!(one.put("grant", &large), Err(StoreError::TooLarge), "{name}");
 }

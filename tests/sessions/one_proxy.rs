@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::town::{Town, USUAL};
+use crate::town::{Proxy, Town, USUAL};
 
 const OVER: (u16, &str) = (401, "session-revoked");
 
@@ -111,10 +111,7 @@ async fn a_lost_store_is_no_clean_slate() {
     let old = town.token("nurse");
     assert_eq!(town.read(&proxy, &old).await.status, 200);
     proxy.kill();
-    for suffix in ["", "-wal", "-shm"] {
-        let path = format!("{}{suffix}", proxy.store().display());
-        let _not_there = fs::remove_file(path);
-    }
+    remove(&proxy);
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     proxy.start().await;
     let heard = town.read(&proxy, &old).await;
@@ -122,9 +119,17 @@ async fn a_lost_store_is_no_clean_slate() {
     assert_eq!(town.read(&proxy, &town.token("nurse")).await.status, 200);
     // A file that is no store stops the start.
     proxy.kill();
+    remove(&proxy);
     fs::write(proxy.store(), "this is no store, and long enough to be looked at as one").unwrap();
     let (good, said) = proxy.run(&["serve"]);
     assert!(!good && said.contains("session store"), "{said}");
+}
+
+/// The file, and what SQLite could make it from again.
+fn remove(proxy: &Proxy) {
+    for suffix in ["", "-wal", "-shm"] {
+        let _not_there = fs::remove_file(format!("{}{suffix}", proxy.store().display()));
+    }
 }
 
 /// Nobody is let in while nobody can say what was revoked.

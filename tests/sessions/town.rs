@@ -87,7 +87,11 @@ impl Town {
             map.append(HeaderName::try_from(*name).unwrap(), HeaderValue::try_from(*value).unwrap());
         }
         let body = Bytes::copy_from_slice(body.as_bytes());
-        let answer = self.client.ask(method, url, map, body).await.unwrap();
+        let answer = match self.client.ask(method, url, map.clone(), body.clone()).await {
+            Ok(answer) => answer,
+            // A kept connection to a proxy that was killed, whose port another has now.
+            Err(_) => Client::new(&self.stage.ca_file()).unwrap().ask(method, url, map, body).await.unwrap(),
+        };
         let status = answer.status().as_u16();
         let text = String::from_utf8(answer.into_body().to_vec()).unwrap();
         let json: Value = serde_json::from_str(&text).unwrap_or_default();

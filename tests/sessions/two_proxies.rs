@@ -55,7 +55,8 @@ async fn revocations_travel(town: &Town, (east, west): (&Proxy, &Proxy), name: &
     // Each trail says what was in force there.
     tokio::time::sleep(Duration::from_millis(300)).await;
     for proxy in [east, west] {
-        assert_eq!(proxy.recorded("revoked").len(), 6, "{name}");
+        let recorded = proxy.recorded("revoked");
+        assert_eq!(recorded.len(), 6, "{name} {:?}: {recorded:#?}", proxy.config);
         assert_eq!(proxy.recorded("revocation-lifted").len(), 6, "{name}");
     }
 }

@@ -193,8 +193,11 @@ pub(super) fn micros(time: Timestamp) -> i64 {
     time.as_microsecond()
 }
 
-/// The time of these microseconds.
+/// The time of these microseconds. The last time there is has nanoseconds that no store keeps.
 pub(super) fn time(micros: i64) -> Result<Timestamp, StoreError> {
+    if micros >= Timestamp::MAX.as_microsecond() {
+        return Ok(Timestamp::MAX);
+    }
     Timestamp::from_microsecond(micros).map_err(|_| StoreError::Unsound)
 }
 

@@ -4,6 +4,7 @@
 //! Must never: lose a change between two looks.
 //! Look next: `app`, which runs it and records what changes.
 
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
@@ -32,7 +33,7 @@ impl Sessions {
     /// Follows the store until `stop`; what changes goes to `changes`, in force already. A look every
     /// `limits::REVOCATION_POLL`; the last activity is written down at the end.
     pub async fn watch(self, changes: mpsc::UnboundedSender<Change>, mut stop: Stop) {
-        *self.0.changes.lock().unwrap_or_else(PoisonError::into_inner) = Some(changes);
+        *locked(&self.0.changes) = Some(changes);
         let mut cleared = Instant::now();
         loop {
             let stopping = tokio::select! {
@@ -49,6 +50,8 @@ impl Sessions {
                 self.note_silence(looked.ok().and_then(Result::err));
             }
             if stopping {
+                // Whoever records changes has heard them all.
+                locked(&self.0.changes).take();
                 return;
             }
         }
@@ -105,16 +108,17 @@ impl Sessions {
             return Vec::new();
         }
         let now = self.no_earlier_than_before(Timestamp::UNIX_EPOCH);
+        let ids = |all: &[Revocation]| all.iter().map(|one| one.id.clone()).collect::<HashSet<String>>();
+        let (was, is) = (ids(old.all()), ids(fresh));
         let mut own = locked(&self.0.own);
-        let mine = own.clone();
-        let theirs = |one: &&Revocation| !mine.contains(&one.id);
-        let is_in = |all: &[Revocation], one: &Revocation| all.iter().any(|other| other.id == one.id);
-        let added = fresh.iter().filter(|one| !is_in(old.all(), one)).filter(theirs);
+        let new = |one: &&Revocation| !was.contains(&one.id) && !own.contains(&one.id);
         // What was cleared out because it cannot matter any more was not lifted by anybody.
-        let spent = |one: &&Revocation| one.expires_at().is_some_and(|end| end <= now);
-        let gone = old.all().iter().filter(|one| !is_in(fresh, one)).filter(theirs).filter(|one| !spent(one));
-        let changes = added.cloned().map(Change::Revoked).chain(gone.cloned().map(Change::Lifted)).collect();
-        own.retain(|id| !old.all().iter().any(|one| one.id == *id) || fresh.iter().any(|one| one.id == *id));
+        let spent = |one: &Revocation| one.expires_at().is_some_and(|end| end <= now);
+        let gone = |one: &&Revocation| !is.contains(&one.id) && !own.contains(&one.id) && !spent(one);
+        let added = fresh.iter().filter(new).cloned().map(Change::Revoked);
+        let changes = added.chain(old.all().iter().filter(gone).cloned().map(Change::Lifted)).collect();
+        // Told once: what this process revoked may be lifted by another, and the other way round.
+        own.retain(|id| was.contains(id) == is.contains(id));
         changes
     }
 
