@@ -113,6 +113,8 @@ pub async fn start(settings: &Settings) -> Result<Running, Vec<Problem>> {
 
     // Last, because it takes the lock and reads the whole trail.
     let journal_settings = journal_settings(settings);
+    let exports = journal::lasting_seal(&journal_settings, "links of exports");
+    let exports = exports.map_err(|error| one(error.to_string()))?;
     let journal = tokio::task::spawn_blocking(move || Journal::open(&journal_settings)).await;
     let journal = journal.map_err(|error| one(error.to_string()))?.map_err(|error| one(error.to_string()))?;
     journal.report_to(telemetry.clone());
@@ -131,7 +133,7 @@ pub async fn start(settings: &Settings) -> Result<Running, Vec<Problem>> {
     };
 
     let (tls, operations_tls) = (Arc::clone(&parts.server_tls), parts.operations_tls.clone());
-    let gate = Arc::new(gate(settings, parts, (journal, sessions), telemetry.clone()));
+    let gate = Arc::new(gate(settings, parts, (journal, sessions, exports), telemetry.clone()));
     let revocations = gate.sessions.revoked().all().len();
     let started =
         control(Event::Started, &[("policySet", gate_hash(&gate)), ("revocations", revocations.to_string())]);
@@ -386,7 +388,7 @@ async fn bind(
 fn gate(
     settings: &Settings,
     parts: Parts,
-    (journal, sessions): (Journal, Sessions),
+    (journal, sessions, exports): (Journal, Sessions, Seal),
     telemetry: Telemetry,
 ) -> Gate {
     let issuers = settings.issuers.iter().map(|issuer| IssuerEndpoints {
@@ -407,12 +409,15 @@ fn gate(
         masks: Masks::new(),
         journal,
         seal: parts.seal,
+        exports,
         telemetry,
         issuers: issuers.collect(),
         started: clock::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         parameters: settings.parameters.clone(),
         compresses: settings.compression,
         statement: gateway::Statement::default(),
+        turns: gateway::Turns::default(),
+        large_bodies: gateway::LargeBodies::default(),
     }
 }
 

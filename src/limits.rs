@@ -69,12 +69,26 @@ pub const WATCHED_FILES_MAX: usize = 4_096;
 pub const WATCHED_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Directories below a watched directory.
 pub const WATCHED_DEPTH_MAX: usize = 4;
+/// Links of an export are sealed in multiples of this: their length tells of the question roughly, and of nothing else.
+pub const EXPORT_LINK_STEP_BYTES: usize = 256;
 /// What may be sealed into one token: an upstream's paging link with a long cursor.
 pub const SEALED_BYTES_MAX: usize = 8 * 1024;
 
+/// Conditions (`If-None-Exist`, conditional update) that may be under way at once; each is a search's text. Far more than
+/// an interface engine's connections, and some megabytes at the most.
+pub const TURNS_MAX: usize = 1_024;
+/// How long a conditional change waits for another one under the same condition. The EMR is asked a few times in a turn.
+pub const TURN_WAIT: Duration = Duration::from_secs(30);
 /// After the first `REQUEST_BODY_SECONDS_MAX` a body must have come at this rate on average: a transaction of
 /// 64 MiB over a slow line may take two and a half minutes, a client that drips may not.
 pub const REQUEST_BODY_BYTES_PER_SECOND_MIN: u64 = 512 * 1024;
+/// A request body that may be larger than this counts as a large one.
+pub const LARGE_BODY_BYTES_MIN: usize = 1024 * 1024;
+/// Large bodies in memory at once, each of up to `CHANGE_BYTES_MAX` and as much again while it is unfolded. Others wait to be
+/// read, for `REQUEST_BODY_SECONDS_MAX` at the most.
+pub const LARGE_BODIES_MAX: usize = 8;
+/// Folding and unfolding of more bytes than this (about a millisecond) is left to threads that may block.
+pub const CODING_INLINE_BYTES_MAX: usize = 64 * 1024;
 /// A gzip body may unfold to this many times its size. FHIR JSON reaches 10 to 20; Deflate itself ends at 1,032.
 pub const GZIP_RATIO_MAX: usize = 100;
 /// The ratio is not asked for below this size: short bodies of one repeated form compress very well.
@@ -320,6 +334,8 @@ pub const RECORD_DEPTH_MAX: usize = 6;
 pub const CONTAINED_ROUNDS_MAX: usize = 8;
 /// Elements named in one `_elements`. The type with the most has 58 of its own.
 pub const SHAPE_ELEMENTS_MAX: usize = 64;
+/// Content of a Binary that is sent as it is: in base64 it is a string of the size above, with room for line ends.
+pub const BINARY_CONTENT_BYTES_MAX: usize = STRING_BYTES_MAX / 4 * 3;
 /// One line of an NDJSON file, its end not counted: one record of the size above.
 pub const NDJSON_LINE_BYTES_MAX: usize = RECORD_BYTES_MAX;
 
@@ -567,6 +583,16 @@ pub const EXPORT_MANIFEST_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// One file of the EMR's. Servers cut files at some gigabyte.
 pub const EXPORT_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
+
+/// Entries of a searchset or history are read in batches of this size, so that an answer of any length needs the memory of
+/// one batch and its largest record. Shorter answers are one batch.
+pub const BATCH_BYTES: usize = 1024 * 1024;
+
+/// Everything of such an answer but its entries: type, total, links.
+pub const BUNDLE_FRAME_BYTES_MAX: usize = 256 * 1024;
+
+/// The longest searchset or history that is passed on in batches. A page of the largest EMRs has some 100 MB.
+pub const STREAMED_ANSWER_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 
 /// A unit of a download is released when it has so many bytes. Each unit waits for one commit of the trail, and three
 /// are held in memory for each download.

@@ -77,6 +77,8 @@ pub(super) enum Refusal {
     QueryRefusedUpstream,
     /// The EMR's answer is not what was asked for, or not sound FHIR JSON; nothing of it is released.
     AnswerUnsound,
+    /// Too much is under way already; nothing was asked of the EMR.
+    Busy,
     /// The trail cannot be written: nothing may be released.
     TrailUnavailable,
     /// A fault of our own.
@@ -140,6 +142,7 @@ impl Refusal {
             Self::Upstream(error) => upstream_code(*error),
             Self::QueryRefusedUpstream => "query-refused-upstream",
             Self::AnswerUnsound => "upstream-answer-unsound",
+            Self::Busy => "busy",
             Self::TrailUnavailable => "audit-unavailable",
             Self::Internal => "internal",
         }
@@ -188,6 +191,7 @@ impl Refusal {
             | Self::PageLink
             | Self::NotFound
             | Self::Upstream(_)
+            | Self::Busy
             | Self::QueryRefusedUpstream => false,
         }
     }
@@ -322,6 +326,9 @@ impl Refusal {
             Self::AnswerUnsound => {
                 say(StatusCode::BAD_GATEWAY, IssueType::Exception, "the record system gave an unsound answer")
             }
+            Self::Busy => {
+                say(StatusCode::SERVICE_UNAVAILABLE, IssueType::Throttled, "too much is under way; try again")
+            }
             Self::TrailUnavailable => {
                 say(StatusCode::SERVICE_UNAVAILABLE, IssueType::NoStore, "the audit trail cannot be written")
             }
@@ -364,6 +371,7 @@ impl Refusal {
             | Self::Upstream(_)
             | Self::QueryRefusedUpstream
             | Self::AnswerUnsound
+            | Self::Busy
             | Self::TrailUnavailable
             | Self::SessionsUnavailable
             | Self::Internal => return None,

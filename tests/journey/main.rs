@@ -24,6 +24,7 @@ mod export;
 mod harness;
 mod histories;
 mod kf;
+mod long;
 mod masks;
 mod operations;
 mod paging;
