@@ -4,35 +4,36 @@
 //! Must never: answer a request, or begin to listen before every part has been had.
 //! Look next: `gateway::Gate`, what is assembled here; `cli`, which calls this.
 
+mod session;
+
+pub use session::{init_sessions, open_store, session_settings};
+
 use crate::clock;
-use crate::config::settings::SessionPlace;
 use crate::config::{Problem, Settings, settings};
 use crate::domain::access::{self, Masks, PolicySet};
 use crate::domain::audit::{Control, Event, Record};
 use crate::domain::fhir::capabilities::IssuerEndpoints;
 use crate::domain::fhir::path::PublicBase;
-use crate::domain::identity::{Issuer, IssuerSpec, MfaSpec, SessionLimits, VerifiedTokens};
+use crate::domain::identity::{Issuer, IssuerSpec, MfaSpec, VerifiedTokens};
 use crate::edge::journal::{self, Journal};
 use crate::edge::keyring::{IssuerSource, Keyring, Refreshing};
 use crate::edge::listener::{Bounds, Drained, Listener, Security, Stop, Stopper, stop_signal};
-use crate::edge::operations::{self, Access, Desk, Readiness, Secret};
+use crate::edge::operations::{self, Readiness, Secret};
 use crate::edge::policy_files;
 use crate::edge::reload::{Nudger, Watch, nudge};
 use crate::edge::seal::Seal;
-use crate::edge::sessions::{self, Change, PostgresStore, SessionStore, Sessions, SqliteStore};
+use crate::edge::sessions::Sessions;
 use crate::edge::telemetry::Telemetry;
 use crate::edge::tls::{CertificateFiles, ClientFiles, ServerFiles, ServerTls};
 use crate::edge::upstream::{self, BaseUrl, Upstream};
-use crate::gateway::{self, EventSource, EventSources, Gate};
+use crate::gateway::{self, EventSources, Gate};
 use crate::limits;
-use jiff::SignedDuration;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 /// Everything that can be had without opening the trail or a socket.
@@ -81,7 +82,7 @@ pub fn check(settings: &Settings) -> Result<Vec<Problem>, Vec<Problem>> {
     match parts {
         Ok(parts) if problems.is_empty() => {
             notes.extend(lints(&settings.policies, &parts.policies));
-            notes.extend(session_notes(settings));
+            notes.extend(session::session_notes(settings));
             Ok(notes)
         }
         Ok(_) | Err(_) => Err(problems),
@@ -118,19 +119,8 @@ pub async fn start(settings: &Settings) -> Result<Running, Vec<Problem>> {
     let journal = tokio::task::spawn_blocking(move || Journal::open(&journal_settings)).await;
     let journal = journal.map_err(|error| one(error.to_string()))?.map_err(|error| one(error.to_string()))?;
     journal.report_to(telemetry.clone());
-    let sessions = open_sessions(settings).await.map_err(|error| one(error.to_string()))?;
-    for note in session_notes(settings) {
-        tracing::warn!("{}", note.message);
-    }
-    let desk = Desk {
-        sessions: sessions.clone(),
-        journal: journal.clone(),
-        access: Access {
-            bearer: parts.operations_bearer.clone(),
-            client_certificates: settings.operations.client_ca.is_some(),
-            loopback: settings.operations.address.ip().is_loopback(),
-        },
-    };
+    let sessions = session::open_sessions(settings).await.map_err(|error| one(error.to_string()))?;
+    let desk = session::desk(settings, &parts.operations_bearer, &sessions, &journal);
 
     let (tls, operations_tls) = (Arc::clone(&parts.server_tls), parts.operations_tls.clone());
     let gate = Arc::new(gate(settings, parts, (journal, sessions, exports), telemetry.clone()));
@@ -163,10 +153,7 @@ pub async fn start(settings: &Settings) -> Result<Running, Vec<Problem>> {
     let watch = Watch::begin("upstream credentials", gate.upstream.files());
     watching.spawn(watch.run(move || upstream_gate.upstream.reload(), nudge, stop.clone(), telemetry));
     watching.spawn(count_refreshes(Arc::clone(&gate), stop.clone()));
-    watching.spawn(listen_for_streams(Arc::clone(&gate), silent, stop.clone()));
-    let (changes, heard) = mpsc::unbounded_channel();
-    watching.spawn(gate.sessions.clone().watch(changes, stop.clone()));
-    watching.spawn(record_changes(gate.journal.clone(), heard));
+    session::spawn_watch(&mut watching, &gate, silent, &stop);
     let refreshing = gate.keyring.spawn_refresh();
     tracing::info!(%address, %operations_address, "serving");
     Ok(Running {
@@ -283,12 +270,12 @@ fn assemble(settings: &Settings, telemetry: &Telemetry) -> Result<Parts, Vec<Pro
     let keyring = keep(make_keyring(&settings.issuers), &mut problems);
     let public = noted("[public]", PublicBase::parse(&settings.public_base), &mut problems);
     let seal = noted("chartgate", Seal::new(), &mut problems);
-    let events = keep(event_sources(&settings.issuers), &mut problems);
+    let events = keep(session::event_sources(&settings.issuers), &mut problems);
     let bearer = settings
         .operations
         .bearer_token_file
         .as_deref()
-        .map(|path| secret("operations.bearer_token_file", path));
+        .map(|path| session::secret("operations.bearer_token_file", path));
     let bearer = keep(bearer.transpose().map_err(|problem| vec![problem]), &mut problems);
     let parts = (policies, server_tls, operations_tls, upstream, keyring, (public, bearer), (seal, events));
     match parts {
@@ -460,128 +447,6 @@ fn policy_reload(
             let record = control(Event::PoliciesRejected, &[("problem", first.clone())]);
             let _unrecorded = runtime.block_on(gate.journal.append(&[record]));
             Err(first)
-        }
-    }
-}
-
-/// How long sessions last, and what keeps them alive.
-#[must_use]
-pub fn session_settings(settings: &Settings) -> sessions::Settings {
-    let span = |duration| SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX);
-    let limits = SessionLimits {
-        idle: span(settings.session.idle_timeout),
-        absolute: span(settings.session.absolute_timeout),
-        concurrent: settings.session.concurrent,
-    };
-    sessions::Settings { limits, activity: settings.session.activity }
-}
-
-/// Opens the store that `settings` name, from a thread that may block within a runtime.
-///
-/// # Errors
-/// What the store says.
-pub fn open_store(settings: &Settings) -> Result<Arc<dyn SessionStore>, sessions::StoreError> {
-    let now = clock::now();
-    Ok(match &settings.session.store {
-        SessionPlace::File(path) => Arc::new(SqliteStore::open(path, now)?),
-        SessionPlace::Postgres(postgres) => {
-            Arc::new(PostgresStore::open(postgres.clone(), tokio::runtime::Handle::current(), now)?)
-        }
-    })
-}
-
-/// Makes the session store's file where there is none, together with a new trail: nothing was revoked before.
-///
-/// # Errors
-/// What the store says.
-pub fn init_sessions(settings: &Settings) -> Result<Option<PathBuf>, sessions::StoreError> {
-    match &settings.session.store {
-        SessionPlace::File(path) if !path.exists() => SqliteStore::create(path).map(|()| Some(path.clone())),
-        SessionPlace::File(_) | SessionPlace::Postgres(_) => Ok(None),
-    }
-}
-
-async fn open_sessions(settings: &Settings) -> Result<Sessions, sessions::StoreError> {
-    let all = settings.clone();
-    let opened =
-        tokio::task::spawn_blocking(move || Sessions::open(session_settings(&all), open_store(&all)?));
-    opened.await.map_err(|error| sessions::StoreError::Unavailable(error.to_string()))?
-}
-
-/// NIST SP 800-63B-4 section 2.2.3 asks for at most an hour of inactivity; longer is allowed, and said.
-fn session_notes(settings: &Settings) -> Vec<Problem> {
-    let long = settings.session.idle_timeout > limits::SESSION_IDLE_ADVISED_MAX;
-    let text = "`session.idle_timeout` is longer than an hour: NIST SP 800-63B-4 advises against it";
-    long.then(|| Problem::whole_file("[session]", text)).into_iter().collect()
-}
-
-fn secret(key: &str, path: &Path) -> Result<Secret, Problem> {
-    let wrong = |what: String| Problem::whole_file(key, format!("`{}` {what}", path.display()));
-    let text = std::fs::read_to_string(path);
-    let text = text.map_err(|error| wrong(format!("cannot be read: {}", error.kind())))?;
-    let text = text.trim();
-    let sound = (1..=limits::OPERATIONS_BODY_BYTES_MAX).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
-    if sound {
-        Ok(Secret(text.to_owned()))
-    } else {
-        Err(wrong("must hold one line of visible text".to_owned()))
-    }
-}
-
-fn event_sources(issuers: &[settings::Issuer]) -> Result<EventSources, Vec<Problem>> {
-    let mut problems = Vec::new();
-    let mut sources = EventSources::new();
-    for issuer in issuers {
-        let Some(events) = &issuer.events else { continue };
-        let given = events.authorization_file.as_deref();
-        let authorization = given.map(|path| secret("issuer.events.authorization_file", path)).transpose();
-        let authorization = authorization.map_err(|problem| problems.push(problem)).ok().flatten();
-        let source = EventSource {
-            audience: events.audience.clone(),
-            logout_audience: events.logout_audience.clone(),
-            authorization: authorization.map(|secret| secret.0),
-            heartbeat: events.heartbeat,
-        };
-        sources.insert(issuer.url.clone(), source);
-    }
-    if problems.is_empty() { Ok(sources) } else { Err(problems) }
-}
-
-/// Records what others revoked or lifted, once it is in force here.
-async fn record_changes(journal: Journal, mut heard: mpsc::UnboundedReceiver<Change>) {
-    while let Some(change) = heard.recv().await {
-        let record = match &change {
-            Change::Revoked(revocation) => sessions::record_revoked(revocation, clock::now()),
-            Change::Lifted(revocation) => sessions::record_lifted(revocation, clock::now()),
-        };
-        if let Err(error) = journal.append(&[record]).await {
-            tracing::error!(%error, "a revocation made elsewhere could not be recorded");
-        }
-    }
-}
-
-/// Notices event streams without a sign of life, until `stop`.
-async fn listen_for_streams(gate: Arc<Gate>, silent: Arc<RwLock<Vec<String>>>, mut stop: Stop) {
-    let started = clock::now();
-    loop {
-        let (looked, at) = (Arc::clone(&gate), clock::now());
-        let look = move || gateway::silent_streams(&looked.events, &looked.sessions, started, at);
-        let found = tokio::task::spawn_blocking(look).await;
-        if let Ok(Err(error)) = &found {
-            tracing::warn!(%error, "event streams could not be looked at");
-        }
-        if let Ok(Ok(found)) = found {
-            gate.telemetry.sessions(gate.sessions.revoked().all().len(), found.len());
-            let mut known = silent.write().unwrap_or_else(PoisonError::into_inner);
-            for issuer in found.iter().filter(|issuer| !known.contains(issuer)) {
-                tracing::error!(issuer, "no verification event for longer than the heartbeat");
-            }
-            *known = found;
-        }
-        tokio::select! {
-            () = stop.requested() => return,
-            () = tokio::time::sleep(limits::METRICS_CARRY_INTERVAL) => {}
         }
     }
 }

@@ -154,7 +154,8 @@ async fn who_is_not_the_issuer_ends_nothing() {
     let set = town.event("secevent+jwt", claims());
     let url = proxy.url("/security-events");
     let other = ("authorization", "Bearer from-somebody");
-    let cases: [(&str, &[(&str, &str)], &str, &str); 5] = [
+    type Headers<'h> = &'h [(&'h str, &'h str)];
+    let cases: [(&str, Headers<'_>, &str, &str); 5] = [
         ("no secret", &[SET], &set, "authentication_failed"),
         ("another secret", &[SET, other], &set, "authentication_failed"),
         ("another media type", &[("content-type", "application/jwt"), SECRET], &set, "invalid_request"),
