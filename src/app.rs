@@ -5,6 +5,9 @@
 //! Look next: `gateway::Gate`, what is assembled here; `cli`, which calls this.
 
 mod applications;
+mod session;
+
+pub use session::{init_sessions, open_store, session_settings};
 
 use crate::clock;
 use crate::config::{Problem, Settings, settings};
@@ -17,16 +20,16 @@ use crate::edge::introspection::{IntrospectionSource, Introspector};
 use crate::edge::journal::{self, Journal};
 use crate::edge::keyring::{IssuerSource, Keyring, Refreshing};
 use crate::edge::listener::{Bounds, Drained, Listener, Security, Stop, Stopper, stop_signal};
-use crate::edge::operations::{self, Readiness};
+use crate::edge::operations::{self, Readiness, Secret};
 use crate::edge::policy_files;
 use crate::edge::reload::{Nudger, Watch, nudge};
 use crate::edge::replay::Remembered;
 use crate::edge::seal::Seal;
-use crate::edge::sessions::{self, Sessions};
+use crate::edge::sessions::Sessions;
 use crate::edge::telemetry::Telemetry;
 use crate::edge::tls::{CertificateFiles, ClientFiles, ServerFiles, ServerTls};
 use crate::edge::upstream::{self, BaseUrl, Upstream};
-use crate::gateway::{self, Gate};
+use crate::gateway::{self, EventSources, Gate};
 use crate::limits;
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -47,6 +50,8 @@ struct Parts {
     nonces: Option<Nonces>,
     public: PublicBase,
     seal: Seal,
+    events: EventSources,
+    operations_bearer: Option<Secret>,
 }
 
 /// The program while it serves.
@@ -83,6 +88,7 @@ pub fn check(settings: &Settings) -> Result<Vec<Problem>, Vec<Problem>> {
         Ok(parts) if problems.is_empty() => {
             notes.extend(lints(&settings.policies, &parts.policies));
             notes.extend(applications::notes(settings, clock::now()));
+            notes.extend(session::session_notes(settings));
             Ok(notes)
         }
         Ok(_) | Err(_) => Err(problems),
@@ -119,10 +125,14 @@ pub async fn start(settings: &Settings) -> Result<Running, Vec<Problem>> {
     let journal = tokio::task::spawn_blocking(move || Journal::open(&journal_settings)).await;
     let journal = journal.map_err(|error| one(error.to_string()))?.map_err(|error| one(error.to_string()))?;
     journal.report_to(telemetry.clone());
+    let sessions = session::open_sessions(settings).await.map_err(|error| one(error.to_string()))?;
+    let desk = session::desk(settings, &parts.operations_bearer, &sessions, &journal);
 
     let (tls, operations_tls) = (Arc::clone(&parts.server_tls), parts.operations_tls.clone());
-    let gate = Arc::new(gate(settings, parts, (journal, exports), telemetry.clone()));
-    let started = control(Event::Started, &[("policySet", gate_hash(&gate))]);
+    let gate = Arc::new(gate(settings, parts, (journal, sessions, exports), telemetry.clone()));
+    let revocations = gate.sessions.revoked().all().len();
+    let started =
+        control(Event::Started, &[("policySet", gate_hash(&gate)), ("revocations", revocations.to_string())]);
     let _recorded = gate.journal.append(&[started]).await.map_err(|error| one(error.to_string()))?;
 
     let epoch = Arc::new(AtomicU64::new(1));
@@ -133,8 +143,10 @@ pub async fn start(settings: &Settings) -> Result<Running, Vec<Problem>> {
     let handler = move |request, peer| gateway::handle(Arc::clone(&handler_gate), request, peer);
     serving.spawn(listener.serve(handler, stop.clone()));
     let (ready_gate, ready_epoch) = (Arc::clone(&gate), Arc::clone(&epoch));
-    let readiness = move || readiness(&ready_gate, ready_epoch.load(Ordering::Acquire));
-    serving.spawn(operations::serve(operations, readiness, telemetry.clone(), stop.clone()));
+    let silent = Arc::new(RwLock::new(Vec::new()));
+    let ready_silent = Arc::clone(&silent);
+    let readiness = move || readiness(&ready_gate, ready_epoch.load(Ordering::Acquire), &ready_silent);
+    serving.spawn(operations::serve(operations, readiness, desk, telemetry.clone(), stop.clone()));
 
     let mut watching = JoinSet::new();
     let apply = policy_reload(Arc::clone(&gate), settings.policies.clone(), epoch);
@@ -149,6 +161,7 @@ pub async fn start(settings: &Settings) -> Result<Running, Vec<Problem>> {
     watching.spawn(count_refreshes(Arc::clone(&gate), stop.clone()));
     let counted = gate.telemetry.clone();
     watching.spawn(applications::watch_agreements(settings.clone(), counted, stop.clone()));
+    session::spawn_watch(&mut watching, &gate, silent, &stop);
     let refreshing = gate.keyring.spawn_refresh();
     tracing::info!(%address, %operations_address, "serving");
     Ok(Running {
@@ -179,7 +192,7 @@ impl Running {
     /// Whether keys, policies and trail are there.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        readiness(&self.gate, 0).is_ready()
+        readiness(&self.gate, 0, &RwLock::default()).is_ready()
     }
 
     /// Reads policies, certificates and credentials again now.
@@ -254,7 +267,10 @@ fn assemble(settings: &Settings, telemetry: &Telemetry) -> Result<Parts, Vec<Pro
     let operations_tls = settings.operations.certificate.clone().map(|pair| {
         noted(
             "[operations]",
-            ServerTls::load(ServerFiles { own: files(pair), client_ca: None }),
+            ServerTls::load(ServerFiles {
+                own: files(pair),
+                client_ca: settings.operations.client_ca.clone(),
+            }),
             &mut problems,
         )
     });
@@ -265,7 +281,15 @@ fn assemble(settings: &Settings, telemetry: &Telemetry) -> Result<Parts, Vec<Pro
     let public = noted("[public]", PublicBase::parse(&settings.public_base), &mut problems);
     let seal = noted("chartgate", Seal::new(), &mut problems);
     let asked = introspector.zip(nonces);
-    let parts = (policies, server_tls, operations_tls, upstream, keyring, public, seal, asked);
+    let events = keep(session::event_sources(&settings.issuers), &mut problems);
+    let bearer = settings
+        .operations
+        .bearer_token_file
+        .as_deref()
+        .map(|path| session::secret("operations.bearer_token_file", path));
+    let bearer = keep(bearer.transpose().map_err(|problem| vec![problem]), &mut problems);
+    let parts =
+        (policies, server_tls, operations_tls, upstream, keyring, (public, bearer), (seal, events, asked));
     match parts {
         (
             Some(policies),
@@ -273,9 +297,8 @@ fn assemble(settings: &Settings, telemetry: &Telemetry) -> Result<Parts, Vec<Pro
             operations_tls,
             Some(upstream),
             Some(keyring),
-            Some(public),
-            Some(seal),
-            Some((introspector, nonces)),
+            (Some(public), Some(operations_bearer)),
+            (Some(seal), Some(events), Some((introspector, nonces))),
         ) if problems.is_empty() => {
             let operations_tls = operations_tls.flatten();
             Ok(Parts {
@@ -288,6 +311,8 @@ fn assemble(settings: &Settings, telemetry: &Telemetry) -> Result<Parts, Vec<Pro
                 nonces,
                 public,
                 seal,
+                events,
+                operations_bearer,
             })
         }
         _ => Err(problems),
@@ -386,7 +411,7 @@ async fn bind(
 fn gate(
     settings: &Settings,
     parts: Parts,
-    (journal, exports): (Journal, Seal),
+    (journal, sessions, exports): (Journal, Sessions, Seal),
     telemetry: Telemetry,
 ) -> Gate {
     let issuers = settings.issuers.iter().map(|issuer| IssuerEndpoints {
@@ -403,10 +428,8 @@ fn gate(
         introspector: parts.introspector,
         replay: Arc::new(Remembered::default()),
         nonces: parts.nonces,
-        sessions: Sessions::new(sessions::Settings {
-            idle_timeout: settings.session.idle_timeout,
-            absolute_timeout: settings.session.absolute_timeout,
-        }),
+        sessions,
+        events: parts.events,
         policies: RwLock::new(Arc::new(parts.policies)),
         masks: Masks::new(),
         journal,
@@ -427,11 +450,13 @@ fn gate_hash(gate: &Gate) -> String {
     gate.policies.read().unwrap_or_else(PoisonError::into_inner).hash().to_owned()
 }
 
-fn readiness(gate: &Gate, policy_epoch: u64) -> Readiness {
+fn readiness(gate: &Gate, policy_epoch: u64, silent: &RwLock<Vec<String>>) -> Readiness {
     Readiness {
         keys: gate.keyring.ready(),
         policies: true,
         journal: gate.journal.ready(),
+        sessions: gate.sessions.is_heard(),
+        silent_event_streams: silent.read().unwrap_or_else(PoisonError::into_inner).clone(),
         policy_hash: gate_hash(gate),
         policy_epoch,
     }

@@ -4,6 +4,10 @@
 //! Must never: depend on anything else; hold a bound that nobody enforces.
 //! Units stand last in the names. Look next: the room named in each section's heading.
 
+mod sessions;
+
+pub use sessions::*;
+
 use std::time::Duration;
 
 // --- listener and TLS -------------------------------------------------------------------------

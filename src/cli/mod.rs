@@ -12,6 +12,7 @@ pub mod demo;
 pub mod leakcheck;
 mod policy;
 mod serve;
+mod session;
 mod show;
 mod trail;
 
@@ -46,6 +47,9 @@ enum Command {
     /// Make, verify and search the audit trail
     #[command(subcommand)]
     Audit(trail::Audit),
+    /// List sessions, end them, and revoke tokens, people, clients or issuers
+    #[command(subcommand)]
+    Session(session::Session),
 }
 
 /// Where the configuration is.
@@ -89,6 +93,7 @@ pub fn main() -> ExitCode {
         Command::Check(check) => check::run(&check),
         Command::Policy(policy) => policy::run(&policy),
         Command::Audit(audit) => trail::run(&audit),
+        Command::Session(session) => session::run(session),
     };
     ending.into()
 }

@@ -134,6 +134,19 @@ impl<'d> Section<'d> {
         }
     }
 
+    /// A whole number that is not negative.
+    pub(super) fn number(&mut self, reader: &mut Reader<'_>, key: &'static str) -> Option<Located<u64>> {
+        let value = self.entry(key)?;
+        let number = match value.get_ref() {
+            DeValue::Integer(number) => u64::from_str_radix(number.as_str(), number.radix()).ok(),
+            _ => None,
+        };
+        if number.is_none() {
+            reader.wrong_type(self, key, value.span(), "a whole number");
+        }
+        Some(Located { value: number?, offset: value.span().start })
+    }
+
     /// `true` or `false`; false when it is not said.
     pub(super) fn switch(&mut self, reader: &mut Reader<'_>, key: &'static str) -> bool {
         let Some(value) = self.entry(key) else { return false };

@@ -72,6 +72,9 @@ struct Meters {
     reloads: Family<ReloadLabels, Counter>,
     policy_epoch: Gauge<u64, AtomicU64>,
     agreement_days_left: Family<ClientLabel, Gauge>,
+    events: Family<OutcomeLabel, Counter>,
+    silent_streams: Gauge,
+    revocations: Gauge,
     registry: Registry,
 }
 
@@ -209,6 +212,17 @@ impl Telemetry {
         self.0.agreement_days_left.get_or_create(&ClientLabel { client: client.to_owned() }).set(days);
     }
 
+    /// An issuer sent a security event or a logout token: `taken` or `refused`.
+    pub fn event(&self, outcome: &'static str) {
+        self.0.events.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    /// So many revocations are in force, and so many event streams show no sign of life.
+    pub fn sessions(&self, revocations: usize, silent_streams: usize) {
+        self.0.revocations.set(i64::try_from(revocations).unwrap_or(i64::MAX));
+        self.0.silent_streams.set(i64::try_from(silent_streams).unwrap_or(i64::MAX));
+    }
+
     /// The whole exposition in the OpenMetrics text format Prometheus reads.
     #[must_use]
     pub fn render(&self) -> String {
@@ -293,6 +307,13 @@ impl Meters {
         registry.register("journal_commit_seconds", "Time of a group commit", self.journal_seconds.0.clone());
         registry.register("journal_records", "Audit records made durable", self.journal_records.clone());
         registry.register("key_refreshes", "Issuer key refreshes, by outcome", self.key_refreshes.clone());
+        registry.register("security_events", "Events from issuers, by outcome", self.events.clone());
+        registry.register(
+            "silent_event_streams",
+            "Event streams without a sign of life",
+            self.silent_streams.clone(),
+        );
+        registry.register("revocations", "Revocations in force", self.revocations.clone());
         registry.register("reloads", "Files read again, by outcome", self.reloads.clone());
     }
 }

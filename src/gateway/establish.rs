@@ -32,7 +32,7 @@ pub(super) async fn establish(
     let given = identity::credentials(values(parts, &header::AUTHORIZATION)).map_err(Refusal::Identity)?;
     let proven = prove(gate, parts, peer, given, draft).await;
     let caller = proven.map_err(|refusal| challenge(gate, refusal, given.scheme, draft.began))?;
-    gate.sessions.touch(&caller, draft.began).map_err(Refusal::Session)?;
+    draft.standing = Some(gate.sessions.admit(&caller, &parts.headers, draft.began).await?);
     Ok(caller)
 }
 

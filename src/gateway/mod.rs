@@ -14,6 +14,7 @@ mod count;
 mod draft;
 mod entries;
 mod establish;
+mod events;
 mod export;
 mod intake;
 mod links;
@@ -33,6 +34,7 @@ mod write;
 
 pub use body::LargeBodies;
 pub use capabilities::Statement;
+pub use events::{EventSource, EventSources, silent_streams};
 pub use reply::ReplyBody;
 pub use turns::Turns;
 
@@ -88,8 +90,10 @@ pub struct Gate {
     pub replay: Arc<dyn Replay>,
     /// Nonces for proofs, if they must hold one.
     pub nonces: Option<Nonces>,
-    /// Sessions seen lately.
+    /// Who may go on.
     pub sessions: Sessions,
+    /// Issuers that send security events.
+    pub events: EventSources,
     /// The policy set in force.
     pub policies: RwLock<Arc<PolicySet>>,
     /// Masks made lately.
@@ -149,6 +153,10 @@ async fn travel(
     mut draft: Draft,
     opening: oneshot::Sender<Response<ReplyBody>>,
 ) {
+    if let Some(kind) = events::kind_of(&gate, &request) {
+        // Who no longer listens needs no answer.
+        return drop(opening.send(events::receive(&gate, kind, request, draft).await));
+    }
     let mut outlet = Outlet::new(Arc::clone(&gate), opening);
     let outcome = journey(&gate, request, &peer, &mut outlet, &mut draft).await;
     outlet.close(draft, outcome).await;
@@ -209,6 +217,7 @@ async fn leave(
     let mut answer = draft.settle(outcome, gate);
     let (interaction, began, head_only) = (draft.interaction, draft.began, draft.head_only);
     let request_id = draft.decision.request_id.clone();
+    let standing = draft.standing.take();
     let records = draft.records();
     let recorded = if refused {
         gate.journal.append(&records).await.map(|receipt| (receipt, None))
@@ -223,7 +232,7 @@ async fn leave(
             // What follows the first unit of a long answer is recorded unit by unit, before each.
             let files = answer.rest.take().map(|units| stream::release(Arc::clone(gate), *units));
             let following = files.or(following);
-            answer.send(&request_id, receipt, slot, following)
+            answer.send(&request_id, receipt, slot, following).map(|body| body.watched(standing))
         }
         Err(error) => {
             tracing::error!(%error, "no record, no answer");

@@ -11,6 +11,7 @@ use super::reply::{Answer, ReplyBody};
 use super::stream::{self, Part};
 use super::{Gate, leave};
 use crate::domain::fhir::classify::Wishes;
+use crate::edge::sessions::Standing;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use std::sync::Arc;
@@ -54,8 +55,11 @@ impl Outlet {
     /// Releases a unit: recorded, then handed over, at the client's pace. The first one begins the reply.
     ///
     /// # Errors
-    /// [`Refusal::TrailUnavailable`] when it cannot be recorded; [`Refusal::Internal`] when nobody listens any more.
+    /// [`Refusal::TrailUnavailable`] when it cannot be recorded; [`Refusal::Session`] when its caller was revoked;
+    /// [`Refusal::Internal`] when nobody listens any more.
     pub(super) async fn unit(&mut self, draft: &Draft, mut unit: Release) -> Result<(), Refusal> {
+        // Whoever was revoked meanwhile gets nothing more, and nothing more is recorded as released (T-193).
+        draft.standing.as_ref().map_or(Ok(()), Standing::check)?;
         self.gate.telemetry.filtered(0, unit.body.len() as u64);
         let Some(parts) = self.parts.clone() else { return self.begin(draft, unit).await };
         let Ok(place) = parts.reserve().await else { return self.left() };

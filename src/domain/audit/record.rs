@@ -290,12 +290,29 @@ pub enum Event {
     PoliciesLoaded,
     /// A policy set was offered and rejected; the one before stays in force.
     PoliciesRejected,
+    /// A token, session, person, client or issuer was revoked, here or elsewhere; in force here.
+    Revoked,
+    /// A revocation is not in force any more.
+    RevocationLifted,
+    /// An issuer sent a security event or a logout token, and it was taken.
+    EventTaken,
+    /// The same, and it was refused.
+    EventRefused,
 }
 
 impl Event {
     /// Every event.
-    pub const ALL: [Self; 5] =
-        [Self::Created, Self::Started, Self::Stopped, Self::PoliciesLoaded, Self::PoliciesRejected];
+    pub const ALL: [Self; 9] = [
+        Self::Created,
+        Self::Started,
+        Self::Stopped,
+        Self::PoliciesLoaded,
+        Self::PoliciesRejected,
+        Self::Revoked,
+        Self::RevocationLifted,
+        Self::EventTaken,
+        Self::EventRefused,
+    ];
 
     /// The event's code, such as `policies-loaded`.
     #[must_use]
@@ -306,6 +323,10 @@ impl Event {
             Self::Stopped => "stopped",
             Self::PoliciesLoaded => "policies-loaded",
             Self::PoliciesRejected => "policies-rejected",
+            Self::Revoked => "revoked",
+            Self::RevocationLifted => "revocation-lifted",
+            Self::EventTaken => "event-taken",
+            Self::EventRefused => "event-refused",
         }
     }
 }

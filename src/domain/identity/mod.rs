@@ -1,8 +1,9 @@
 //! Who is asking: a token, the issuer's keys and the time become a `Caller`, or a refusal.
 //!
-//! Owns: every check of an access token, the MFA rule, the challenge a refused client is sent, and the
-//! cache of tokens already verified. Sources: RFC 7515, 7519, 7662, 8705, 8725 (and its
-//! successor draft), 9068, 9449, 9470.
+//! Owns: every check of an access token and of the proof that it is the sender's, the register of clients, the MFA rule, the
+//! challenge a refused client is sent, the cache of tokens already verified, the rules of sessions and revocations, and
+//! every check of an issuer's security events. Sources: RFC 7515, 7519, 7662, 8705, 8725 (and its successor draft), 9068,
+//! 9449, 9470; for events see `event`.
 //! Must never: fetch a key, read a clock, trust a key that a token brings along, or print any part of a token.
 //! Look next: `token.rs` (what is read before trust), `authenticate.rs` (the checks in order),
 //! `edge::keyring` (where keys come from).
@@ -19,10 +20,13 @@ mod caller;
 mod claims;
 mod clients;
 mod dpop;
+pub mod event;
 mod introspected;
 mod issuer;
 mod keys;
 mod refusal;
+mod revocation;
+mod session;
 mod strict;
 mod token;
 mod verified;
@@ -41,5 +45,7 @@ pub use introspected::{Introspection, is_opaque, token_digest};
 pub use issuer::{Algorithm, Issuer, IssuerSpec, MfaSpec};
 pub use keys::{KeySet, KeySetError};
 pub use refusal::{IdentityRefusal, RefusalClass, StepUp};
+pub use revocation::{Reach, Revocation, RevocationIndex, RevocationOrigin, RevocationTarget};
+pub use session::{Session, SessionEnded, SessionKey, SessionLimits, check_session};
 pub use token::{Unverified, fuzz_token};
 pub use verified::VerifiedTokens;

@@ -1,8 +1,14 @@
 //! The door for operators: is it alive, is it ready, what has it done.
 //!
-//! Owns: `/healthz`, `/readyz` and `/metrics`, over plain HTTP/1.1 on loopback or over TLS.
-//! Must never: serve a FHIR path, or tell anything about a patient, a person or a request.
-//! Look next: `telemetry`, which renders the metrics; `app`, which knows what is ready.
+//! Owns: `/healthz`, `/readyz` and `/metrics`, over plain HTTP/1.1 on loopback or over TLS; the way to the desk.
+//! Must never: serve a FHIR path, or tell anything about a patient or a request; tell about a person but at the desk.
+//! Look next: `desk`, sessions and revocations; `telemetry`, which renders the metrics; `app`, which knows what is ready.
+
+mod desk;
+#[cfg(test)]
+mod desk_tests;
+
+pub use desk::{Access, Desk, OrderFault, OrderText, RevocationView, Secret};
 
 use std::future::Future;
 use std::sync::Arc;
@@ -14,8 +20,8 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use serde::Serialize;
 
-use super::listener::{Drained, Listener, Stop};
-use super::telemetry::Telemetry;
+use crate::edge::listener::{Drained, Listener, Peer, Stop};
+use crate::edge::telemetry::Telemetry;
 
 const JSON: &str = "application/json";
 const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -31,6 +37,10 @@ pub struct Readiness {
     pub policies: bool,
     /// The journal is open, locked and takes records.
     pub journal: bool,
+    /// The session store answers.
+    pub sessions: bool,
+    /// Issuers whose event stream shows no sign of life. They make nobody wait; somebody should look.
+    pub silent_event_streams: Vec<String>,
     /// Hash of the policy set in force.
     pub policy_hash: String,
     /// Its number; grows by one with each set put in force.
@@ -41,7 +51,7 @@ impl Readiness {
     /// Whether all is there.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.keys && self.policies && self.journal
+        self.keys && self.policies && self.journal && self.sessions
     }
 }
 
@@ -49,6 +59,7 @@ impl Readiness {
 pub fn serve<R>(
     listener: Listener,
     readiness: R,
+    desk: Desk,
     telemetry: Telemetry,
     stop: Stop,
 ) -> impl Future<Output = Drained> + Send
@@ -56,9 +67,15 @@ where
     R: Fn() -> Readiness + Send + Sync + 'static,
 {
     let readiness = Arc::new(readiness);
-    let handler = move |request: Request<Incoming>, _peer| {
-        let (readiness, telemetry) = (Arc::clone(&readiness), telemetry.clone());
-        async move { answer(&request, || readiness(), &telemetry) }
+    let desk = Arc::new(desk);
+    let handler = move |request: Request<Incoming>, peer: Peer| {
+        let (readiness, desk, telemetry) = (Arc::clone(&readiness), Arc::clone(&desk), telemetry.clone());
+        async move {
+            if desk::is_here(request.uri().path()) {
+                return desk.answer(request, &peer).await;
+            }
+            answer(&request, || readiness(), &telemetry)
+        }
     };
     listener.serve(handler, stop)
 }
@@ -111,7 +128,15 @@ mod tests {
     use crate::edge::telemetry::Decision;
 
     fn readiness(keys: bool) -> Readiness {
-        Readiness { keys, policies: true, journal: true, policy_hash: "ab12".into(), policy_epoch: 3 }
+        Readiness {
+            keys,
+            policies: true,
+            journal: true,
+            sessions: true,
+            silent_event_streams: Vec::new(),
+            policy_hash: "ab12".into(),
+            policy_epoch: 3,
+        }
     }
 
     async fn ask(method: Method, path: &str, keys: bool) -> (StatusCode, String) {
