@@ -5,8 +5,9 @@
 //! Look next: `gateway::Gate`, what is assembled here; `cli`, which calls this.
 
 use crate::clock;
+use crate::config::care::Relations;
 use crate::config::{Problem, Settings, settings};
-use crate::domain::access::{self, Masks, PolicySet};
+use crate::domain::access::{self, Masks, PolicySet, Windows};
 use crate::domain::audit::{Control, Event, Record};
 use crate::domain::fhir::capabilities::IssuerEndpoints;
 use crate::domain::fhir::path::PublicBase;
@@ -22,14 +23,17 @@ use crate::edge::sessions::{self, Sessions};
 use crate::edge::telemetry::Telemetry;
 use crate::edge::tls::{CertificateFiles, ClientFiles, ServerFiles, ServerTls};
 use crate::edge::upstream::{self, BaseUrl, Upstream};
+use crate::gateway::relations::{self, Standing};
 use crate::gateway::{self, Gate};
 use crate::limits;
+use jiff::SignedDuration;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 use tokio::task::JoinSet;
 
 /// Everything that can be had without opening the trail or a socket.
@@ -355,6 +359,7 @@ fn gate(settings: &Settings, parts: Parts, journal: Journal, telemetry: Telemetr
         }),
         policies: RwLock::new(Arc::new(parts.policies)),
         masks: Masks::new(),
+        standing: Standing::new(standing(&settings.relations)),
         journal,
         seal: parts.seal,
         telemetry,
@@ -363,6 +368,19 @@ fn gate(settings: &Settings, parts: Parts, journal: Journal, telemetry: Telemetr
         parameters: settings.parameters.clone(),
         compresses: settings.compression,
         statement: gateway::Statement::default(),
+    }
+}
+
+fn standing(relations: &Relations) -> relations::Settings {
+    let signed = |span: Duration| SignedDuration::try_from(span).unwrap_or(SignedDuration::ZERO);
+    relations::Settings {
+        lookups: relations.lookups.clone(),
+        max_age: signed(relations.max_age),
+        absent_max_age: signed(relations.absent_max_age),
+        windows: Windows {
+            encounter: signed(relations.encounter_window),
+            appointment: signed(relations.appointment_window),
+        },
     }
 }
 

@@ -144,6 +144,19 @@ impl<'d> Section<'d> {
         *on
     }
 
+    /// A whole number.
+    pub(super) fn number(&mut self, reader: &mut Reader<'_>, key: &'static str) -> Option<Located<u32>> {
+        let value = self.entry(key)?;
+        let number = match value.get_ref() {
+            DeValue::Integer(number) if number.radix() == 10 => number.as_str().parse().ok(),
+            _ => None,
+        };
+        if number.is_none() {
+            reader.wrong_type(self, key, value.span(), "a whole number");
+        }
+        Some(Located { value: number?, offset: value.span().start })
+    }
+
     pub(super) fn required_text(
         &mut self,
         reader: &mut Reader<'_>,

@@ -5,6 +5,7 @@
 //! Look next: `app`, which turns these into each room's own settings.
 
 use super::Problem;
+use super::care::{Emergency, Relations};
 use super::parameters;
 use super::raw::{self, Raw, Text, Texts};
 use super::section::{Located, Reader};
@@ -35,6 +36,10 @@ pub struct Settings {
     pub session: Session,
     /// The policies directory.
     pub policies: PathBuf,
+    /// `[relations]`: how callers stand to patients, looked up in the EMR.
+    pub relations: Relations,
+    /// `[emergency]`: access in an emergency.
+    pub emergency: Emergency,
     /// The trail.
     pub audit: Audit,
     /// `[[search_parameter]]` and `[[named_query]]`: what the EMR has beyond R4.
@@ -145,9 +150,11 @@ pub(super) fn build(mut raw: Raw<'_>, folder: &Path, problems: &mut Vec<Problem>
         meaning.path(raw.policies),
         meaning.audit(raw.audit),
     );
+    let care = (meaning.relations(raw.relations), meaning.emergency(raw.emergency));
     let compression = raw.public.compression;
     let parameters = parameters::registry(raw.search_parameters, raw.named_queries, &mut raw.reader);
     problems.append(&mut raw.reader.problems);
+    let (relations, emergency) = care;
     let (listen, operations, public_base, upstream, issuers, session, policies, audit) = settings;
     Some(Settings {
         listen: listen?,
@@ -158,6 +165,8 @@ pub(super) fn build(mut raw: Raw<'_>, folder: &Path, problems: &mut Vec<Problem>
         issuers,
         session: session?,
         policies: policies?,
+        relations: relations?,
+        emergency: emergency?,
         audit: audit?,
         parameters,
     })
@@ -170,8 +179,8 @@ enum Scheme {
     HttpsOrLoopback,
 }
 
-struct Meaning<'r, 't> {
-    reader: &'r mut Reader<'t>,
+pub(super) struct Meaning<'r, 't> {
+    pub(super) reader: &'r mut Reader<'t>,
     folder: &'r Path,
 }
 
@@ -206,7 +215,13 @@ impl Meaning<'_, '_> {
         address
     }
 
-    fn duration(&mut self, text: Text, key: &str, default: Duration, bound: Duration) -> Option<Duration> {
+    pub(super) fn duration(
+        &mut self,
+        text: Text,
+        key: &str,
+        default: Duration,
+        bound: Duration,
+    ) -> Option<Duration> {
         let Some(text) = text else { return Some(default) };
         let parsed = text.value.parse::<SignedDuration>().ok().and_then(|span| Duration::try_from(span).ok());
         match parsed {

@@ -17,6 +17,7 @@ use crate::domain::identity::Caller;
 use crate::edge::listener::Peer;
 use http::{Method, Request, StatusCode};
 use jiff::Timestamp;
+use std::collections::BTreeSet;
 
 /// A record in the making.
 #[derive(Clone)]
@@ -82,6 +83,12 @@ impl Draft {
         }
     }
 
+    /// How the caller stands to the patients, where the policies that decided asked.
+    pub(super) fn rests_on(&mut self, basis: &[String]) {
+        let known: BTreeSet<String> = self.decision.basis.drain(..).chain(basis.iter().cloned()).collect();
+        self.decision.basis = known.into_iter().collect();
+    }
+
     /// What an answer lets out; nothing of it counts when the answer is refused after all.
     pub(super) fn releases(&mut self, release: &mut Release, released: bool) {
         self.decision.withheld += release.withheld;
@@ -90,6 +97,7 @@ impl Draft {
             let mut policies = std::mem::take(&mut release.policies);
             policies.extend(self.decision.policies.drain(..));
             self.decision.policies = policies.into_iter().collect();
+            self.rests_on(&release.basis.iter().cloned().collect::<Vec<_>>());
         }
         if release.alarm {
             tracing::error!(
@@ -174,6 +182,7 @@ impl Draft {
             code.clone_into(&mut self.decision.interaction);
         }
         self.decision.released.clear();
+        self.decision.basis.clear();
         gate.telemetry.refusal(refusal.code());
         if refusal.is_alarm() {
             tracing::error!(

@@ -18,10 +18,12 @@ mod newest;
 mod operation;
 mod page;
 mod refusal;
+pub mod relations;
 mod release;
 mod reply;
 mod rows;
 mod standing;
+mod step_up;
 mod stream;
 mod visit;
 mod write;
@@ -77,6 +79,8 @@ pub struct Gate {
     pub policies: RwLock<Arc<PolicySet>>,
     /// Masks made lately.
     pub masks: Masks,
+    /// How callers were lately found to stand to patients.
+    pub standing: relations::Standing,
     /// The trail.
     pub journal: Journal,
     /// Seals paging links.
@@ -162,6 +166,7 @@ async fn journey(
     // before the EMR hears of it.
     let visit = Visit::begin(gate, caller, peer, &parts, draft)?;
     let answer = answer::question(&visit, &asked, &body, draft).await?;
+    let answer = answer.under(&visit.emergencies(), draft);
     Ok(answer.formed(&asked.wishes, gate.compresses))
 }
 

@@ -6,6 +6,7 @@
 //! Look next: the rooms' own refusal enums; `journey`, where they meet.
 #![deny(clippy::wildcard_enum_match_arm)]
 
+use super::step_up::StepUp;
 use crate::domain::access::Denial;
 use crate::domain::change::ChangeRefusal;
 use crate::domain::fhir::classify::{FhirRefusal, NotServed, RefusalClass};
@@ -35,6 +36,8 @@ pub(super) enum Refusal {
     Body(BodyRefusal),
     /// Policy does not allow the question.
     Access(Denial),
+    /// Policy does not allow it under this login, and would under another.
+    StepUp(Box<StepUp>),
     /// A page link that is not this caller's, has expired, or was changed.
     PageLink,
     /// Missing, withheld, or not the caller's: one and the same.
@@ -104,6 +107,7 @@ impl Refusal {
             Self::Body(BodyRefusal::TooSlow) => "body-too-slow",
             Self::Body(BodyRefusal::Broken) => "body-broken",
             Self::Access(denial) => denial_code(denial),
+            Self::StepUp(_) => "step-up-required",
             Self::PageLink => "page-link-not-valid",
             Self::NotFound => "not-found",
             Self::BodyUnsound(_) => "body-unsound",
@@ -166,11 +170,17 @@ impl Refusal {
             | Self::Session(_)
             | Self::Fhir(_)
             | Self::Body(_)
+            | Self::StepUp(_)
             | Self::PageLink
             | Self::NotFound
             | Self::Upstream(_)
             | Self::QueryRefusedUpstream => false,
         }
+    }
+
+    /// What another login would open: types, elements and parameters by their official names.
+    pub(super) fn opens(&self) -> &[String] {
+        if let Self::StepUp(step_up) = self { &step_up.opens } else { &[] }
     }
 
     /// Status, issue type, sentence and header for the client.
@@ -215,6 +225,7 @@ impl Refusal {
             Self::Body(BodyRefusal::Broken) => {
                 say(StatusCode::BAD_REQUEST, IssueType::Invalid, "the request body did not arrive whole")
             }
+            Self::StepUp(step_up) => (StatusCode::UNAUTHORIZED, IssueType::Login, step_up.sentence()),
             Self::Access(denial) => (StatusCode::FORBIDDEN, IssueType::Forbidden, denial.to_string()),
             Self::PageLink => {
                 say(StatusCode::BAD_REQUEST, IssueType::Invalid, "the page link is not valid here and now")
@@ -312,6 +323,7 @@ impl Refusal {
             Self::Identity(IdentityRefusal::KeysUnavailable) => return None,
             Self::Identity(refusal) => refusal.challenge(),
             Self::Session(_) => "Bearer error=\"invalid_token\"".to_owned(),
+            Self::StepUp(step_up) => step_up.header(),
             Self::Fhir(refusal) => {
                 let allow = refusal.allow()?;
                 return Some((header::ALLOW, HeaderValue::from_static(allow)));

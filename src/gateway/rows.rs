@@ -113,7 +113,7 @@ pub(super) async fn page(
         let plan = listing.plan(visit, leg, &at)?;
         let body = visit.ask(&plan).await?;
         visit.gate.telemetry.filtered(body.len() as u64, 0);
-        let judged = Judged::judge(&body, visit.bases(), &leg.permit, listing.shape, release)?;
+        let judged = Judged::judge(visit, &body, &leg.permit, listing.shape, release).await?;
         sheet.look_up(visit, &judged, leg).await?;
         match sheet.take(&judged, leg, &mut at, release)? {
             Taken::Full => {

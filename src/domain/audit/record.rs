@@ -108,6 +108,11 @@ pub struct Decision {
     pub reason: Option<String>,
     /// Ids of the policies that decided.
     pub policies: Vec<String>,
+    /// What a release or a write rests on beside role and purpose: how the caller stands to the patients
+    /// (`care-team`, `encounter`, …, `emergency`), as far as the policies that decided asked.
+    pub basis: Vec<String>,
+    /// Grants of emergency access that records were decided under.
+    pub emergencies: Vec<String>,
     /// The hash of the policy set in force.
     pub policy_set: Option<String>,
     /// The place in a batch or transaction, from 0, for the decision about one of its entries.
@@ -139,6 +144,8 @@ impl Decision {
             verdict,
             reason: None,
             policies: Vec::new(),
+            basis: Vec::new(),
+            emergencies: Vec::new(),
             policy_set: None,
             entry: None,
             unit: None,

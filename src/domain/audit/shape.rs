@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::record::{Caller, Control, Decision, Ending, Event, Outcome, Verdict};
 use super::text::bound;
-use super::wire::{DecodeError, VERSION, VERSION_READS};
+use super::wire::{DecodeError, VERSION_READS, VERSION_WRITES};
 use crate::limits::{
     RECORD_ITEM_BYTES_MAX, RECORD_POLICIES_MAX, RECORD_REQUEST_BYTES_MAX, RECORD_ROLES_MAX,
     RECORD_TEXT_BYTES_MAX,
@@ -66,6 +66,10 @@ pub(super) struct Head {
     pub(super) entry: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(super) unit: Option<u32>,
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub(super) basis: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub(super) emergencies: Vec<String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -135,6 +139,8 @@ impl Head {
             written: (!decision.written.is_empty()).then(|| count(decision.written.len())),
             entry: decision.entry,
             unit: decision.unit,
+            basis: items(&decision.basis, RECORD_ROLES_MAX),
+            emergencies: items(&decision.emergencies, RECORD_ROLES_MAX),
         }
     }
 
@@ -150,6 +156,8 @@ impl Head {
             verdict,
             reason: self.reason.clone(),
             policies: self.policies.clone(),
+            basis: self.basis.clone(),
+            emergencies: self.emergencies.clone(),
             policy_set: self.policy_set.clone(),
             entry: self.entry,
             unit: self.unit,
@@ -219,7 +227,7 @@ impl OutcomeWire {
 }
 
 fn version_of(entry: Option<u32>) -> u8 {
-    if entry.is_some() { VERSION } else { VERSION_READS }
+    if entry.is_some() { VERSION_WRITES } else { VERSION_READS }
 }
 
 impl ControlWire {

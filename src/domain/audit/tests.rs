@@ -150,6 +150,27 @@ fn golden_bytes_of_version_2() {
     }
 }
 
+/// Version 3: why somebody was let in. Nothing else is ever written in it.
+#[test]
+fn golden_bytes_of_version_3() {
+    let because = Decision {
+        basis: vec!["care-team".to_owned(), "emergency".to_owned()],
+        emergencies: vec!["g1".to_owned()],
+        ..Decision::new(time(), "req-5".to_owned(), Verdict::Permit)
+    };
+    let record = Record::Decision(Box::new(because));
+    let golden = r#"{"kind":"release","v":3,"part":1,"parts":1,"requestId":"req-5","time":"2026-03-01T08:00:00.250000Z","head":{"caller":null,"purposes":[],"source":null,"interaction":"unknown","request":"","reason":null,"policies":[],"policySet":null,"released":0,"withheld":0,"status":0,"basis":["care-team","emergency"],"emergencies":["g1"]}}"#;
+    assert_eq!(entries(&record), [golden]);
+    assert_eq!(joined(&record), record);
+    for (from, to) in
+        [("\"v\":3", "\"v\":2"), (",\"basis\":[\"care-team\",\"emergency\"],\"emergencies\":[\"g1\"]", "")]
+    {
+        let wrong = golden.replace(from, to);
+        let joins = |bytes: &str| Assembly::default().push(0, decode(bytes.as_bytes()).ok()?).ok();
+        assert!(joins(golden).is_some() && joins(&wrong).is_none(), "{wrong}");
+    }
+}
+
 /// What each version may say, and that all parts of a record are of one version.
 #[test]
 fn versions_do_not_mix() {
@@ -275,7 +296,7 @@ fn parts_out_of_order_are_refused() {
 fn what_encode_would_not_write_is_not_decoded() {
     let golden = &entries(&Record::Decision(Box::new(release())))[0];
     let cases = [
-        golden.replace("\"v\":1", "\"v\":3"),
+        golden.replace("\"v\":1", "\"v\":4"),
         golden.replace("\"v\":1", "\"v\":1,\"more\":true"),
         golden.replace("\"withheld\":1", "\"withheld\":1,\"value\":\"x\""),
         golden.replace("release\"", "unheard\""),
