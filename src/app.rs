@@ -5,13 +5,14 @@
 //! Look next: `gateway::Gate`, what is assembled here; `cli`, which calls this.
 
 use crate::clock;
-use crate::config::care::Relations;
+use crate::config::care::{Emergency, Relations};
 use crate::config::{Problem, Settings, settings};
 use crate::domain::access::{self, Masks, PolicySet, Windows};
 use crate::domain::audit::{Control, Event, Record};
 use crate::domain::fhir::capabilities::IssuerEndpoints;
 use crate::domain::fhir::path::PublicBase;
 use crate::domain::identity::{Issuer, IssuerSpec, MfaSpec, VerifiedTokens};
+use crate::edge::grants::InMemory;
 use crate::edge::journal::{self, Journal};
 use crate::edge::keyring::{IssuerSource, Keyring, Refreshing};
 use crate::edge::listener::{Bounds, Drained, Listener, Security, Stop, Stopper, stop_signal};
@@ -23,6 +24,7 @@ use crate::edge::sessions::{self, Sessions};
 use crate::edge::telemetry::Telemetry;
 use crate::edge::tls::{CertificateFiles, ClientFiles, ServerFiles, ServerTls};
 use crate::edge::upstream::{self, BaseUrl, Upstream};
+use crate::gateway::emergency::{self, Emergencies};
 use crate::gateway::relations::{self, Standing};
 use crate::gateway::{self, Gate};
 use crate::limits;
@@ -142,6 +144,7 @@ pub async fn start(settings: &Settings) -> Result<Running, Vec<Problem>> {
     let watch = Watch::begin("upstream credentials", gate.upstream.files());
     watching.spawn(watch.run(move || upstream_gate.upstream.reload(), nudge, stop.clone(), telemetry));
     watching.spawn(count_refreshes(Arc::clone(&gate), stop.clone()));
+    watching.spawn(end_emergencies(Arc::clone(&gate), stop.clone()));
     let refreshing = gate.keyring.spawn_refresh();
     tracing::info!(%address, %operations_address, "serving");
     Ok(Running {
@@ -360,6 +363,7 @@ fn gate(settings: &Settings, parts: Parts, journal: Journal, telemetry: Telemetr
         policies: RwLock::new(Arc::new(parts.policies)),
         masks: Masks::new(),
         standing: Standing::new(standing(&settings.relations)),
+        emergencies: Emergencies::new(emergencies(&settings.emergency), Box::new(InMemory::default())),
         journal,
         seal: parts.seal,
         telemetry,
@@ -381,6 +385,16 @@ fn standing(relations: &Relations) -> relations::Settings {
             encounter: signed(relations.encounter_window),
             appointment: signed(relations.appointment_window),
         },
+    }
+}
+
+fn emergencies(emergency: &Emergency) -> emergency::Settings {
+    let seconds = |span: Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
+    emergency::Settings {
+        fresh_seconds: seconds(emergency.fresh),
+        seconds: seconds(emergency.duration),
+        seconds_max: seconds(emergency.max_duration),
+        per_hour: emergency.per_hour,
     }
 }
 
@@ -440,6 +454,17 @@ async fn count_refreshes(gate: Arc<Gate>, mut stop: Stop) {
         (known.0..fresh).for_each(|_| gate.telemetry.key_refresh("fresh"));
         (known.1..failed).for_each(|_| gate.telemetry.key_refresh("failed"));
         known = (fresh, failed);
+    }
+}
+
+/// Records the end of emergency access that has run out, until `stop`.
+async fn end_emergencies(gate: Arc<Gate>, mut stop: Stop) {
+    loop {
+        tokio::select! {
+            () = stop.requested() => return,
+            () = tokio::time::sleep(limits::EMERGENCY_SWEEP_INTERVAL) => {}
+        }
+        emergency::sweep(&gate, clock::now()).await;
     }
 }
 

@@ -4,6 +4,7 @@
 //! Look next: the file named after the neighbour.
 
 pub mod coding;
+pub mod grants;
 pub mod journal;
 pub mod keyring;
 pub mod listener;

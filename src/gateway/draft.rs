@@ -203,7 +203,7 @@ fn line(interaction: &Interaction) -> String {
         Interaction::Update { .. } => "PUT",
         Interaction::Patch { .. } => "PATCH",
         Interaction::Delete { .. } | Interaction::ExportCancel { .. } => "DELETE",
-        Interaction::Operation(Operation::Validate { .. }) => "POST",
+        Interaction::Operation(Operation::Validate { .. } | Operation::BreakGlass) => "POST",
         _ => "GET",
     };
     let address = match interaction {

@@ -11,6 +11,7 @@ mod capabilities;
 mod conclude;
 mod count;
 mod draft;
+pub mod emergency;
 mod establish;
 mod export;
 mod links;
@@ -81,6 +82,8 @@ pub struct Gate {
     pub masks: Masks,
     /// How callers were lately found to stand to patients.
     pub standing: relations::Standing,
+    /// Emergency access in force.
+    pub emergencies: emergency::Emergencies,
     /// The trail.
     pub journal: Journal,
     /// Seals paging links.

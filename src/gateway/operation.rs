@@ -8,6 +8,7 @@
 
 use super::answer;
 use super::draft::Draft;
+use super::emergency;
 use super::links;
 use super::newest;
 use super::page::Cursor;
@@ -52,6 +53,7 @@ pub(super) async fn answer(
         Operation::Validate { resource } => validate(visit, question, *resource, body, draft).await,
         Operation::Expand { .. } => output(visit, question, "ValueSet", draft).await,
         Operation::Lookup { .. } => output(visit, question, "Parameters", draft).await,
+        Operation::BreakGlass => emergency::answer(visit, question, body, draft).await,
         Operation::Export { .. } => Err(Refusal::Internal),
     }
 }

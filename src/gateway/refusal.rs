@@ -6,6 +6,7 @@
 //! Look next: the rooms' own refusal enums; `journey`, where they meet.
 #![deny(clippy::wildcard_enum_match_arm)]
 
+use super::emergency::EmergencyRefusal;
 use super::step_up::StepUp;
 use crate::domain::access::Denial;
 use crate::domain::change::ChangeRefusal;
@@ -38,6 +39,8 @@ pub(super) enum Refusal {
     Access(Denial),
     /// Policy does not allow it under this login, and would under another.
     StepUp(Box<StepUp>),
+    /// Emergency access is not granted like this.
+    Emergency(EmergencyRefusal),
     /// A page link that is not this caller's, has expired, or was changed.
     PageLink,
     /// Missing, withheld, or not the caller's: one and the same.
@@ -108,6 +111,7 @@ impl Refusal {
             Self::Body(BodyRefusal::Broken) => "body-broken",
             Self::Access(denial) => denial_code(denial),
             Self::StepUp(_) => "step-up-required",
+            Self::Emergency(refusal) => refusal.code(),
             Self::PageLink => "page-link-not-valid",
             Self::NotFound => "not-found",
             Self::BodyUnsound(_) => "body-unsound",
@@ -171,6 +175,7 @@ impl Refusal {
             | Self::Fhir(_)
             | Self::Body(_)
             | Self::StepUp(_)
+            | Self::Emergency(_)
             | Self::PageLink
             | Self::NotFound
             | Self::Upstream(_)
@@ -225,6 +230,14 @@ impl Refusal {
             Self::Body(BodyRefusal::Broken) => {
                 say(StatusCode::BAD_REQUEST, IssueType::Invalid, "the request body did not arrive whole")
             }
+            Self::Emergency(refusal) => match refusal {
+                EmergencyRefusal::TooOften { .. } => {
+                    (StatusCode::TOO_MANY_REQUESTS, IssueType::Throttled, refusal.to_string())
+                }
+                EmergencyRefusal::NotUnderstood(_) => {
+                    (StatusCode::BAD_REQUEST, IssueType::Invalid, refusal.to_string())
+                }
+            },
             Self::StepUp(step_up) => (StatusCode::UNAUTHORIZED, IssueType::Login, step_up.sentence()),
             Self::Access(denial) => (StatusCode::FORBIDDEN, IssueType::Forbidden, denial.to_string()),
             Self::PageLink => {
@@ -324,6 +337,9 @@ impl Refusal {
             Self::Identity(refusal) => refusal.challenge(),
             Self::Session(_) => "Bearer error=\"invalid_token\"".to_owned(),
             Self::StepUp(step_up) => step_up.header(),
+            Self::Emergency(EmergencyRefusal::TooOften { seconds }) => {
+                return Some((header::RETRY_AFTER, HeaderValue::from(*seconds)));
+            }
             Self::Fhir(refusal) => {
                 let allow = refusal.allow()?;
                 return Some((header::ALLOW, HeaderValue::from_static(allow)));
@@ -332,6 +348,7 @@ impl Refusal {
             | Self::LengthRequired
             | Self::Body(_)
             | Self::Access(_)
+            | Self::Emergency(EmergencyRefusal::NotUnderstood(_))
             | Self::PageLink
             | Self::NotFound
             | Self::BodyUnsound(_)

@@ -57,7 +57,7 @@ impl<'g> Visit<'g> {
             now: draft.began,
             network: peer.address.ip(),
             purpose: purpose_asked(parts)?,
-            emergencies: std::collections::BTreeMap::new(),
+            emergencies: gate.emergencies.of(&caller, draft.began),
         };
         let peer = peer.clone();
         let (used, upstream) = (Mutex::default(), [gate.upstream_base.as_str()]);

@@ -390,6 +390,19 @@ impl Permit {
         if shown { Ok(()) } else { Err(RecordDenial::CriterionWithheld) }
     }
 
+    /// Whether the operation permitted may be done on this patient (a logical id), as far as can be told without the
+    /// patient's own record: whether there is one must not show.
+    ///
+    /// # Errors
+    /// [`RecordDenial`] as for a record.
+    pub fn operates_on(&self, patient: &str) -> Result<(), RecordDenial> {
+        let resource = self.resource_type().ok_or(RecordDenial::NotAsked)?;
+        let mut facts = Facts::of_type(resource);
+        facts.id = Some(patient.to_owned());
+        facts.patients.insert(patient.to_owned());
+        self.judged(self.action, &facts, None, &BTreeSet::new()).map(|_| ())
+    }
+
     /// Rows of an operation on one patient: it must be permitted on that patient, as far as can be told without
     /// the patient's own record.
     fn basis_permits(&self) -> Result<(), RecordDenial> {

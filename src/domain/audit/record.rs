@@ -275,12 +275,26 @@ pub enum Event {
     PoliciesLoaded,
     /// A policy set was offered and rejected; the one before stays in force.
     PoliciesRejected,
+    /// Access to a patient in an emergency was granted.
+    EmergencyBegan,
+    /// It ended: its time ran out, or the person ended it.
+    EmergencyEnded,
+    /// Somebody else looked at what was done under it.
+    EmergencyReviewed,
 }
 
 impl Event {
     /// Every event.
-    pub const ALL: [Self; 5] =
-        [Self::Created, Self::Started, Self::Stopped, Self::PoliciesLoaded, Self::PoliciesRejected];
+    pub const ALL: [Self; 8] = [
+        Self::Created,
+        Self::Started,
+        Self::Stopped,
+        Self::PoliciesLoaded,
+        Self::PoliciesRejected,
+        Self::EmergencyBegan,
+        Self::EmergencyEnded,
+        Self::EmergencyReviewed,
+    ];
 
     /// The event's code, such as `policies-loaded`.
     #[must_use]
@@ -291,6 +305,9 @@ impl Event {
             Self::Stopped => "stopped",
             Self::PoliciesLoaded => "policies-loaded",
             Self::PoliciesRejected => "policies-rejected",
+            Self::EmergencyBegan => "emergency-began",
+            Self::EmergencyEnded => "emergency-ended",
+            Self::EmergencyReviewed => "emergency-reviewed",
         }
     }
 }

@@ -363,7 +363,7 @@ fn refuse_nested(route: &Route, parameters: &Parameters) -> Result<(), FhirRefus
             | Route::ExportStatus(_)
             | Route::ExportCancel(_)
             | Route::ExportFile(_)
-            | Route::Operate(Operating::Export(_))
+            | Route::Operate(Operating::Export(_) | Operating::BreakGlass)
     );
     if nested || parameters.has(PAGE_PARAMETER) {
         return Err(FhirRefusal::NotServed(NotServed::Nested));

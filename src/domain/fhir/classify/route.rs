@@ -45,6 +45,7 @@ pub(super) enum Operating {
     Validate(ResourceType),
     Expand(Option<LogicalId>),
     Lookup,
+    BreakGlass,
     Export(ExportLevel),
 }
 
@@ -78,9 +79,10 @@ impl Route {
     pub(super) fn expects(&self) -> Expects {
         match self {
             Self::SearchForm(_) => Expects::Form,
-            Self::Create(_) | Self::Update(..) | Self::Bundle | Self::Operate(Operating::Validate(_)) => {
-                Expects::Resource
-            }
+            Self::Create(_)
+            | Self::Update(..)
+            | Self::Bundle
+            | Self::Operate(Operating::Validate(_) | Operating::BreakGlass) => Expects::Resource,
             Self::Patch(..) => Expects::Patch,
             Self::Read(..)
             | Self::Vread(..)
@@ -162,15 +164,15 @@ impl Operating {
     fn allow(&self) -> &'static str {
         match self {
             Self::Everything(_) => "GET, HEAD, POST",
-            Self::Validate(_) => "POST",
+            Self::Validate(_) | Self::BreakGlass => "POST",
             Self::LastN(_) | Self::Expand(_) | Self::Lookup | Self::Export(_) => "GET, HEAD",
         }
     }
 
     fn takes(&self, method: Method) -> bool {
         match method {
-            Method::Get => !matches!(self, Self::Validate(_)),
-            Method::Post => matches!(self, Self::Everything(_) | Self::Validate(_)),
+            Method::Get => !matches!(self, Self::Validate(_) | Self::BreakGlass),
+            Method::Post => matches!(self, Self::Everything(_) | Self::Validate(_) | Self::BreakGlass),
             Method::Put | Method::Patch | Method::Delete => false,
         }
     }
@@ -219,6 +221,7 @@ fn find_place(segments: &[&str]) -> Result<Place, FhirRefusal> {
         ["~export", token] => read_token(token).map(Place::Export),
         ["~file", token] => read_token(token).map(Place::File),
         ["$export"] => Ok(Place::Operation(Operating::Export(ExportLevel::System))),
+        ["$break-glass"] => Ok(Place::Operation(Operating::BreakGlass)),
         [name] if is_operation(name) => Err(not_served(name)),
         [name, rest @ ..] => find_type_place(read_type(name)?, rest),
     }
