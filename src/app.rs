@@ -16,7 +16,7 @@ use crate::edge::grants::InMemory;
 use crate::edge::journal::{self, Journal};
 use crate::edge::keyring::{IssuerSource, Keyring, Refreshing};
 use crate::edge::listener::{Bounds, Drained, Listener, Security, Stop, Stopper, stop_signal};
-use crate::edge::operations::{self, Readiness};
+use crate::edge::operations::{self, Answering, Door, Readiness};
 use crate::edge::policy_files;
 use crate::edge::reload::{Nudger, Watch, nudge};
 use crate::edge::seal::Seal;
@@ -26,6 +26,7 @@ use crate::edge::tls::{CertificateFiles, ClientFiles, ServerFiles, ServerTls};
 use crate::edge::upstream::{self, BaseUrl, Upstream};
 use crate::gateway::emergency::{self, Emergencies};
 use crate::gateway::relations::{self, Standing};
+use crate::gateway::review;
 use crate::gateway::{self, Gate};
 use crate::limits;
 use jiff::SignedDuration;
@@ -131,7 +132,8 @@ pub async fn start(settings: &Settings) -> Result<Running, Vec<Problem>> {
     serving.spawn(listener.serve(handler, stop.clone()));
     let (ready_gate, ready_epoch) = (Arc::clone(&gate), Arc::clone(&epoch));
     let readiness = move || readiness(&ready_gate, ready_epoch.load(Ordering::Acquire));
-    serving.spawn(operations::serve(operations, readiness, telemetry.clone(), stop.clone()));
+    let door = review_door(Arc::clone(&gate), settings);
+    serving.spawn(operations::serve(operations, readiness, door, telemetry.clone(), stop.clone()));
 
     let mut watching = JoinSet::new();
     let apply = policy_reload(Arc::clone(&gate), settings.policies.clone(), epoch);
@@ -386,6 +388,20 @@ fn standing(relations: &Relations) -> relations::Settings {
             appointment: signed(relations.appointment_window),
         },
     }
+}
+
+/// Reviews of emergencies, at the operations listener.
+fn review_door(gate: Arc<Gate>, settings: &Settings) -> Door {
+    let settings = Arc::new(review::Settings {
+        reviewers: settings.emergency.reviewers.clone(),
+        fresh_seconds: i64::try_from(settings.emergency.fresh.as_secs()).unwrap_or(i64::MAX),
+        trail: journal_settings(settings),
+    });
+    let answer = move |request, peer| -> Answering {
+        let (gate, settings) = (Arc::clone(&gate), Arc::clone(&settings));
+        Box::pin(async move { review::answer(&gate, &settings, request, &peer).await })
+    };
+    Door { prefix: "/emergency/", answer: Box::new(answer) }
 }
 
 fn emergencies(emergency: &Emergency) -> emergency::Settings {

@@ -8,6 +8,7 @@ pub mod audit;
 mod check;
 #[cfg(feature = "demo")]
 pub mod demo;
+mod emergency;
 #[cfg(feature = "demo")]
 pub mod leakcheck;
 mod policy;
@@ -46,6 +47,9 @@ enum Command {
     /// Make, verify and search the audit trail
     #[command(subcommand)]
     Audit(trail::Audit),
+    /// List emergencies with what was opened, and review them
+    #[command(subcommand)]
+    Emergency(emergency::Emergency),
 }
 
 /// Where the configuration is.
@@ -89,6 +93,7 @@ pub fn main() -> ExitCode {
         Command::Check(check) => check::run(&check),
         Command::Policy(policy) => policy::run(&policy),
         Command::Audit(audit) => trail::run(&audit),
+        Command::Emergency(emergency) => emergency::run(&emergency),
     };
     ending.into()
 }

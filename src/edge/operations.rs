@@ -4,7 +4,9 @@
 //! Must never: serve a FHIR path, or tell anything about a patient, a person or a request.
 //! Look next: `telemetry`, which renders the metrics; `app`, which knows what is ready.
 
+use std::fmt;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,7 +16,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use serde::Serialize;
 
-use super::listener::{Drained, Listener, Stop};
+use super::listener::{Drained, Listener, Peer, Stop};
 use super::telemetry::Telemetry;
 
 const JSON: &str = "application/json";
@@ -45,10 +47,28 @@ impl Readiness {
     }
 }
 
+/// The answer to a request below a prefix that somebody else serves.
+pub type Answering = Pin<Box<dyn Future<Output = Response<Full<Bytes>>> + Send>>;
+
+/// Paths below `prefix`, and who answers them.
+pub struct Door {
+    /// Such as `/emergency/`.
+    pub prefix: &'static str,
+    /// Answers.
+    pub answer: Box<dyn Fn(Request<Incoming>, Peer) -> Answering + Send + Sync>,
+}
+
+impl fmt::Debug for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Door").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
 /// Serves the operations listener until `stop`. `readiness` is asked on every `/readyz`.
 pub fn serve<R>(
     listener: Listener,
     readiness: R,
+    door: Door,
     telemetry: Telemetry,
     stop: Stop,
 ) -> impl Future<Output = Drained> + Send
@@ -56,9 +76,15 @@ where
     R: Fn() -> Readiness + Send + Sync + 'static,
 {
     let readiness = Arc::new(readiness);
-    let handler = move |request: Request<Incoming>, _peer| {
-        let (readiness, telemetry) = (Arc::clone(&readiness), telemetry.clone());
-        async move { answer(&request, || readiness(), &telemetry) }
+    let door = Arc::new(door);
+    let handler = move |request: Request<Incoming>, peer: Peer| {
+        let (readiness, door, telemetry) = (Arc::clone(&readiness), Arc::clone(&door), telemetry.clone());
+        async move {
+            if request.uri().path().starts_with(door.prefix) {
+                return (door.answer)(request, peer).await;
+            }
+            answer(&request, || readiness(), &telemetry)
+        }
     };
     listener.serve(handler, stop)
 }

@@ -193,7 +193,9 @@ impl Asked {
                 Some("duration") => {
                     seconds.replace(read_seconds(parameter).ok_or(wrong("duration"))?).is_some()
                 }
-                Some("end") => end.replace(parameter["valueBoolean"].as_bool().ok_or(wrong("end"))?).is_some(),
+                Some("end") => {
+                    end.replace(parameter["valueBoolean"].as_bool().ok_or(wrong("end"))?).is_some()
+                }
                 Some(_) | None => true,
             };
             if repeated {
@@ -436,7 +438,8 @@ mod tests {
         for given in ["Patient/p1,p2", "Patient/p1/x", "Group/p1", "https://x.test/Patient/p1", "*", ".."] {
             check(json!([{"name": "patient", "valueString": given}, reason]), Err("patient"));
         }
-        for given in [json!({}), json!({"valueString": "help"}), json!({"valueString": " . . . . . . . . "})] {
+        for given in [json!({}), json!({"valueString": "help"}), json!({"valueString": " . . . . . . . . "})]
+        {
             let mut short = given.clone();
             short["name"] = json!("reason");
             check(json!([p1, short]), Err("reason"));
@@ -451,7 +454,10 @@ mod tests {
         ] {
             let parameter = json!({"name": "duration", "valueDuration": duration});
             let expected = seconds.ok_or("duration");
-            check(json!([p1, reason, parameter]), expected.map(|s| ("p1", "found unconscious", Some(s), false)));
+            check(
+                json!([p1, reason, parameter]),
+                expected.map(|s| ("p1", "found unconscious", Some(s), false)),
+            );
         }
         check(json!([p1, {"name": "end", "valueBoolean": true}]), Ok(("p1", "", None, true)));
         check(json!([p1, p1, reason]), Err("parameter"));

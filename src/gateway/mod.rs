@@ -22,6 +22,7 @@ mod refusal;
 pub mod relations;
 mod release;
 mod reply;
+pub mod review;
 mod rows;
 mod standing;
 mod step_up;

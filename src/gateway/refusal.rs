@@ -7,6 +7,7 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 use super::emergency::EmergencyRefusal;
+use super::review::ReviewRefusal;
 use super::step_up::StepUp;
 use crate::domain::access::Denial;
 use crate::domain::change::ChangeRefusal;
@@ -41,6 +42,8 @@ pub(super) enum Refusal {
     StepUp(Box<StepUp>),
     /// Emergency access is not granted like this.
     Emergency(EmergencyRefusal),
+    /// A review of an emergency that is not taken.
+    Review(ReviewRefusal),
     /// A page link that is not this caller's, has expired, or was changed.
     PageLink,
     /// Missing, withheld, or not the caller's: one and the same.
@@ -112,6 +115,7 @@ impl Refusal {
             Self::Access(denial) => denial_code(denial),
             Self::StepUp(_) => "step-up-required",
             Self::Emergency(refusal) => refusal.code(),
+            Self::Review(refusal) => refusal.code(),
             Self::PageLink => "page-link-not-valid",
             Self::NotFound => "not-found",
             Self::BodyUnsound(_) => "body-unsound",
@@ -176,6 +180,7 @@ impl Refusal {
             | Self::Body(_)
             | Self::StepUp(_)
             | Self::Emergency(_)
+            | Self::Review(_)
             | Self::PageLink
             | Self::NotFound
             | Self::Upstream(_)
@@ -238,6 +243,7 @@ impl Refusal {
                     (StatusCode::BAD_REQUEST, IssueType::Invalid, refusal.to_string())
                 }
             },
+            Self::Review(refusal) => (refusal.status(), IssueType::Forbidden, refusal.to_string()),
             Self::StepUp(step_up) => (StatusCode::UNAUTHORIZED, IssueType::Login, step_up.sentence()),
             Self::Access(denial) => (StatusCode::FORBIDDEN, IssueType::Forbidden, denial.to_string()),
             Self::PageLink => {
@@ -337,6 +343,9 @@ impl Refusal {
             Self::Identity(refusal) => refusal.challenge(),
             Self::Session(_) => "Bearer error=\"invalid_token\"".to_owned(),
             Self::StepUp(step_up) => step_up.header(),
+            Self::Review(ReviewRefusal::NotFresh { seconds }) => {
+                format!("Bearer error=\"insufficient_user_authentication\", max_age=\"{seconds}\"")
+            }
             Self::Emergency(EmergencyRefusal::TooOften { seconds }) => {
                 return Some((header::RETRY_AFTER, HeaderValue::from(*seconds)));
             }
@@ -349,6 +358,7 @@ impl Refusal {
             | Self::Body(_)
             | Self::Access(_)
             | Self::Emergency(EmergencyRefusal::NotUnderstood(_))
+            | Self::Review(_)
             | Self::PageLink
             | Self::NotFound
             | Self::BodyUnsound(_)

@@ -4,10 +4,11 @@
 //! Must never: open anything by a header.
 //! Look next: `relations`, whose treating relationship it lifts.
 
+use chartgate::cli::demo::stage::Script;
 use serde_json::{Value, json};
 
 use crate::harness::{Hospital, Reply, run};
-use crate::relations::treating;
+use crate::relations::{TREATING, treating};
 
 const PHYSICIANS: &str = include_str!("../../policies/optional/break-glass/emergency.cedar");
 const HEADER: &str = "x-chartgate-emergency";
@@ -134,10 +135,11 @@ async fn it_is_for_nobody_else(hospital: &Hospital, doctor: &str) {
 }
 
 async fn it_is_never_for_bulk(hospital: &Hospital, doctor: &str) {
-    for path in ["Observation?_id=btg-p3", "Observation?patient=p3,p4", "Observation/_history", "Observation"] {
+    for path in ["Observation?_id=btg-p3", "Observation?patient=p3,p4", "Observation/_history", "Observation"]
+    {
         let reply = ask(hospital, doctor, ("GET", path), "").await;
         reply.check_ok();
-        assert!(!reply.text().contains("btg-p3"), "{path}");
+        assert!(!reply.text().contains("\"id\":\"btg-p3\""), "{path}");
         assert_eq!(reply.header(HEADER), None, "{path}");
     }
 }
@@ -213,4 +215,115 @@ fn an_emergency_ends_by_itself() {
         let closed = ask(&hospital, &doctor, ("GET", "Observation/btg-p3"), "").await;
         hospital.check_refusals(&[(closed, 404, "not-found")]);
     });
+}
+
+/// The queue of a reviewer: what was opened, and who may say what they think of it.
+#[test]
+fn an_emergency_is_reviewed_by_somebody_else() {
+    run(async {
+        let settings = "\n[emergency]\nreviewers = [\"physician\", \"billing-clerk\"]\n";
+        let hospital = Hospital::open(Script { more: settings.to_owned(), ..Script::default() }).await;
+        for (file, text) in [("emergency.cedar", PHYSICIANS), ("treating.cedar", TREATING)] {
+            let before = hospital.events("policies-loaded");
+            hospital.edit(file, Some(text));
+            hospital.edited("policies-loaded", before).await;
+        }
+        hospital.store(&json!({"resourceType": "Observation", "id": "btg-p3", "meta": {"versionId": "1"},
+            "status": "final", "code": {"text": "x"}, "subject": {"reference": "Patient/p3"}}));
+        let doctor = session(&hospital, "physician", "doc-6", 10);
+        let granted = break_glass(&hospital, &doctor, &parameters("p3", &[])).await;
+        let grant = part(&granted, "grant")["valueString"].as_str().unwrap().to_owned();
+        ask(&hospital, &doctor, ("GET", "Observation/btg-p3"), "").await.check_ok();
+        let listed = list(&hospital);
+        assert_eq!(listed["opened"], json!(["Observation/btg-p3"]));
+        assert_eq!((&listed["grant"], &listed["reviewed"]), (&json!(grant), &json!(false)));
+        assert_eq!(listed["reason"], "found unconscious on the ward");
+
+        let other = session(&hospital, "physician", "doc-7", 10);
+        let clerk = session(&hospital, "billing-clerk", "clerk-7", 10);
+        let nurse = session(&hospital, "nurse", "nurse-7", 10);
+        let stale = session(&hospital, "physician", "doc-8", 900);
+        let unknown = "0".repeat(32);
+        for (token, grant, status, code) in [
+            (&doctor, &grant, 403, "review-of-own-access"),
+            (&nurse, &grant, 403, "review-not-permitted"),
+            (&stale, &grant, 401, "step-up-required"),
+            (&other, &unknown, 404, "review-of-unknown-grant"),
+        ] {
+            let (found, body) =
+                review(&hospital, token, grant, r#"{"finding":"justified","note":"seen"}"#).await;
+            assert_eq!(found, status, "{body}");
+            assert!(body.contains(code), "{body}");
+        }
+        let (status, _) = review(&hospital, &other, &grant, r#"{"finding":"fine","note":"seen"}"#).await;
+        assert_eq!(status, 400);
+        assert_eq!(list(&hospital)["reviewed"], false);
+        let good = r#"{"finding":"not-justified","note":"no emergency in the chart"}"#;
+        let (status, _) = review(&hospital, &clerk, &grant, good).await;
+        assert_eq!(status, 200);
+        let reviews = list(&hospital)["reviews"].clone();
+        assert_eq!(
+            (&reviews[0]["subject"], &reviews[0]["finding"]),
+            (&json!("clerk-7"), &json!("not-justified"))
+        );
+        the_command_reviews(&hospital, &other, &grant);
+    });
+}
+
+/// `chartgate emergency list --json`, the only line of it.
+fn list(hospital: &Hospital) -> Value {
+    let (status, out, err) = chartgate(&["emergency", "list", "--json", "--config"], hospital, &[]);
+    assert!(status, "{err}");
+    assert_eq!(out.lines().count(), 1, "{out}");
+    serde_json::from_str(&out).unwrap()
+}
+
+fn the_command_reviews(hospital: &Hospital, token: &str, grant: &str) {
+    let file = hospital.stage.folder().join("reviewer.token");
+    std::fs::write(&file, token).unwrap();
+    let operations = format!("http://{}", hospital.stage.running().unwrap().operations_address());
+    let more = [
+        "--reviewer-token-file",
+        file.to_str().unwrap(),
+        "--finding",
+        "justified",
+        "--note",
+        "called to the ward",
+        "--operations",
+        &operations,
+    ];
+    let (status, out, err) = chartgate(&["emergency", "review", grant, "--config"], hospital, &more);
+    assert!(status, "{err}");
+    assert!(out.contains("recorded: justified"), "{out}");
+    assert_eq!(list(hospital)["reviews"].as_array().unwrap().len(), 2);
+    let (status, _, err) = chartgate(&["emergency", "review", &"0".repeat(32), "--config"], hospital, &more);
+    assert!(!status && err.contains("no such grant"), "{err}");
+}
+
+fn chartgate(arguments: &[&str], hospital: &Hospital, more: &[&str]) -> (bool, String, String) {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_chartgate"))
+        .args(arguments)
+        .arg(hospital.stage.config_file())
+        .args(more)
+        .output()
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.success(), text(&output.stdout), text(&output.stderr))
+}
+
+/// Sends a review to the operations listener, which is plain HTTP on loopback here.
+async fn review(hospital: &Hospital, token: &str, grant: &str, body: &str) -> (u16, String) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let address = hospital.stage.running().unwrap().operations_address();
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let head = format!(
+        "POST /emergency/{grant}/review HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\n\
+         content-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, answer)
 }

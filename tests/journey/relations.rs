@@ -67,8 +67,12 @@ fn a_chart_is_open_to_those_who_treat() {
         // Who somebody is stays visible, and a list holds what is open.
         hospital.get("nurse", "Patient/p2").await.check_ok();
         let list = hospital.get("nurse", "Observation?_id=rel-p2,rel-p3,obs-weight").await;
-        let ids: Vec<String> = list.json()["entry"].as_array().unwrap().iter()
-            .map(|entry| entry["resource"]["id"].as_str().unwrap().to_owned()).collect();
+        let ids: Vec<String> = list.json()["entry"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|entry| entry["resource"]["id"].as_str().unwrap().to_owned())
+            .collect();
         assert_eq!(ids, ["obs-weight"]);
         // The physician is p2's general practitioner and not p3's.
         let own = hospital.get("physician", "Observation/rel-p2").await;

@@ -78,7 +78,7 @@ fn who_obeys_the_challenge_is_let_in() {
             ("GET", "Condition?patient=p1", "", (None, true), "Condition"),
             ("GET", "Condition/cond-diabetes", "", (None, true), "Condition"),
             ("GET", "Goal?patient=p1", "", (Some(299), true), "Goal"),
-            ("POST", "Observation", note, (Some(60), false), "Observation.note"),
+            ("POST", "Observation", note, (Some(60), false), "Observation.note.text"),
         ];
         let weak = token(&hospital, 3600, false);
         let mut replies = Vec::new();

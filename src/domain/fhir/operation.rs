@@ -185,9 +185,7 @@ impl Operation {
     #[must_use]
     pub fn resource_type(&self) -> Option<ResourceType> {
         match self {
-            Self::Everything { .. }
-            | Self::BreakGlass
-            | Self::Export { level: ExportLevel::Patient, .. } => {
+            Self::Everything { .. } | Self::BreakGlass | Self::Export { level: ExportLevel::Patient, .. } => {
                 ResourceType::from_name("Patient")
             }
             Self::LastN { search, .. } => Some(search.resource_type()),

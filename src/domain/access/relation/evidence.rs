@@ -49,7 +49,7 @@ pub struct Evidence {
     practitioner: Option<Reference>,
     organization: Option<Reference>,
     service_provider: Option<Reference>,
-    managing_organization: Option<Reference>,
+    managing_organization: Option<Manager>,
     #[serde(default)]
     general_practitioner: Vec<Reference>,
     #[serde(default)]
@@ -59,6 +59,14 @@ pub struct Evidence {
 #[derive(Deserialize)]
 struct Reference {
     reference: Option<String>,
+}
+
+/// `managingOrganization`: a Patient has one, a CareTeam may have several, which are not looked at.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Manager {
+    One(Reference),
+    Several(serde::de::IgnoredAny),
 }
 
 #[derive(Deserialize)]
@@ -244,7 +252,11 @@ impl Evidence {
         if self.general_practitioner.iter().any(|one| party.is_named(Some(one), base)) {
             proven.push((id.clone(), Relation::GeneralPractitioner));
         }
-        if party.works_for(self.managing_organization.as_ref(), base) {
+        let manager = match &self.managing_organization {
+            Some(Manager::One(organization)) => Some(organization),
+            Some(Manager::Several(_)) | None => None,
+        };
+        if party.works_for(manager, base) {
             proven.push((id, Relation::Organization));
         }
         proven

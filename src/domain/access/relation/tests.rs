@@ -64,6 +64,8 @@ fn care_teams() {
     );
     check("a version", &team, ("/participant/1/member/reference", json!("Practitioner/n1/_history/3")), yes);
     check("by role", &team, ("/participant/1/member/reference", json!("PractitionerRole/r1")), yes);
+    let managers = json!([{"reference": "Organization/o1"}, {"reference": "Organization/o2"}]);
+    check("with managers", &team, ("/managingOrganization", managers), yes);
     check("no period", &team, ("/participant/1/period", Value::Null), yes);
     check(
         "another EMR's",
