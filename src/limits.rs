@@ -559,6 +559,16 @@ pub const EXPORT_MANIFEST_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// One file of the EMR's. Servers cut files at some gigabyte.
 pub const EXPORT_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
 
+/// Entries of a searchset or history are read in batches of this size, so that an answer of any length needs the memory of
+/// one batch and its largest record. Shorter answers are one batch.
+pub const BATCH_BYTES: usize = 1024 * 1024;
+
+/// Everything of such an answer but its entries: type, total, links.
+pub const BUNDLE_FRAME_BYTES_MAX: usize = 256 * 1024;
+
+/// The longest searchset or history that is passed on in batches. A page of the largest EMRs has some 100 MB.
+pub const STREAMED_ANSWER_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
+
 /// A unit of a download is released when it has so many bytes. Each unit waits for one commit of the trail, and three
 /// are held in memory for each download.
 pub const EXPORT_UNIT_BYTES: usize = 256 * 1024;

@@ -5,6 +5,7 @@
 
 use super::admit::{Door, covers};
 use super::denial::Denial;
+use super::engine::Verdict;
 use super::permit::{Basis, Permit, Reads, Wanted};
 use super::set::Action;
 use crate::domain::fhir::interaction::{ExportLevel, History, HistoryScope, Operation, Search};
@@ -117,9 +118,14 @@ impl Door {
         self.permit(Action::Operate, Action::Read, wanted, Some(&view))
     }
 
-    /// Terminology is no record of a patient, and what comes back is made for this answer: it need have no id.
+    /// Terminology is no record of a patient, and what comes back is made for this answer: it need have no id. The EMR
+    /// makes it from ValueSets and CodeSystems that it does not name, so every one of them must be open whole:
+    /// otherwise the answer would tell of what is withheld (P4).
     fn terminology(&self, asked: &str, given: &str, holds: &str) -> Result<Permit, Denial> {
         let view = self.open(Action::Operate, 'r', known(asked)?)?;
+        for source in ["ValueSet", "CodeSystem"] {
+            self.open_whole(known(source)?)?;
+        }
         let (resource, holds) = (known(given)?, path(holds)?);
         let seen = self.desk.view(Action::Read, resource)?;
         if !seen.is_open() || !seen.possible.covers(&holds) {
@@ -128,6 +134,13 @@ impl Door {
         let reads = Reads::from([(resource, BTreeSet::from([holds]))]);
         let wanted = Wanted::Output { resource, reads, readable: true, target: None };
         self.permit(Action::Operate, Action::Read, wanted, Some(&view))
+    }
+
+    /// Every record of the type may be read, and every element of it.
+    fn open_whole(&self, resource: ResourceType) -> Result<(), Denial> {
+        let view = self.open(Action::Read, 'r', resource)?;
+        let whole = view.verdict == Verdict::Yes && view.definite.is_total();
+        if whole { Ok(()) } else { Err(Denial::TypeNotPermitted { resource }) }
     }
 
     /// Every type asked for must be open for export; none asked for is all that are. A Binary leaves only by way of the

@@ -21,6 +21,7 @@
 //!   whose references are resolved through them. Everything else is copied.
 
 mod bars;
+mod batches;
 mod bind;
 mod data_type;
 mod emit;
@@ -41,6 +42,7 @@ use std::fmt;
 use crate::domain::fhir::facts::Facts;
 use crate::domain::fhir::mask::Mask;
 
+pub use batches::Batches;
 pub use fault::{FilterFault, Withheld};
 pub use ndjson::Lines;
 pub use pretty::pretty;
