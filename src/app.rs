@@ -4,30 +4,29 @@
 //! Must never: answer a request, or begin to listen before every part has been had.
 //! Look next: `gateway::Gate`, what is assembled here; `cli`, which calls this.
 
+mod care;
+mod watch;
+
 use crate::clock;
-use crate::config::care::{Emergency, Relations};
+use crate::config::settings::SessionPlace;
 use crate::config::{Problem, Settings, settings};
-use crate::domain::access::{self, Masks, PolicySet, Windows};
+use crate::domain::access::{self, Masks, PolicySet};
 use crate::domain::audit::{Control, Event, Record};
 use crate::domain::fhir::capabilities::IssuerEndpoints;
 use crate::domain::fhir::path::PublicBase;
-use crate::domain::identity::{Issuer, IssuerSpec, MfaSpec, VerifiedTokens};
-use crate::edge::grants::InMemory;
+use crate::domain::identity::{Issuer, IssuerSpec, MfaSpec, SessionLimits, VerifiedTokens};
 use crate::edge::journal::{self, Journal};
 use crate::edge::keyring::{IssuerSource, Keyring, Refreshing};
-use crate::edge::listener::{Bounds, Drained, Listener, Security, Stop, Stopper, stop_signal};
-use crate::edge::operations::{self, Answering, Door, Readiness};
+use crate::edge::listener::{Bounds, Drained, Listener, Security, Stopper, stop_signal};
+use crate::edge::operations::{self, Access, Desk, Readiness, Secret};
 use crate::edge::policy_files;
 use crate::edge::reload::{Nudger, Watch, nudge};
 use crate::edge::seal::Seal;
-use crate::edge::sessions::{self, Sessions};
+use crate::edge::sessions::{self, PostgresStore, SessionStore, Sessions, SqliteStore};
 use crate::edge::telemetry::Telemetry;
 use crate::edge::tls::{CertificateFiles, ClientFiles, ServerFiles, ServerTls};
 use crate::edge::upstream::{self, BaseUrl, Upstream};
-use crate::gateway::emergency::{self, Emergencies};
-use crate::gateway::relations::{self, Standing};
-use crate::gateway::review;
-use crate::gateway::{self, Gate};
+use crate::gateway::{self, EventSource, EventSources, Gate};
 use crate::limits;
 use jiff::SignedDuration;
 use std::collections::BTreeMap;
@@ -36,7 +35,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 use tokio::task::JoinSet;
 
 /// Everything that can be had without opening the trail or a socket.
@@ -48,6 +46,8 @@ struct Parts {
     keyring: Keyring,
     public: PublicBase,
     seal: Seal,
+    events: EventSources,
+    operations_bearer: Option<Secret>,
 }
 
 /// The program while it serves.
@@ -83,6 +83,7 @@ pub fn check(settings: &Settings) -> Result<Vec<Problem>, Vec<Problem>> {
     match parts {
         Ok(parts) if problems.is_empty() => {
             notes.extend(lints(&settings.policies, &parts.policies));
+            notes.extend(session_notes(settings));
             Ok(notes)
         }
         Ok(_) | Err(_) => Err(problems),
@@ -117,10 +118,17 @@ pub async fn start(settings: &Settings) -> Result<Running, Vec<Problem>> {
     let journal = tokio::task::spawn_blocking(move || Journal::open(&journal_settings)).await;
     let journal = journal.map_err(|error| one(error.to_string()))?.map_err(|error| one(error.to_string()))?;
     journal.report_to(telemetry.clone());
+    let sessions = open_sessions(settings).await.map_err(|error| one(error.to_string()))?;
+    for note in session_notes(settings) {
+        tracing::warn!("{}", note.message);
+    }
+    let desk = desk(settings, &parts, &sessions, &journal);
 
     let (tls, operations_tls) = (Arc::clone(&parts.server_tls), parts.operations_tls.clone());
-    let gate = Arc::new(gate(settings, parts, journal, telemetry.clone()));
-    let started = control(Event::Started, &[("policySet", gate_hash(&gate))]);
+    let gate = Arc::new(gate(settings, parts, (journal, sessions), telemetry.clone()));
+    let revocations = gate.sessions.revoked().all().len();
+    let started =
+        control(Event::Started, &[("policySet", gate_hash(&gate)), ("revocations", revocations.to_string())]);
     let _recorded = gate.journal.append(&[started]).await.map_err(|error| one(error.to_string()))?;
 
     let epoch = Arc::new(AtomicU64::new(1));
@@ -131,9 +139,11 @@ pub async fn start(settings: &Settings) -> Result<Running, Vec<Problem>> {
     let handler = move |request, peer| gateway::handle(Arc::clone(&handler_gate), request, peer);
     serving.spawn(listener.serve(handler, stop.clone()));
     let (ready_gate, ready_epoch) = (Arc::clone(&gate), Arc::clone(&epoch));
-    let readiness = move || readiness(&ready_gate, ready_epoch.load(Ordering::Acquire));
-    let door = review_door(Arc::clone(&gate), settings);
-    serving.spawn(operations::serve(operations, readiness, door, telemetry.clone(), stop.clone()));
+    let silent = Arc::new(RwLock::new(Vec::new()));
+    let ready_silent = Arc::clone(&silent);
+    let readiness = move || readiness(&ready_gate, ready_epoch.load(Ordering::Acquire), &ready_silent);
+    let door = care::review_door(Arc::clone(&gate), settings);
+    serving.spawn(operations::serve(operations, readiness, desk, door, telemetry.clone(), stop.clone()));
 
     let mut watching = JoinSet::new();
     let apply = policy_reload(Arc::clone(&gate), settings.policies.clone(), epoch);
@@ -145,8 +155,7 @@ pub async fn start(settings: &Settings) -> Result<Running, Vec<Problem>> {
     let upstream_gate = Arc::clone(&gate);
     let watch = Watch::begin("upstream credentials", gate.upstream.files());
     watching.spawn(watch.run(move || upstream_gate.upstream.reload(), nudge, stop.clone(), telemetry));
-    watching.spawn(count_refreshes(Arc::clone(&gate), stop.clone()));
-    watching.spawn(end_emergencies(Arc::clone(&gate), stop.clone()));
+    watch::spawn(&mut watching, &gate, silent, &stop);
     let refreshing = gate.keyring.spawn_refresh();
     tracing::info!(%address, %operations_address, "serving");
     Ok(Running {
@@ -177,7 +186,7 @@ impl Running {
     /// Whether keys, policies and trail are there.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        readiness(&self.gate, 0).is_ready()
+        readiness(&self.gate, 0, &RwLock::default()).is_ready()
     }
 
     /// Reads policies, certificates and credentials again now.
@@ -252,7 +261,10 @@ fn assemble(settings: &Settings, telemetry: &Telemetry) -> Result<Parts, Vec<Pro
     let operations_tls = settings.operations.certificate.clone().map(|pair| {
         noted(
             "[operations]",
-            ServerTls::load(ServerFiles { own: files(pair), client_ca: None }),
+            ServerTls::load(ServerFiles {
+                own: files(pair),
+                client_ca: settings.operations.client_ca.clone(),
+            }),
             &mut problems,
         )
     });
@@ -260,7 +272,14 @@ fn assemble(settings: &Settings, telemetry: &Telemetry) -> Result<Parts, Vec<Pro
     let keyring = keep(make_keyring(&settings.issuers), &mut problems);
     let public = noted("[public]", PublicBase::parse(&settings.public_base), &mut problems);
     let seal = noted("chartgate", Seal::new(), &mut problems);
-    let parts = (policies, server_tls, operations_tls, upstream, keyring, public, seal);
+    let events = keep(event_sources(&settings.issuers), &mut problems);
+    let bearer = settings
+        .operations
+        .bearer_token_file
+        .as_deref()
+        .map(|path| secret("operations.bearer_token_file", path));
+    let bearer = keep(bearer.transpose().map_err(|problem| vec![problem]), &mut problems);
+    let parts = (policies, server_tls, operations_tls, upstream, keyring, (public, bearer), (seal, events));
     match parts {
         (
             Some(policies),
@@ -268,11 +287,21 @@ fn assemble(settings: &Settings, telemetry: &Telemetry) -> Result<Parts, Vec<Pro
             operations_tls,
             Some(upstream),
             Some(keyring),
-            Some(public),
-            Some(seal),
+            (Some(public), Some(operations_bearer)),
+            (Some(seal), Some(events)),
         ) if problems.is_empty() => {
             let operations_tls = operations_tls.flatten();
-            Ok(Parts { policies, server_tls, operations_tls, upstream, keyring, public, seal })
+            Ok(Parts {
+                policies,
+                server_tls,
+                operations_tls,
+                upstream,
+                keyring,
+                public,
+                seal,
+                events,
+                operations_bearer,
+            })
         }
         _ => Err(problems),
     }
@@ -345,7 +374,22 @@ async fn bind(
     Listener::bind(address, security, bounds, telemetry.clone()).await.map_err(|error| error.to_string())
 }
 
-fn gate(settings: &Settings, parts: Parts, journal: Journal, telemetry: Telemetry) -> Gate {
+/// Where operators list and end sessions.
+fn desk(settings: &Settings, parts: &Parts, sessions: &Sessions, journal: &Journal) -> Desk {
+    let access = Access {
+        bearer: parts.operations_bearer.clone(),
+        client_certificates: settings.operations.client_ca.is_some(),
+        loopback: settings.operations.address.ip().is_loopback(),
+    };
+    Desk { sessions: sessions.clone(), journal: journal.clone(), access }
+}
+
+fn gate(
+    settings: &Settings,
+    parts: Parts,
+    (journal, sessions): (Journal, Sessions),
+    telemetry: Telemetry,
+) -> Gate {
     let issuers = settings.issuers.iter().map(|issuer| IssuerEndpoints {
         issuer: issuer.url.clone(),
         jwks_uri: issuer.jwks_uri.clone(),
@@ -358,14 +402,12 @@ fn gate(settings: &Settings, parts: Parts, journal: Journal, telemetry: Telemetr
         upstream: parts.upstream,
         keyring: parts.keyring,
         tokens: VerifiedTokens::new(),
-        sessions: Sessions::new(sessions::Settings {
-            idle_timeout: settings.session.idle_timeout,
-            absolute_timeout: settings.session.absolute_timeout,
-        }),
+        events: parts.events,
         policies: RwLock::new(Arc::new(parts.policies)),
         masks: Masks::new(),
-        standing: Standing::new(standing(&settings.relations)),
-        emergencies: Emergencies::new(emergencies(&settings.emergency), Box::new(InMemory::default())),
+        relations: care::relations(&settings.relations),
+        emergencies: care::emergencies(&settings.emergency, sessions.store()),
+        sessions,
         journal,
         seal: parts.seal,
         telemetry,
@@ -377,52 +419,17 @@ fn gate(settings: &Settings, parts: Parts, journal: Journal, telemetry: Telemetr
     }
 }
 
-fn standing(relations: &Relations) -> relations::Settings {
-    let signed = |span: Duration| SignedDuration::try_from(span).unwrap_or(SignedDuration::ZERO);
-    relations::Settings {
-        lookups: relations.lookups.clone(),
-        max_age: signed(relations.max_age),
-        absent_max_age: signed(relations.absent_max_age),
-        windows: Windows {
-            encounter: signed(relations.encounter_window),
-            appointment: signed(relations.appointment_window),
-        },
-    }
-}
-
-/// Reviews of emergencies, at the operations listener.
-fn review_door(gate: Arc<Gate>, settings: &Settings) -> Door {
-    let settings = Arc::new(review::Settings {
-        reviewers: settings.emergency.reviewers.clone(),
-        fresh_seconds: i64::try_from(settings.emergency.fresh.as_secs()).unwrap_or(i64::MAX),
-        trail: journal_settings(settings),
-    });
-    let answer = move |request, peer| -> Answering {
-        let (gate, settings) = (Arc::clone(&gate), Arc::clone(&settings));
-        Box::pin(async move { review::answer(&gate, &settings, request, &peer).await })
-    };
-    Door { prefix: "/emergency/", answer: Box::new(answer) }
-}
-
-fn emergencies(emergency: &Emergency) -> emergency::Settings {
-    let seconds = |span: Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
-    emergency::Settings {
-        fresh_seconds: seconds(emergency.fresh),
-        seconds: seconds(emergency.duration),
-        seconds_max: seconds(emergency.max_duration),
-        per_hour: emergency.per_hour,
-    }
-}
-
 fn gate_hash(gate: &Gate) -> String {
     gate.policies.read().unwrap_or_else(PoisonError::into_inner).hash().to_owned()
 }
 
-fn readiness(gate: &Gate, policy_epoch: u64) -> Readiness {
+fn readiness(gate: &Gate, policy_epoch: u64, silent: &RwLock<Vec<String>>) -> Readiness {
     Readiness {
         keys: gate.keyring.ready(),
         policies: true,
         journal: gate.journal.ready(),
+        sessions: gate.sessions.is_heard(),
+        silent_event_streams: silent.read().unwrap_or_else(PoisonError::into_inner).clone(),
         policy_hash: gate_hash(gate),
         policy_epoch,
     }
@@ -455,33 +462,88 @@ fn policy_reload(
     }
 }
 
-/// Carries the keyring's counts over to the metrics, until `stop`.
-async fn count_refreshes(gate: Arc<Gate>, mut stop: Stop) {
-    let mut known = (0, 0);
-    loop {
-        tokio::select! {
-            () = stop.requested() => return,
-            () = tokio::time::sleep(limits::METRICS_CARRY_INTERVAL) => {}
+/// How long sessions last, and what keeps them alive.
+#[must_use]
+pub fn session_settings(settings: &Settings) -> sessions::Settings {
+    let span = |duration| SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX);
+    let limits = SessionLimits {
+        idle: span(settings.session.idle_timeout),
+        absolute: span(settings.session.absolute_timeout),
+        concurrent: settings.session.concurrent,
+    };
+    sessions::Settings { limits, activity: settings.session.activity }
+}
+
+/// Opens the store that `settings` name, from a thread that may block within a runtime.
+///
+/// # Errors
+/// What the store says.
+pub fn open_store(settings: &Settings) -> Result<Arc<dyn SessionStore>, sessions::StoreError> {
+    let now = clock::now();
+    Ok(match &settings.session.store {
+        SessionPlace::File(path) => Arc::new(SqliteStore::open(path, now)?),
+        SessionPlace::Postgres(postgres) => {
+            Arc::new(PostgresStore::open(postgres.clone(), tokio::runtime::Handle::current(), now)?)
         }
-        let (fresh, failed) = gate
-            .keyring
-            .counts()
-            .fold((0, 0), |(fresh, failed), (_, counts)| (fresh + counts.refreshed, failed + counts.failed));
-        (known.0..fresh).for_each(|_| gate.telemetry.key_refresh("fresh"));
-        (known.1..failed).for_each(|_| gate.telemetry.key_refresh("failed"));
-        known = (fresh, failed);
+    })
+}
+
+/// Makes the session store's file where there is none, together with a new trail: nothing was revoked before.
+///
+/// # Errors
+/// What the store says.
+pub fn init_sessions(settings: &Settings) -> Result<Option<PathBuf>, sessions::StoreError> {
+    match &settings.session.store {
+        SessionPlace::File(path) if !path.exists() => SqliteStore::create(path).map(|()| Some(path.clone())),
+        SessionPlace::File(_) | SessionPlace::Postgres(_) => Ok(None),
     }
 }
 
-/// Records the end of emergency access that has run out, until `stop`.
-async fn end_emergencies(gate: Arc<Gate>, mut stop: Stop) {
-    loop {
-        tokio::select! {
-            () = stop.requested() => return,
-            () = tokio::time::sleep(limits::EMERGENCY_SWEEP_INTERVAL) => {}
-        }
-        emergency::sweep(&gate, clock::now()).await;
+async fn open_sessions(settings: &Settings) -> Result<Sessions, sessions::StoreError> {
+    let all = settings.clone();
+    let opened =
+        tokio::task::spawn_blocking(move || Sessions::open(session_settings(&all), open_store(&all)?));
+    opened.await.map_err(|error| sessions::StoreError::Unavailable(error.to_string()))?
+}
+
+/// NIST SP 800-63B-4 section 2.2.3 asks for at most an hour of inactivity; longer is allowed, and said.
+fn session_notes(settings: &Settings) -> Vec<Problem> {
+    let long = settings.session.idle_timeout > limits::SESSION_IDLE_ADVISED_MAX;
+    let text = "`session.idle_timeout` is longer than an hour: NIST SP 800-63B-4 advises against it";
+    long.then(|| Problem::whole_file("[session]", text)).into_iter().collect()
+}
+
+fn secret(key: &str, path: &Path) -> Result<Secret, Problem> {
+    let wrong = |what: String| Problem::whole_file(key, format!("`{}` {what}", path.display()));
+    let text = std::fs::read_to_string(path);
+    let text = text.map_err(|error| wrong(format!("cannot be read: {}", error.kind())))?;
+    let text = text.trim();
+    let sound = (1..=limits::OPERATIONS_BODY_BYTES_MAX).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
+    if sound {
+        Ok(Secret(text.to_owned()))
+    } else {
+        Err(wrong("must hold one line of visible text".to_owned()))
     }
+}
+
+fn event_sources(issuers: &[settings::Issuer]) -> Result<EventSources, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let mut sources = EventSources::new();
+    for issuer in issuers {
+        let Some(events) = &issuer.events else { continue };
+        let given = events.authorization_file.as_deref();
+        let authorization = given.map(|path| secret("issuer.events.authorization_file", path)).transpose();
+        let authorization = authorization.map_err(|problem| problems.push(problem)).ok().flatten();
+        let source = EventSource {
+            audience: events.audience.clone(),
+            logout_audience: events.logout_audience.clone(),
+            authorization: authorization.map(|secret| secret.0),
+            heartbeat: events.heartbeat,
+        };
+        sources.insert(issuer.url.clone(), source);
+    }
+    if problems.is_empty() { Ok(sources) } else { Err(problems) }
 }
 
 fn control(event: Event, details: &[(&str, String)]) -> Record {

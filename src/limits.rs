@@ -4,6 +4,10 @@
 //! Must never: depend on anything else; hold a bound that nobody enforces.
 //! Units stand last in the names. Look next: the room named in each section's heading.
 
+mod care;
+
+pub use care::*;
+
 use std::time::Duration;
 
 // --- listener and TLS -------------------------------------------------------------------------
@@ -300,60 +304,6 @@ pub const DECISIONS_CACHE_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// Longest `X-Purpose-Of-Use`; the longest HL7 v3-ActReason code has 14 characters.
 pub const PURPOSE_BYTES_MAX: usize = 64;
 
-// --- Relations to patients, looked up in the EMR.
-
-/// Patients that one search asks about: a page of rows is rarely about more, and a form of this many ids is 13 KiB.
-pub const RELATION_PATIENTS_MAX: usize = 200;
-/// Patients of one page that are looked up; those beyond stand in no relation. As many as a page has rows.
-pub const RELATION_PATIENTS_OF_PAGE_MAX: usize = SEARCH_COUNT_MAX as usize;
-/// Records that one search may bring: for each patient the caller is seldom in more than one that counts.
-pub const RELATION_RECORDS_MAX: usize = 200;
-/// Bytes of one search's answer.
-pub const RELATION_ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// All searches of one page together: who treats whom is not worth keeping a patient waiting for longer.
-pub const RELATION_LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
-/// Caller and patient pairs that are kept: a thousand callers with a ward of fifty each, at about 200 bytes.
-pub const RELATIONS_CACHE_MAX: u64 = 50_000;
-/// Callers whose roles are kept.
-pub const RELATION_PARTIES_MAX: u64 = 10_000;
-/// A relation found counts for this long unless configured: a shift handed over shows within minutes.
-pub const RELATION_AGE_DEFAULT: Duration = Duration::from_secs(5 * 60);
-/// The longest that may be configured.
-pub const RELATION_AGE_MAX: Duration = Duration::from_secs(60 * 60);
-/// A relation not found counts as absent for this long: who has just been assigned should not wait.
-pub const RELATION_ABSENT_AGE_DEFAULT: Duration = Duration::from_secs(30);
-/// A finished encounter counts for this long after its end, a planned one as long before its start.
-pub const RELATION_ENCOUNTER_WINDOW_DEFAULT: Duration = Duration::from_secs(24 * 3600);
-/// An appointment counts this long before its start and after its end.
-pub const RELATION_APPOINTMENT_WINDOW_DEFAULT: Duration = Duration::from_secs(12 * 3600);
-/// The longest window that may be configured.
-pub const RELATION_WINDOW_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
-
-// --- Emergency access ---------------------------------------------------------------------------
-
-/// How fresh the second factor must be: long enough to log in and write the reason, too short for a screen left open.
-pub const EMERGENCY_FRESH_DEFAULT: Duration = Duration::from_secs(5 * 60);
-/// The longest that may be configured.
-pub const EMERGENCY_FRESH_MAX: Duration = Duration::from_secs(30 * 60);
-/// How long a grant lasts: an emergency is over, or has become an encounter, within the hour.
-pub const EMERGENCY_DEFAULT: Duration = Duration::from_secs(3600);
-/// The longest a grant may last.
-pub const EMERGENCY_MAX: Duration = Duration::from_secs(4 * 3600);
-/// The shortest a caller may ask for.
-pub const EMERGENCY_SECONDS_MIN: i64 = 60;
-/// Grants a person may begin within an hour: more is no emergency but a habit, or a script (T-195).
-pub const EMERGENCY_PER_HOUR_DEFAULT: u32 = 3;
-/// The most that may be configured.
-pub const EMERGENCY_PER_HOUR_MAX: u32 = 60;
-/// A reason is a code, or a few words: shorter is none.
-pub const EMERGENCY_REASON_CHARS_MIN: usize = 8;
-/// The longest reason.
-pub const EMERGENCY_REASON_BYTES_MAX: usize = 500;
-/// Grants that are kept, ended ones for the rate included: a big house has some hundred a day.
-pub const EMERGENCY_GRANTS_MAX: usize = 10_000;
-/// How often grants that have run out are looked for, to record their end.
-pub const EMERGENCY_SWEEP_INTERVAL: Duration = Duration::from_secs(5);
-
 // --- filter -------------------------------------------------------------------------------------
 
 /// Longest upstream answer that is taken apart in one piece. Offsets are kept in 32 bits.
@@ -487,6 +437,69 @@ const _: () = assert!(UPSTREAM_TIMEOUT_DEFAULT.as_secs() <= UPSTREAM_TIMEOUT_MAX
 
 /// Sessions remembered at once: ten times the staff of a large hospital on shift; about 200 bytes each.
 pub const SESSIONS_MAX: u64 = 100_000;
+
+/// Sessions that are listed to an operator at once, and looked through in the store.
+pub const SESSIONS_LISTED_MAX: usize = 10_000;
+
+/// How long a revocation is kept that does not hold until it is lifted: longer than any session or token it ends
+/// could last (`SESSION_ABSOLUTE_MAX`, `TOKEN_LIFETIME_SECONDS_MAX`, and the leeway of both clocks).
+pub const REVOCATION_KEPT: Duration = Duration::from_secs(25 * 3600);
+
+/// How often each proxy asks the store for revocations made elsewhere: four looks within the second that is promised.
+pub const REVOCATION_POLL: Duration = Duration::from_millis(250);
+
+/// How long requests are answered while the store cannot be asked for revocations. Longer would let a revoked person
+/// in; shorter would refuse everyone for a checkpoint of the database.
+pub const STORE_SILENCE_MAX: Duration = Duration::from_secs(5);
+
+/// Waiting for another program that writes to the same SQLite file.
+pub const STORE_BUSY_MAX: Duration = Duration::from_secs(3);
+
+/// One statement of a database server, connecting included.
+pub const STORE_ANSWER_MAX: Duration = Duration::from_secs(3);
+
+/// How often a session's last activity is written down, at most; and never less often than twenty times in the idle
+/// limit, so that a restart shortens sessions by less than a twentieth.
+pub const ACTIVITY_WRITE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// NIST SP 800-63B-4 section 2.2.3: inactivity should end a session after at most an hour. Longer is warned of.
+pub const SESSION_IDLE_ADVISED_MAX: Duration = Duration::from_secs(3600);
+
+/// Sessions of one person at once that a configuration may ask for.
+pub const SESSIONS_CONCURRENT_MAX: u32 = 1_000;
+
+/// How often the store is rid of what cannot matter any more.
+pub const STORE_PRUNE_INTERVAL: Duration = Duration::from_secs(600);
+
+/// The name of a document in the session store.
+pub const STORE_DOCUMENT_NAME_BYTES_MAX: usize = 256;
+
+/// Its content: a grant, a review, a marker.
+pub const STORE_DOCUMENT_BYTES_MAX: usize = 64 * 1024;
+
+/// Why something is revoked, in an operator's words.
+pub const REVOCATION_REASON_BYTES_MAX: usize = 500;
+
+/// A request to the operations listener that has a body.
+pub const OPERATIONS_BODY_BYTES_MAX: usize = 8 * 1024;
+
+/// A security event or logout token with the form around it: as a token, with room for a list of subjects.
+pub const EVENT_BYTES_MAX: usize = 16 * 1024;
+
+/// Events in one security event token; the specification advises one.
+pub const EVENTS_MAX: usize = 8;
+
+/// How old a security event may be when it comes: transmitters keep trying over a weekend.
+pub const EVENT_AGE_SECONDS_MAX: i64 = 7 * 24 * 3600;
+
+/// How old a logout token may be: it is sent while the person waits.
+pub const LOGOUT_AGE_SECONDS_MAX: i64 = 10 * 60;
+
+const _: () = assert!(REVOCATION_KEPT.as_secs() > SESSION_ABSOLUTE_MAX.as_secs());
+const _: () = assert!(
+    REVOCATION_KEPT.as_secs() > (TOKEN_LIFETIME_SECONDS_MAX + 2 * TOKEN_LEEWAY_SECONDS).unsigned_abs()
+);
+const _: () = assert!(3 * REVOCATION_POLL.as_millis() < 1_000);
 
 /// How often counts kept elsewhere are carried over to the metrics: well below a usual scrape interval.
 pub const METRICS_CARRY_INTERVAL: Duration = Duration::from_secs(5);

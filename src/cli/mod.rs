@@ -13,6 +13,7 @@ mod emergency;
 pub mod leakcheck;
 mod policy;
 mod serve;
+mod session;
 mod show;
 mod trail;
 
@@ -50,6 +51,9 @@ enum Command {
     /// List emergencies with what was opened, and review them
     #[command(subcommand)]
     Emergency(emergency::Emergency),
+    /// List sessions, end them, and revoke tokens, people, clients or issuers
+    #[command(subcommand)]
+    Session(session::Session),
 }
 
 /// Where the configuration is.
@@ -94,6 +98,7 @@ pub fn main() -> ExitCode {
         Command::Policy(policy) => policy::run(&policy),
         Command::Audit(audit) => trail::run(&audit),
         Command::Emergency(emergency) => emergency::run(&emergency),
+        Command::Session(session) => session::run(session),
     };
     ending.into()
 }

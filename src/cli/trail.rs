@@ -86,13 +86,20 @@ pub(super) fn run(command: &Audit) -> Ending {
         Audit::Verify(verify) => &verify.plain.config,
         Audit::Search(search) => &search.config,
     };
-    let settings = match config::load(&config.path) {
-        Ok(settings) => app::journal_settings(&settings),
+    let all = match config::load(&config.path) {
+        Ok(settings) => settings,
         Err(problems) => return show::problems(&problems, false),
     };
+    let settings = app::journal_settings(&all);
     let (mut out, mut err) = (std::io::stdout().lock(), std::io::stderr().lock());
     let code = match command {
-        Audit::Init(_) => audit::init(&settings, &mut out, &mut err),
+        Audit::Init(_) => match audit::init(&settings, &mut out, &mut err) {
+            audit::GOOD => {
+                drop((out, err));
+                return init_sessions(&all);
+            }
+            problem => problem,
+        },
         Audit::Verify(verify) => {
             let against = match verify.against.as_ref().map(std::fs::read).transpose() {
                 Ok(against) => against,
@@ -107,6 +114,18 @@ pub(super) fn run(command: &Audit) -> Ending {
         Audit::Search(search) => audit::search(&settings, &search.filter(), search.json, &mut out, &mut err),
     };
     if code == audit::GOOD { Ending::Good } else { Ending::No }
+}
+
+fn init_sessions(settings: &config::Settings) -> Ending {
+    match app::init_sessions(settings) {
+        Ok(Some(path)) => show::line(&format!("made the session store `{}`", path.display())),
+        Ok(None) => {}
+        Err(error) => {
+            show::error(&error.to_string());
+            return Ending::No;
+        }
+    }
+    Ending::Good
 }
 
 impl Search {

@@ -113,12 +113,13 @@ impl Meaning<'_, '_> {
         })
     }
 
-    fn per_hour(&mut self, number: Option<Located<u32>>) -> Option<u32> {
+    fn per_hour(&mut self, number: Option<Located<u64>>) -> Option<u32> {
         let Some(number) = number else { return Some(limits::EMERGENCY_PER_HOUR_DEFAULT) };
         let most = limits::EMERGENCY_PER_HOUR_MAX;
-        if !(1..=most).contains(&number.value) {
+        let found = u32::try_from(number.value).ok().filter(|value| (1..=most).contains(value));
+        if found.is_none() {
             self.reader.report(number.offset, format!("`emergency.per_hour` must be 1 to {most}"));
         }
-        Some(number.value)
+        found
     }
 }

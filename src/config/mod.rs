@@ -10,6 +10,7 @@ mod parameters;
 mod problem;
 mod raw;
 mod section;
+mod sessions;
 pub mod settings;
 
 pub use problem::Problem;

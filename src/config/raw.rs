@@ -38,6 +38,8 @@ pub(super) struct Operations {
     pub(super) address: Text,
     pub(super) certificate: Text,
     pub(super) private_key: Text,
+    pub(super) client_ca: Text,
+    pub(super) bearer_token_file: Text,
 }
 
 pub(super) struct Upstream {
@@ -60,6 +62,15 @@ pub(super) struct Issuer {
     pub(super) roles: Vec<(String, String)>,
     pub(super) purpose_claim: Text,
     pub(super) mfa: Mfa,
+    pub(super) events: Option<Events>,
+}
+
+pub(super) struct Events {
+    pub(super) offset: usize,
+    pub(super) audience: Text,
+    pub(super) logout_audience: Text,
+    pub(super) authorization_file: Text,
+    pub(super) heartbeat: Text,
 }
 
 pub(super) struct Mfa {
@@ -78,6 +89,16 @@ pub(super) struct Public {
 pub(super) struct Session {
     pub(super) idle_timeout: Text,
     pub(super) absolute_timeout: Text,
+    pub(super) concurrent: Option<Located<u64>>,
+    pub(super) activity: Text,
+    pub(super) store: Text,
+    pub(super) postgres: Option<Postgres>,
+}
+
+pub(super) struct Postgres {
+    pub(super) offset: usize,
+    pub(super) url_file: Text,
+    pub(super) ca: Text,
 }
 
 pub(super) struct Relations {
@@ -92,7 +113,7 @@ pub(super) struct Emergency {
     pub(super) fresh: Text,
     pub(super) duration: Text,
     pub(super) max_duration: Text,
-    pub(super) per_hour: Option<Located<u32>>,
+    pub(super) per_hour: Option<Located<u64>>,
     pub(super) reviewers: Texts,
 }
 
@@ -166,6 +187,8 @@ fn operations(reader: &mut Reader<'_>, root: &mut Section<'_>) -> Operations {
         address: section.text(reader, "address"),
         certificate: section.text(reader, "certificate"),
         private_key: section.text(reader, "private_key"),
+        client_ca: section.text(reader, "client_ca"),
+        bearer_token_file: section.text(reader, "bearer_token_file"),
     };
     section.finish(reader);
     operations
@@ -215,9 +238,23 @@ fn issuer(reader: &mut Reader<'_>, mut section: Section<'_>) -> Issuer {
         roles: section.renames(reader, "roles"),
         purpose_claim: section.text(reader, "purpose_claim"),
         mfa: mfa(reader, &mut section),
+        events: events(reader, &mut section),
     };
     section.finish(reader);
     issuer
+}
+
+fn events(reader: &mut Reader<'_>, issuer: &mut Section<'_>) -> Option<Events> {
+    let mut section = issuer.table(reader, "events", false);
+    let events = section.is_present().then(|| Events {
+        offset: section.offset(),
+        audience: section.required_text(reader, "audience"),
+        logout_audience: section.text(reader, "logout_audience"),
+        authorization_file: section.text(reader, "authorization_file"),
+        heartbeat: section.text(reader, "heartbeat"),
+    });
+    section.finish(reader);
+    events
 }
 
 fn mfa(reader: &mut Reader<'_>, issuer: &mut Section<'_>) -> Mfa {
@@ -238,9 +275,24 @@ fn session(reader: &mut Reader<'_>, root: &mut Section<'_>) -> Session {
     let session = Session {
         idle_timeout: section.text(reader, "idle_timeout"),
         absolute_timeout: section.text(reader, "absolute_timeout"),
+        concurrent: section.number(reader, "concurrent"),
+        activity: section.text(reader, "activity"),
+        store: section.text(reader, "store"),
+        postgres: postgres(reader, &mut section),
     };
     section.finish(reader);
     session
+}
+
+fn postgres(reader: &mut Reader<'_>, session: &mut Section<'_>) -> Option<Postgres> {
+    let mut section = session.table(reader, "postgres", false);
+    let postgres = section.is_present().then(|| Postgres {
+        offset: section.offset(),
+        url_file: section.required_text(reader, "url_file"),
+        ca: section.text(reader, "ca"),
+    });
+    section.finish(reader);
+    postgres
 }
 
 fn policies(reader: &mut Reader<'_>, root: &mut Section<'_>) -> Text {

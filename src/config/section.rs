@@ -134,6 +134,19 @@ impl<'d> Section<'d> {
         }
     }
 
+    /// A whole number that is not negative.
+    pub(super) fn number(&mut self, reader: &mut Reader<'_>, key: &'static str) -> Option<Located<u64>> {
+        let value = self.entry(key)?;
+        let number = match value.get_ref() {
+            DeValue::Integer(number) => u64::from_str_radix(number.as_str(), number.radix()).ok(),
+            _ => None,
+        };
+        if number.is_none() {
+            reader.wrong_type(self, key, value.span(), "a whole number");
+        }
+        Some(Located { value: number?, offset: value.span().start })
+    }
+
     /// `true` or `false`; false when it is not said.
     pub(super) fn switch(&mut self, reader: &mut Reader<'_>, key: &'static str) -> bool {
         let Some(value) = self.entry(key) else { return false };
@@ -142,19 +155,6 @@ impl<'d> Section<'d> {
             return false;
         };
         *on
-    }
-
-    /// A whole number.
-    pub(super) fn number(&mut self, reader: &mut Reader<'_>, key: &'static str) -> Option<Located<u32>> {
-        let value = self.entry(key)?;
-        let number = match value.get_ref() {
-            DeValue::Integer(number) if number.radix() == 10 => number.as_str().parse().ok(),
-            _ => None,
-        };
-        if number.is_none() {
-            reader.wrong_type(self, key, value.span(), "a whole number");
-        }
-        Some(Located { value: number?, offset: value.span().start })
     }
 
     pub(super) fn required_text(

@@ -10,6 +10,7 @@ use super::parameters;
 use super::raw::{self, Raw, Text, Texts};
 use super::section::{Located, Reader};
 use crate::domain::fhir::search::Registry;
+use crate::edge::sessions::{ActivityRule, PostgresSettings};
 use crate::limits;
 use jiff::SignedDuration;
 use std::collections::{BTreeMap, BTreeSet};
@@ -66,6 +67,10 @@ pub struct Operations {
     pub address: SocketAddr,
     /// Certificate chain and private key, PEM.
     pub certificate: Option<(PathBuf, PathBuf)>,
+    /// Whose client certificates may list and end sessions.
+    pub client_ca: Option<PathBuf>,
+    /// A file whose content is the bearer token that may.
+    pub bearer_token_file: Option<PathBuf>,
 }
 
 /// `[upstream]`.
@@ -104,6 +109,21 @@ pub struct Issuer {
     pub purpose_claim: Option<String>,
     /// Evidence of a second factor.
     pub mfa: Mfa,
+    /// Whether it sends security events and logout tokens.
+    pub events: Option<Events>,
+}
+
+/// `[issuer.events]`.
+#[derive(Debug, Clone)]
+pub struct Events {
+    /// Compared with the `aud` of security events.
+    pub audience: String,
+    /// The same for logout tokens, where it is our client id.
+    pub logout_audience: String,
+    /// A file whose content the `Authorization` header must be.
+    pub authorization_file: Option<PathBuf>,
+    /// How long the stream may be without a verification event.
+    pub heartbeat: Option<Duration>,
 }
 
 /// `[issuer.mfa]`.
@@ -124,6 +144,21 @@ pub struct Session {
     pub idle_timeout: Duration,
     /// The end of a session, counted from the login.
     pub absolute_timeout: Duration,
+    /// Sessions of one person at once.
+    pub concurrent: Option<u32>,
+    /// Which requests count as activity.
+    pub activity: ActivityRule,
+    /// Where sessions and revocations are kept.
+    pub store: SessionPlace,
+}
+
+/// Where sessions and revocations are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SessionPlace {
+    /// An SQLite file; `sessions.sqlite` in the audit directory when nothing is said.
+    File(PathBuf),
+    /// A PostgreSQL database.
+    Postgres(PostgresSettings),
 }
 
 /// `[audit]`.
@@ -140,18 +175,22 @@ pub struct Audit {
 /// The meaning of `raw`; adds what is wrong to `problems`, which then make the result useless.
 pub(super) fn build(mut raw: Raw<'_>, folder: &Path, problems: &mut Vec<Problem>) -> Option<Settings> {
     let mut meaning = Meaning { reader: &mut raw.reader, folder };
+    let events_at: Vec<usize> =
+        raw.issuers.iter().filter_map(|issuer| issuer.events.as_ref()).map(|events| events.offset).collect();
     let settings = (
         meaning.listen(raw.listen),
         meaning.operations(raw.operations),
         meaning.base_url(raw.public.base_url, "public.base_url", Scheme::Https),
         meaning.upstream(raw.upstream),
         meaning.issuers(raw.issuers),
-        meaning.session(raw.session),
+        meaning.session(raw.session, &raw.audit),
         meaning.path(raw.policies),
         meaning.audit(raw.audit),
     );
     let care = (meaning.relations(raw.relations), meaning.emergency(raw.emergency));
     let compression = raw.public.compression;
+    let (_, _, public_base, _, issuers, ..) = &settings;
+    meaning.events_have_a_place(public_base.as_deref(), issuers, &events_at);
     let parameters = parameters::registry(raw.search_parameters, raw.named_queries, &mut raw.reader);
     problems.append(&mut raw.reader.problems);
     let (relations, emergency) = care;
@@ -185,7 +224,7 @@ pub(super) struct Meaning<'r, 't> {
 }
 
 impl Meaning<'_, '_> {
-    fn path(&self, text: Text) -> Option<PathBuf> {
+    pub(super) fn path(&self, text: Text) -> Option<PathBuf> {
         text.map(|text| self.folder.join(text.value))
     }
 
@@ -276,7 +315,12 @@ impl Meaning<'_, '_> {
             self.reader.report(offset, message.to_owned());
             return None;
         }
-        Some(Operations { address, certificate })
+        if let (None, Some(ca)) = (&certificate, &raw.client_ca) {
+            let message = "`operations.client_ca` needs `operations.certificate`";
+            self.reader.report(ca.offset, message.to_owned());
+        }
+        let (client_ca, bearer_token_file) = (self.path(raw.client_ca), self.path(raw.bearer_token_file));
+        Some(Operations { address, certificate, client_ca, bearer_token_file })
     }
 
     fn upstream(&mut self, raw: raw::Upstream) -> Option<Upstream> {
@@ -326,6 +370,7 @@ impl Meaning<'_, '_> {
         let purpose_claim = self.pointer(raw.purpose_claim, "issuer.purpose_claim");
         let algorithms = self.algorithms(raw.algorithms);
         let mfa = self.mfa(raw.mfa);
+        let events = raw.events.map(|events| self.events(events));
         checked?;
         Some(Issuer {
             url: url?,
@@ -337,10 +382,11 @@ impl Meaning<'_, '_> {
             roles: raw.roles.into_iter().collect(),
             purpose_claim,
             mfa: mfa?,
+            events: events.flatten(),
         })
     }
 
-    fn not_empty(&mut self, text: Text, key: &str) -> Option<String> {
+    pub(super) fn not_empty(&mut self, text: Text, key: &str) -> Option<String> {
         let text = text?;
         if text.value.is_empty() {
             self.reader.report(text.offset, format!("`{key}` must not be empty"));
@@ -393,25 +439,6 @@ impl Meaning<'_, '_> {
             self.reader.report(raw.offset, message.to_owned());
         }
         Some(Mfa { amr, acr, max_age: max_age? })
-    }
-
-    fn session(&mut self, raw: raw::Session) -> Option<Session> {
-        let offset = raw.idle_timeout.as_ref().map_or(0, |text| text.offset);
-        let bound = limits::SESSION_ABSOLUTE_MAX;
-        let idle =
-            self.duration(raw.idle_timeout, "session.idle_timeout", limits::SESSION_IDLE_DEFAULT, bound);
-        let absolute = self.duration(
-            raw.absolute_timeout,
-            "session.absolute_timeout",
-            limits::SESSION_ABSOLUTE_DEFAULT,
-            bound,
-        );
-        let (idle_timeout, absolute_timeout) = (idle?, absolute?);
-        if idle_timeout > absolute_timeout {
-            let message = "`session.idle_timeout` must not be longer than `session.absolute_timeout`";
-            self.reader.report(offset, message.to_owned());
-        }
-        Some(Session { idle_timeout, absolute_timeout })
     }
 
     fn audit(&mut self, raw: raw::Audit) -> Option<Audit> {

@@ -4,7 +4,6 @@
 //! Look next: the file named after the neighbour.
 
 pub mod coding;
-pub mod grants;
 pub mod journal;
 pub mod keyring;
 pub mod listener;

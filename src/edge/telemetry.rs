@@ -72,6 +72,9 @@ struct Meters {
     relation_lookups: Family<OutcomeLabel, Counter>,
     reloads: Family<ReloadLabels, Counter>,
     policy_epoch: Gauge<u64, AtomicU64>,
+    events: Family<OutcomeLabel, Counter>,
+    silent_streams: Gauge,
+    revocations: Gauge,
     registry: Registry,
 }
 
@@ -203,6 +206,17 @@ impl Telemetry {
         self.0.policy_epoch.set(epoch);
     }
 
+    /// An issuer sent a security event or a logout token: `taken` or `refused`.
+    pub fn event(&self, outcome: &'static str) {
+        self.0.events.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    /// So many revocations are in force, and so many event streams show no sign of life.
+    pub fn sessions(&self, revocations: usize, silent_streams: usize) {
+        self.0.revocations.set(i64::try_from(revocations).unwrap_or(i64::MAX));
+        self.0.silent_streams.set(i64::try_from(silent_streams).unwrap_or(i64::MAX));
+    }
+
     /// The whole exposition in the OpenMetrics text format Prometheus reads.
     #[must_use]
     pub fn render(&self) -> String {
@@ -287,6 +301,13 @@ impl Meters {
             "Searches for how callers stand to patients, by outcome",
             self.relation_lookups.clone(),
         );
+        registry.register("security_events", "Events from issuers, by outcome", self.events.clone());
+        registry.register(
+            "silent_event_streams",
+            "Event streams without a sign of life",
+            self.silent_streams.clone(),
+        );
+        registry.register("revocations", "Revocations in force", self.revocations.clone());
         registry.register("reloads", "Files read again, by outcome", self.reloads.clone());
     }
 }

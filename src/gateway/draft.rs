@@ -15,6 +15,7 @@ use crate::domain::fhir::interaction::{Interaction, Operation};
 use crate::domain::fhir::r4::ResourceType;
 use crate::domain::identity::Caller;
 use crate::edge::listener::Peer;
+use crate::edge::sessions::Standing;
 use http::{Method, Request, StatusCode};
 use jiff::Timestamp;
 use std::collections::BTreeSet;
@@ -29,6 +30,8 @@ pub(super) struct Draft {
     pub(super) head_only: bool,
     /// A change was sent, and nobody knows whether it was made.
     pub(super) unknown: bool,
+    /// The caller for as long as they may go on; nothing before they are established.
+    pub(super) standing: Option<Standing>,
     /// The drafts of a batch's or transaction's entries, in their order.
     pub(super) entries: Vec<Draft>,
 }
@@ -41,7 +44,15 @@ impl Draft {
         let path = request.uri().path();
         decision.request = format!("{} {path}", request.method());
         let head_only = request.method() == Method::HEAD;
-        Self { decision, began, interaction: "unknown", head_only, unknown: false, entries: Vec::new() }
+        Self {
+            decision,
+            began,
+            interaction: "unknown",
+            head_only,
+            unknown: false,
+            standing: None,
+            entries: Vec::new(),
+        }
     }
 
     pub(super) fn knows(&mut self, caller: &Caller) {

@@ -11,14 +11,14 @@ use super::draft::Draft;
 use super::refusal::Refusal;
 use super::reply::Answer;
 use super::visit::Visit;
-use crate::clock;
 use crate::domain::access::{Challenge, Denial};
 use crate::domain::audit::{Control, Event, Record};
 use crate::domain::fhir::interaction::{Interaction, is_id};
 use crate::domain::fhir::r4::ResourceType;
 use crate::domain::filter;
 use crate::domain::identity::Caller;
-use crate::edge::grants::{Document, Grants};
+use crate::domain::identity::{Reach, Revocation, RevocationTarget};
+use crate::edge::sessions::{Document, SessionRefusal, SessionStore};
 use crate::limits;
 use bytes::Bytes;
 use http::StatusCode;
@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// `[emergency]` of the configuration.
 #[derive(Clone, Copy, Debug)]
@@ -98,11 +99,16 @@ impl Grant {
     }
 }
 
-/// The grants there are.
+/// Where grants are among the documents of the session store.
+const NAMESPACE: &str = "emergency";
+
+/// The grants there are: kept in the session store, so that they outlive a restart and all proxies know them.
 pub struct Emergencies {
     settings: Settings,
-    grants: Box<dyn Grants>,
-    /// One at a time, so that a rate cannot be outrun.
+    store: Arc<dyn SessionStore>,
+    /// What the store held when it was last read.
+    known: RwLock<Arc<Vec<Grant>>>,
+    /// One at a time, so that a rate cannot be outrun, and no reading of the store undoes a newer one.
     turn: tokio::sync::Mutex<()>,
 }
 
@@ -113,46 +119,64 @@ impl fmt::Debug for Emergencies {
 }
 
 impl Emergencies {
-    /// Grants kept in `grants`; those that are there go on.
+    /// Grants kept in this store. None is known before the first [`sweep`].
     #[must_use]
-    pub fn new(settings: Settings, grants: Box<dyn Grants>) -> Self {
-        Self { settings, grants, turn: tokio::sync::Mutex::new(()) }
+    pub fn new(settings: Settings, store: Arc<dyn SessionStore>) -> Self {
+        Self { settings, store, known: RwLock::default(), turn: tokio::sync::Mutex::new(()) }
     }
 
-    /// The patients to whom a caller has emergency access now, each with the id of the grant. What cannot be read does
-    /// not count.
+    /// The patients to whom a caller has emergency access now, each with the id of the grant.
     pub(super) fn of(&self, caller: &Caller, now: Timestamp) -> BTreeMap<String, String> {
-        let live = self.all(now).into_iter().filter(|grant| grant.is_of(caller) && grant.is_live(now));
-        live.map(|grant| (grant.patient, grant.id)).collect()
+        let all = self.all();
+        let live = all.iter().filter(|grant| grant.is_of(caller) && grant.is_live(now));
+        live.map(|grant| (grant.patient.clone(), grant.id.clone())).collect()
     }
 
-    fn all(&self, now: Timestamp) -> Vec<Grant> {
-        let documents = self.grants.all(now).unwrap_or_else(|error| {
+    fn all(&self) -> Arc<Vec<Grant>> {
+        Arc::clone(&self.known.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads the store. INVARIANT: the caller holds `turn`.
+    async fn read(&self, now: Timestamp) -> Result<(), Refusal> {
+        let store = Arc::clone(&self.store);
+        let read = tokio::task::spawn_blocking(move || store.documents(NAMESPACE, now)).await;
+        let documents = read.map_err(|_| Refusal::Internal)?.map_err(|error| {
             tracing::error!(%error, "grants of emergency access cannot be read");
-            Vec::new()
-        });
-        documents.iter().filter_map(|document| serde_json::from_slice(&document.body).ok()).collect()
+            Refusal::from(SessionRefusal::Unavailable)
+        })?;
+        let grants = documents.iter().filter_map(|document| serde_json::from_slice(&document.body).ok());
+        let grants: Vec<Grant> = grants.take(limits::EMERGENCY_GRANTS_MAX).collect();
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(grants);
+        Ok(())
     }
 
-    /// An ended grant is kept for the rate of its person.
-    fn keep(&self, grant: &Grant) -> Result<(), Refusal> {
+    /// Keeps a grant, in the place of the same before; an ended one is kept for the rate of its person. INVARIANT: the
+    /// caller holds `turn`.
+    async fn keep(&self, grant: &Grant) -> Result<(), Refusal> {
         let hour = SignedDuration::from_hours(1);
         let counted = grant.began.checked_add(hour).unwrap_or(grant.until);
         let body = serde_json::to_vec(grant).map_err(|_| Refusal::Internal)?;
         // A sweep or two later, so that its end is noticed before it is forgotten.
         let margin = limits::EMERGENCY_SWEEP_INTERVAL * 12;
         let expires_at = grant.until.max(counted).checked_add(margin).unwrap_or(grant.until);
-        self.grants.put(Document { name: grant.id.clone(), body, expires_at }).map_err(|error| {
+        let (store, document) =
+            (Arc::clone(&self.store), Document { name: grant.id.clone(), body, expires_at });
+        let kept = tokio::task::spawn_blocking(move || store.put(NAMESPACE, &document)).await;
+        kept.map_err(|_| Refusal::Internal)?.map_err(|error| {
             tracing::error!(%error, "a grant of emergency access cannot be kept");
-            Refusal::Internal
-        })
+            Refusal::from(SessionRefusal::Unavailable)
+        })?;
+        let mut all: Vec<Grant> = self.all().iter().filter(|one| one.id != grant.id).cloned().collect();
+        all.push(grant.clone());
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(all);
+        Ok(())
     }
 
     /// Whether the person may begin another.
     fn check_rate(&self, caller: &Caller, now: Timestamp) -> Result<(), EmergencyRefusal> {
         let age = |grant: &Grant| now.duration_since(grant.began).as_secs();
         let mut ages: Vec<i64> = self
-            .all(now)
+            .all()
             .iter()
             .filter(|grant| grant.is_of_person(caller))
             .map(age)
@@ -257,8 +281,10 @@ pub(super) async fn answer(
     draft.decision.request.push_str(&format!(" Patient/{}", asked.patient));
     let emergencies = &visit.gate.emergencies;
     let _turn = emergencies.turn.lock().await;
-    let mine = |grant: &Grant| grant.is_of(&visit.caller) && grant.patient == asked.patient;
-    let live = emergencies.all(visit.now()).into_iter().find(|one| mine(one) && one.is_live(visit.now()));
+    // What another proxy granted counts as well.
+    emergencies.read(visit.now()).await?;
+    let mine = |grant: &&Grant| grant.is_of(&visit.caller) && grant.patient == asked.patient;
+    let live = emergencies.all().iter().filter(mine).find(|one| one.is_live(visit.now())).cloned();
     if asked.end {
         let grant = live.ok_or(Refusal::NotFound)?;
         let ended = Grant { until: visit.now(), ..end(visit.gate, grant, "ended", visit.now()).await? };
@@ -274,6 +300,11 @@ pub(super) async fn answer(
         return Ok(told(visit, &grant));
     }
     emergencies.check_rate(&visit.caller, visit.now()).map_err(Refusal::Emergency)?;
+    if emergencies.all().len() >= limits::EMERGENCY_GRANTS_MAX {
+        return Err(Refusal::Emergency(EmergencyRefusal::TooOften {
+            seconds: limits::RETRY_AFTER_SECONDS_MAX,
+        }));
+    }
     let grant = begin(visit, asked).await?;
     Ok(told(visit, &grant))
 }
@@ -282,7 +313,7 @@ fn read_body(visit: &Visit<'_>, body: &Bytes) -> Result<Asked, Refusal> {
     let bases = visit.bases();
     let document = filter::parse_sent(body, &bases).map_err(Refusal::BodyUnsound)?;
     let facts = document.records().first().map(|record| &record.facts);
-    if !facts.is_some_and(|facts| facts.resource_type.name() == "Parameters") {
+    if facts.is_none_or(|facts| facts.resource_type.name() != "Parameters") {
         return Err(Refusal::OtherType);
     }
     let body: Value = serde_json::from_slice(body).map_err(|_| Refusal::OtherType)?;
@@ -338,7 +369,7 @@ async fn begin(visit: &Visit<'_>, asked: Asked) -> Result<Grant, Refusal> {
     ];
     // In the trail first: what is not written down does not count.
     record(visit.gate, Event::EmergencyBegan, &grant, visit.now(), more).await?;
-    emergencies.keep(&grant)?;
+    emergencies.keep(&grant).await?;
     Ok(grant)
 }
 
@@ -346,7 +377,7 @@ async fn begin(visit: &Visit<'_>, asked: Asked) -> Result<Grant, Refusal> {
 async fn end(gate: &Gate, grant: Grant, cause: &'static str, now: Timestamp) -> Result<Grant, Refusal> {
     record(gate, Event::EmergencyEnded, &grant, now, [("cause", cause.to_owned())]).await?;
     let ended = Grant { ended: true, ..grant };
-    gate.emergencies.keep(&ended)?;
+    gate.emergencies.keep(&ended).await?;
     Ok(ended)
 }
 
@@ -385,19 +416,42 @@ fn told(visit: &Visit<'_>, grant: &Grant) -> Answer {
     Answer::fhir(StatusCode::OK, body.to_string())
 }
 
-/// Records the end of grants whose time has run out. What cannot be recorded is tried again; it does not count either
-/// way.
+/// Learns what other proxies granted, and records the end of grants whose time has run out or whose session, person
+/// or issuer was revoked. What cannot be recorded is tried again; it does not count either way.
 pub async fn sweep(gate: &Gate, now: Timestamp) {
-    let over = |grant: &Grant| !grant.ended && grant.until <= now;
-    if !gate.emergencies.all(now).iter().any(over) {
+    let _turn = gate.emergencies.turn.lock().await;
+    if gate.emergencies.read(now).await.is_err() {
         return;
     }
-    let _turn = gate.emergencies.turn.lock().await;
-    for grant in gate.emergencies.all(clock::now()).into_iter().filter(over) {
-        if end(gate, grant, "expired", now).await.is_err() {
+    let revoked = gate.sessions.revoked();
+    let cause = |grant: &Grant| match () {
+        () if grant.ended => None,
+        () if grant.until <= now => Some("expired"),
+        () if revoked.all().iter().any(|one| reaches(one, grant)) => Some("revoked"),
+        () => None,
+    };
+    for grant in gate.emergencies.all().iter() {
+        let Some(cause) = cause(grant) else { continue };
+        if end(gate, grant.clone(), cause, now).await.is_err() {
             return;
         }
     }
+}
+
+/// Whether a revocation is of the session in which the grant was given. (Whoever lost a token or a client cannot use it
+/// either, but may log in again.)
+fn reaches(revocation: &Revocation, grant: &Grant) -> bool {
+    let is_theirs = match &revocation.target {
+        RevocationTarget::Session { issuer, session } => *issuer == grant.issuer && *session == grant.session,
+        RevocationTarget::User { issuer, subject } => *issuer == grant.issuer && *subject == grant.subject,
+        RevocationTarget::Issuer { issuer } => *issuer == grant.issuer,
+        RevocationTarget::Token { .. } | RevocationTarget::Client { .. } => false,
+    };
+    let in_time = match revocation.reach {
+        Reach::Until(time) => grant.began <= time,
+        Reach::UntilLifted => true,
+    };
+    is_theirs && in_time
 }
 
 #[cfg(test)]

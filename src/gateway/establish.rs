@@ -27,6 +27,6 @@ pub(super) async fn establish(
     let caller =
         gate.tokens.authenticate(&unverified, issuer, &keys, draft.began).map_err(Refusal::Identity)?;
     draft.knows(&caller);
-    gate.sessions.touch(&caller, draft.began).map_err(Refusal::Session)?;
+    draft.standing = Some(gate.sessions.admit(&caller, &parts.headers, draft.began).await?);
     Ok(caller)
 }

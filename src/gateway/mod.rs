@@ -13,6 +13,7 @@ mod count;
 mod draft;
 pub mod emergency;
 mod establish;
+mod events;
 mod export;
 mod links;
 mod newest;
@@ -31,6 +32,7 @@ mod visit;
 mod write;
 
 pub use capabilities::Statement;
+pub use events::{EventSource, EventSources, silent_streams};
 pub use reply::ReplyBody;
 
 use crate::clock;
@@ -75,14 +77,16 @@ pub struct Gate {
     pub keyring: Keyring,
     /// Tokens verified lately.
     pub tokens: VerifiedTokens,
-    /// Sessions seen lately.
+    /// Who may go on.
     pub sessions: Sessions,
+    /// Issuers that send security events.
+    pub events: EventSources,
     /// The policy set in force.
     pub policies: RwLock<Arc<PolicySet>>,
     /// Masks made lately.
     pub masks: Masks,
     /// How callers were lately found to stand to patients.
-    pub standing: relations::Standing,
+    pub relations: relations::Standing,
     /// Emergency access in force.
     pub emergencies: emergency::Emergencies,
     /// The trail.
@@ -132,6 +136,9 @@ async fn travel(
     peer: Peer,
     mut draft: Draft,
 ) -> Response<ReplyBody> {
+    if let Some(kind) = events::kind_of(&gate, &request) {
+        return events::receive(&gate, kind, request, draft).await;
+    }
     let outcome = journey(&gate, request, &peer, &mut draft).await;
     leave(&gate, draft, outcome).await
 }
@@ -180,6 +187,7 @@ async fn leave(gate: &Arc<Gate>, mut draft: Draft, outcome: Result<Answer, Refus
     let mut answer = draft.settle(outcome, gate);
     let (interaction, began, head_only) = (draft.interaction, draft.began, draft.head_only);
     let request_id = draft.decision.request_id.clone();
+    let standing = draft.standing.take();
     let records = draft.records();
     let recorded = if refused {
         gate.journal.append(&records).await.map(|receipt| (receipt, None))
@@ -193,7 +201,7 @@ async fn leave(gate: &Arc<Gate>, mut draft: Draft, outcome: Result<Answer, Refus
             gate.telemetry.request(interaction, decision, answer.status, took);
             // What follows the first unit of a long answer is recorded unit by unit, before each.
             let following = answer.rest.take().map(|units| stream::release(Arc::clone(gate), *units));
-            answer.send(&request_id, receipt, slot, following)
+            answer.send(&request_id, receipt, slot, following).map(|body| body.watched(standing))
         }
         Err(error) => {
             tracing::error!(%error, "no record, no answer");

@@ -14,10 +14,10 @@ use crate::domain::change::ChangeRefusal;
 use crate::domain::fhir::classify::{FhirRefusal, NotServed, RefusalClass};
 use crate::domain::fhir::outcome::IssueType;
 use crate::domain::filter::FilterFault;
-use crate::domain::identity::IdentityRefusal;
+use crate::domain::identity::{IdentityRefusal, SessionEnded};
 use crate::edge::coding::CodingRefusal;
 use crate::edge::listener::BodyRefusal;
-use crate::edge::sessions::SessionEnded;
+use crate::edge::sessions::SessionRefusal;
 use crate::edge::upstream::UpstreamError;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
@@ -32,6 +32,8 @@ pub(super) enum Refusal {
     Identity(IdentityRefusal),
     /// The session is over.
     Session(SessionEnded),
+    /// Nobody can say now whether the session was ended.
+    SessionsUnavailable,
     /// The request was not understood, or is not served.
     Fhir(FhirRefusal),
     /// The form did not arrive whole, in time, or within its bound.
@@ -99,6 +101,15 @@ pub(super) struct Heard {
     pub(super) header: Option<(HeaderName, HeaderValue)>,
 }
 
+impl From<SessionRefusal> for Refusal {
+    fn from(refusal: SessionRefusal) -> Self {
+        match refusal {
+            SessionRefusal::Ended(ended) => Self::Session(ended),
+            SessionRefusal::Unavailable => Self::SessionsUnavailable,
+        }
+    }
+}
+
 impl Refusal {
     /// The stable code, as clients and the trail see it.
     pub(super) fn code(&self) -> &'static str {
@@ -108,6 +119,10 @@ impl Refusal {
             Self::Identity(refusal) => refusal.code(),
             Self::Session(SessionEnded::Idle) => "session-idle",
             Self::Session(SessionEnded::Absolute) => "session-over",
+            Self::Session(SessionEnded::TooMany) => "session-superseded",
+            Self::Session(SessionEnded::Revoked) => "session-revoked",
+            Self::Session(SessionEnded::Forgotten) => "session-unknown",
+            Self::SessionsUnavailable => "sessions-unavailable",
             Self::Fhir(refusal) => refusal.code(),
             Self::Body(BodyRefusal::TooLarge) => "body-too-large",
             Self::Body(BodyRefusal::TooSlow) => "body-too-slow",
@@ -157,7 +172,11 @@ impl Refusal {
     pub(super) fn is_alarm(&self) -> bool {
         match self {
             Self::Access(denial) => denial.is_alarm(),
-            Self::AnswerUnsound | Self::TrailUnavailable | Self::Internal | Self::PolicyFault => true,
+            Self::AnswerUnsound
+            | Self::TrailUnavailable
+            | Self::SessionsUnavailable
+            | Self::Internal
+            | Self::PolicyFault => true,
             Self::BodyUnsound(_)
             | Self::Coding(_)
             | Self::OtherType
@@ -223,6 +242,11 @@ impl Refusal {
             ),
             Self::Identity(refusal) => (StatusCode::UNAUTHORIZED, IssueType::Login, refusal.to_string()),
             Self::Session(ended) => (StatusCode::UNAUTHORIZED, IssueType::Expired, ended.to_string()),
+            Self::SessionsUnavailable => say(
+                StatusCode::SERVICE_UNAVAILABLE,
+                IssueType::Transient,
+                "it cannot be told now whether the session was ended",
+            ),
             Self::Fhir(refusal) => (status_of(refusal.class()), refusal.issue_type(), refusal.to_string()),
             Self::Body(BodyRefusal::TooLarge) => {
                 say(StatusCode::PAYLOAD_TOO_LARGE, IssueType::TooLong, "the request body is too large")
@@ -380,6 +404,7 @@ impl Refusal {
             | Self::QueryRefusedUpstream
             | Self::AnswerUnsound
             | Self::TrailUnavailable
+            | Self::SessionsUnavailable
             | Self::Internal => return None,
         };
         Some((header::WWW_AUTHENTICATE, HeaderValue::from_str(&challenge).ok()?))

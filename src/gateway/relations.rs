@@ -80,7 +80,7 @@ impl Visit<'_> {
         permit: &Permit,
         facts: impl IntoIterator<Item = &'f Facts>,
     ) -> Option<Relations> {
-        let standing = &self.gate.standing;
+        let standing = &self.gate.relations;
         let mut asked = permit.looks_up();
         asked.retain(|relation| standing.settings.lookups.contains(relation));
         let party = Party::new(self.caller.fhir_user()?).filter(|_| !asked.is_empty())?;
@@ -103,7 +103,7 @@ struct Ask<'g> {
 
 impl Ask<'_> {
     async fn all(&self, party: Party, asked: &BTreeSet<Relation>, patients: &BTreeSet<String>) -> Relations {
-        let standing = &self.gate.standing;
+        let standing = &self.gate.relations;
         let mut known = Relations::none();
         let mut wanted: BTreeMap<Relation, BTreeSet<String>> = BTreeMap::new();
         for patient in patients {
@@ -132,7 +132,7 @@ impl Ask<'_> {
         party: Party,
         wanted: &BTreeMap<Relation, BTreeSet<String>>,
     ) -> BTreeSet<(String, Relation)> {
-        let windows = self.gate.standing.settings.windows;
+        let windows = self.gate.relations.settings.windows;
         let Some(party) = self.party(party).await else { return BTreeSet::new() };
         let looks = narrow::plan_relations(&party, wanted, self.now, windows);
         let answers = together(looks.iter().map(|look| self.look(look, &party))).await;
@@ -170,15 +170,15 @@ impl Ask<'_> {
         }
         for (patient, seen) in fresh {
             let key = (self.who.clone(), patient.clone());
-            let mut all = self.gate.standing.found.get(&key).unwrap_or_default();
+            let mut all = self.gate.relations.found.get(&key).unwrap_or_default();
             all.extend(seen);
-            self.gate.standing.found.insert(key, all);
+            self.gate.relations.found.insert(key, all);
         }
     }
 
     /// The caller with the roles in which they act; nothing when the EMR cannot tell.
     async fn party(&self, mut party: Party) -> Option<Party> {
-        let standing = &self.gate.standing;
+        let standing = &self.gate.relations;
         let Some(plan) = narrow::plan_roles(&party) else { return Some(party) };
         if let Some((known, at)) = standing.parties.get(&self.who)
             && standing.counts(Seen { holds: true, at }, self.now)
@@ -193,7 +193,7 @@ impl Ask<'_> {
     }
 
     async fn look(&self, look: &Look, party: &Party) -> Option<Vec<(String, Relation)>> {
-        let windows = self.gate.standing.settings.windows;
+        let windows = self.gate.relations.settings.windows;
         let proves = |record: &Evidence| record.proves(party, &self.gate.upstream_base, self.now, windows);
         Some(self.ask(&look.plan).await?.iter().flat_map(proves).collect())
     }
@@ -235,20 +235,17 @@ impl Ask<'_> {
 
 /// Runs all at once, and gives what they give in their order.
 async fn together<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
-    let mut under_way: Vec<(Pin<Box<F>>, Option<F::Output>)> =
-        futures.into_iter().map(|future| (Box::pin(future), None)).collect();
+    let mut under_way: Vec<Pin<Box<F>>> = futures.into_iter().map(Box::pin).collect();
+    let mut outputs: Vec<Option<F::Output>> = under_way.iter().map(|_| None).collect();
     poll_fn(|context| {
-        let mut ready = true;
-        for (future, output) in &mut under_way {
-            if output.is_none() {
-                match future.as_mut().poll(context) {
-                    Poll::Ready(done) => *output = Some(done),
-                    Poll::Pending => ready = false,
-                }
+        for (future, output) in under_way.iter_mut().zip(&mut outputs).filter(|(_, output)| output.is_none())
+        {
+            if let Poll::Ready(done) = future.as_mut().poll(context) {
+                *output = Some(done);
             }
         }
-        if ready { Poll::Ready(()) } else { Poll::Pending }
+        if outputs.iter().all(Option::is_some) { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
-    under_way.into_iter().filter_map(|(_, output)| output).collect()
+    outputs.into_iter().flatten().collect()
 }

@@ -14,6 +14,7 @@ use crate::domain::fhir::outcome::operation_outcome;
 use crate::domain::filter;
 use crate::edge::coding;
 use crate::edge::journal::{Receipt, Slot};
+use crate::edge::sessions::Standing;
 use crate::limits;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
@@ -184,7 +185,8 @@ impl Answer {
         slot: Option<Slot>,
         following: Option<Receiver<Part>>,
     ) -> Response<ReplyBody> {
-        let mut response = Response::new(ReplyBody { rest: self.body, sent_bytes: 0, slot, following });
+        let mut response =
+            Response::new(ReplyBody { rest: self.body, sent_bytes: 0, slot, following, standing: None });
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         *headers = self.headers;
@@ -204,6 +206,7 @@ pub struct ReplyBody {
     sent_bytes: u64,
     slot: Option<Slot>,
     following: Option<Receiver<Part>>,
+    standing: Option<Standing>,
 }
 
 /// An answer that could not be finished: the connection must not look as if it had been.
@@ -219,6 +222,16 @@ impl fmt::Display for BrokenOff {
 impl std::error::Error for BrokenOff {}
 
 impl ReplyBody {
+    /// The same, cut off when the caller may no longer be told anything (T-193).
+    pub(super) fn watched(mut self, standing: Option<Standing>) -> Self {
+        self.standing = standing;
+        self
+    }
+
+    fn is_revoked(&mut self) -> bool {
+        !self.is_all() && self.standing.as_mut().is_some_and(Standing::is_over)
+    }
+
     fn end(&mut self, ending: Ending) {
         self.following = None;
         if let Some(slot) = self.slot.take() {
@@ -251,6 +264,11 @@ impl Body for ReplyBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         loop {
+            if self.is_revoked() {
+                self.rest = Bytes::new();
+                self.end(Ending::CutOff);
+                return Poll::Ready(Some(Err(BrokenOff)));
+            }
             if !self.rest.is_empty() {
                 return Poll::Ready(Some(Ok(self.next_piece())));
             }

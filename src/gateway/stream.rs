@@ -19,6 +19,7 @@ use crate::domain::filter::{Bases, FilterFault, Lines};
 use crate::domain::narrow::Plan;
 use crate::edge::journal::Receipt;
 use crate::edge::listener::Peer;
+use crate::edge::sessions::Standing;
 use crate::edge::upstream::{AnswerBody, UpstreamError};
 use crate::limits;
 use bytes::Bytes;
@@ -198,7 +199,10 @@ pub(super) fn release(gate: Arc<Gate>, mut units: Units) -> mpsc::Receiver<Part>
 async fn pour(gate: &Gate, units: &mut Units, sender: &mpsc::Sender<Part>) -> Result<(), Refusal> {
     // Who no longer listens needs no answer: the reply has recorded how far it came.
     while let Ok(place) = sender.reserve().await {
-        let Some(mut unit) = units.next(gate).await? else {
+        let next = units.next(gate).await?;
+        // Before it is recorded as released: whoever was revoked meanwhile gets nothing of it (T-193).
+        units.draft.standing.as_ref().map_or(Ok(()), Standing::check)?;
+        let Some(mut unit) = next else {
             place.send(Part::End);
             break;
         };

@@ -19,6 +19,7 @@ use crate::domain::identity::Caller;
 use crate::domain::narrow::{self, Expected, Plan};
 use crate::edge::journal::Receipt;
 use crate::edge::listener::Peer;
+use crate::edge::sessions::Standing;
 use crate::edge::upstream::{self, Accept, UpstreamRequest};
 use crate::limits;
 use bytes::Bytes;
@@ -37,6 +38,7 @@ pub(super) struct Visit<'g> {
     pub(super) caller: Arc<Caller>,
     /// Who is at the other end of the connection.
     pub(super) peer: Peer,
+    standing: Option<Standing>,
     policies: Arc<PolicySet>,
     circumstances: Circumstances,
     used: Mutex<BTreeSet<String>>,
@@ -59,9 +61,9 @@ impl<'g> Visit<'g> {
             purpose: purpose_asked(parts)?,
             emergencies: gate.emergencies.of(&caller, draft.began),
         };
-        let peer = peer.clone();
+        let (peer, standing) = (peer.clone(), draft.standing.clone());
         let (used, upstream) = (Mutex::default(), [gate.upstream_base.as_str()]);
-        Ok(Self { gate, caller, peer, policies, circumstances, used, upstream })
+        Ok(Self { gate, caller, peer, standing, policies, circumstances, used, upstream })
     }
 
     /// When the request came.
@@ -82,6 +84,11 @@ impl<'g> Visit<'g> {
 
     pub(super) fn bases(&self) -> Bases<'_> {
         Bases { upstream: &self.upstream, public: self.gate.public.as_str() }
+    }
+
+    /// Between two pages, two entries, two steps of a write: the caller may have been revoked meanwhile (T-193).
+    fn still_stands(&self) -> Result<(), Refusal> {
+        Ok(self.standing.as_ref().map_or(Ok(()), Standing::check)?)
     }
 
     /// May this be asked? The permit is noted for the record.
@@ -106,7 +113,7 @@ impl<'g> Visit<'g> {
     /// The EMR's answer to a question, whole and bounded; any status but success is a refusal of ours, without
     /// its text.
     pub(super) async fn ask(&self, plan: &Plan) -> Result<Bytes, Refusal> {
-        let answer = self.gate.upstream.send(request_of(plan)).await.map_err(Refusal::Upstream)?;
+        let answer = self.hear(plan).await?;
         let lists = matches!(plan.expected(), Expected::Searchset { .. } | Expected::History { .. });
         let about_one = !lists || matches!(plan.expected(), Expected::History { instance: true });
         match answer.status {
@@ -129,7 +136,7 @@ impl<'g> Visit<'g> {
 
     /// The EMR's findings about a body, whether it calls them success or not (R4 resource-operation-validate.html).
     pub(super) async fn findings(&self, plan: &Plan) -> Result<Bytes, Refusal> {
-        let answer = self.gate.upstream.send(request_of(plan)).await.map_err(Refusal::Upstream)?;
+        let answer = self.hear(plan).await?;
         match answer.status {
             StatusCode::OK
             | StatusCode::BAD_REQUEST
@@ -160,11 +167,13 @@ impl<'g> Visit<'g> {
 
     /// The EMR's answer to a question as it comes, its body unread.
     pub(super) async fn hear(&self, plan: &Plan) -> Result<upstream::Answer, Refusal> {
+        self.still_stands()?;
         self.gate.upstream.send(request_of(plan)).await.map_err(Refusal::Upstream)
     }
 
     /// Sends what changes the EMR. The receipt says that the intent is on disk.
     pub(super) async fn send(&self, plan: &Plan, intended: &Receipt) -> Result<upstream::Answer, Refusal> {
+        self.still_stands()?;
         self.gate.upstream.write(request_of(plan), intended).await.map_err(Refusal::Upstream)
     }
 

@@ -199,6 +199,38 @@ fn an_emergency_has_conditions() {
     });
 }
 
+/// It outlives a restart, and ends with the person's revocation.
+#[test]
+fn an_emergency_lasts_as_long_as_its_session() {
+    run(async {
+        let mut hospital = hospital().await;
+        let doctor = session(&hospital, "physician", "doc-9", 10);
+        break_glass(&hospital, &doctor, &parameters("p3", &[])).await.check_ok();
+        hospital.stage.stop().await.unwrap();
+        hospital.stage.start().await.unwrap();
+        let mut status = 0;
+        for _ in 0..50 {
+            status = ask(&hospital, &doctor, ("GET", "Observation/btg-p3"), "").await.status;
+            if status == 200 {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        assert_eq!(status, 200, "a restart ended it");
+        let user = format!("{}|doc-9", hospital.stage.issuer().url());
+        let more = ["--user", &user, "--reason", "left the house"];
+        let (done, _, err) = chartgate(&["session", "revoke", "--config"], &hospital, &more);
+        assert!(done, "{err}");
+        let over = crate::child::until(std::time::Duration::from_secs(20), || {
+            !controls(&hospital, "emergency-ended").is_empty()
+        });
+        assert!(over.await, "its end is not in the trail");
+        assert_eq!(controls(&hospital, "emergency-ended")[0]["details"]["cause"], "revoked");
+        let refused = ask(&hospital, &doctor, ("GET", "Observation/btg-p3"), "").await;
+        assert_eq!(refused.status, 401);
+    });
+}
+
 #[test]
 fn an_emergency_ends_by_itself() {
     run(async {
@@ -266,6 +298,7 @@ fn an_emergency_is_reviewed_by_somebody_else() {
             (&reviews[0]["subject"], &reviews[0]["finding"]),
             (&json!("clerk-7"), &json!("not-justified"))
         );
+        the_list_is_readable(&hospital, &grant);
         the_command_reviews(&hospital, &other, &grant);
     });
 }
@@ -276,6 +309,23 @@ fn list(hospital: &Hospital) -> Value {
     assert!(status, "{err}");
     assert_eq!(out.lines().count(), 1, "{out}");
     serde_json::from_str(&out).unwrap()
+}
+
+/// What people read: the same, without what a terminal would obey.
+fn the_list_is_readable(hospital: &Hospital, grant: &str) {
+    let (done, out, err) = chartgate(&["emergency", "list", "--config"], hospital, &[]);
+    assert!(done, "{err}");
+    for part in [
+        grant,
+        "doc-6 opened Patient/p3: found unconscious on the ward",
+        "    Observation/btg-p3",
+        "not-justified by clerk-7",
+        "1 emergencies, 0 of them not reviewed",
+    ] {
+        assert!(out.contains(part), "{part} is not in:\n{out}");
+    }
+    let (done, out, _) = chartgate(&["emergency", "list", "--open", "--config"], hospital, &[]);
+    assert!(done && out.starts_with("0 emergencies"), "{out}");
 }
 
 fn the_command_reviews(hospital: &Hospital, token: &str, grant: &str) {

@@ -605,6 +605,36 @@ fn a_client_sets_the_pace_and_may_leave() {
     });
 }
 
+/// T-193: a download ends when whoever it is for is revoked, and so does an answer that is already all made.
+#[test]
+fn a_revocation_cuts_a_download_short() {
+    run(async {
+        let hospital = ward().await;
+        let (mut stream, id, before) = stand_still(&hospital).await;
+        let address = hospital.stage.running().unwrap().operations_address();
+        let order = json!({"client": "research-app", "reason": "no agreement any more"});
+        let client = hospital.stage.issuer().persona("researcher").unwrap().client;
+        let order = order.to_string().replace("research-app", client);
+        let head = format!(
+            "POST /revocation HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{order}",
+            order.len()
+        );
+        let mut operations = TcpStream::connect(address).await.unwrap();
+        operations.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        operations.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+        let (_, ended) = drain(&mut stream).await;
+        assert!(!ended, "the file looks whole");
+        let units = hospital.ended_units(&id).await;
+        assert!(units.iter().all(|unit| unit["outcome"] == "cut-off"), "{:#?}", units[0]["outcome"]);
+        assert_eq!(named(&units), before, "nothing more was recorded as released, nor left");
+        let again = hospital.get("researcher", "Patient").await;
+        again.check_refusal(401, "session-revoked");
+    });
+}
+
 /// No unit leaves that the trail could not take.
 #[test]
 fn p2_no_record_no_unit() {

@@ -82,6 +82,7 @@ fn a_chart_is_open_to_those_who_treat() {
         hospital.check_refusals(&[(other, 404, "not-found")]);
         relations_come_and_go(&hospital).await;
         a_page_is_asked_about_together(&hospital).await;
+        nobody_writes_themselves_in(&hospital).await;
         nobody_in_particular_treats_nobody(&hospital).await;
     });
 }
@@ -136,6 +137,28 @@ async fn a_page_is_asked_about_together(hospital: &Hospital) {
     assert_eq!(asked(hospital), before + 1, "one search for four patients");
     hospital.get("nurse", "Observation/rel-p5").await;
     assert_eq!(asked(hospital), before + 1, "what was found lately is not asked again");
+}
+
+/// A physician may write encounters, and still not one that gives them a part in the care of a stranger.
+async fn nobody_writes_themselves_in(hospital: &Hospital) {
+    let own = json!({"resourceType": "Encounter", "status": "in-progress",
+        "class": {"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "IMP"},
+        "subject": {"reference": "Patient/p5"}, "period": {"start": now_plus(-1)},
+        "participant": [{"individual": {"reference": "Practitioner/pr-physician"}}]});
+    let written = hospital.change("physician", ("POST", "Encounter"), &[], &own.to_string()).await;
+    hospital.check_refusals(&[(written, 403, "write-not-permitted")]);
+    // Nor by moving a record of a patient of theirs to the stranger.
+    let mut theirs = own.clone();
+    theirs["id"] = json!("rel-mine");
+    theirs["meta"] = json!({"versionId": "1"});
+    theirs["subject"] = json!({"reference": "Patient/p2"});
+    hospital.store(&theirs);
+    aged().await;
+    let mut moved = theirs.clone();
+    moved["subject"] = json!({"reference": "Patient/p5"});
+    let moved = hospital.change("physician", ("PUT", "Encounter/rel-mine"), &[], &moved.to_string()).await;
+    hospital.check_refusals(&[(moved, 403, "write-not-permitted")]);
+    assert_eq!(hospital.stored("Encounter", "rel-mine")["subject"]["reference"], "Patient/p2");
 }
 
 async fn nobody_in_particular_treats_nobody(hospital: &Hospital) {

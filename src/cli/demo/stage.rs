@@ -121,7 +121,7 @@ impl Stage {
         let mut complaint = Vec::new();
         match crate::cli::audit::init(&app::journal_settings(&settings), &mut std::io::sink(), &mut complaint)
         {
-            crate::cli::audit::GOOD => Ok(()),
+            crate::cli::audit::GOOD => app::init_sessions(&settings).map(|_| ()).map_err(scenery),
             _ => Err(scenery(String::from_utf8_lossy(&complaint))),
         }
     }

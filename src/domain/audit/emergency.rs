@@ -134,7 +134,11 @@ impl Cases {
             | Event::Started
             | Event::Stopped
             | Event::PoliciesLoaded
-            | Event::PoliciesRejected => {}
+            | Event::PoliciesRejected
+            | Event::Revoked
+            | Event::RevocationLifted
+            | Event::EventTaken
+            | Event::EventRefused => {}
         }
     }
 

@@ -281,11 +281,19 @@ pub enum Event {
     EmergencyEnded,
     /// Somebody else looked at what was done under it.
     EmergencyReviewed,
+    /// A token, session, person, client or issuer was revoked, here or elsewhere; in force here.
+    Revoked,
+    /// A revocation is not in force any more.
+    RevocationLifted,
+    /// An issuer sent a security event or a logout token, and it was taken.
+    EventTaken,
+    /// The same, and it was refused.
+    EventRefused,
 }
 
 impl Event {
     /// Every event.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 12] = [
         Self::Created,
         Self::Started,
         Self::Stopped,
@@ -294,6 +302,10 @@ impl Event {
         Self::EmergencyBegan,
         Self::EmergencyEnded,
         Self::EmergencyReviewed,
+        Self::Revoked,
+        Self::RevocationLifted,
+        Self::EventTaken,
+        Self::EventRefused,
     ];
 
     /// The event's code, such as `policies-loaded`.
@@ -308,6 +320,10 @@ impl Event {
             Self::EmergencyBegan => "emergency-began",
             Self::EmergencyEnded => "emergency-ended",
             Self::EmergencyReviewed => "emergency-reviewed",
+            Self::Revoked => "revoked",
+            Self::RevocationLifted => "revocation-lifted",
+            Self::EventTaken => "event-taken",
+            Self::EventRefused => "event-refused",
         }
     }
 }

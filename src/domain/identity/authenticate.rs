@@ -178,7 +178,8 @@ fn build(
         purposes: claims::purposes(&payload, issuer)?,
         launch_patient: claims.launch_patient,
         mfa,
-        session: claims.session_id.or(claims.token_id).unwrap_or_else(|| token_hash.clone()),
+        session: claims.session_id.or_else(|| claims.token_id.clone()).unwrap_or_else(|| token_hash.clone()),
+        token_id: claims.token_id,
         token_hash,
         window: claims.window,
     })

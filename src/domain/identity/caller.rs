@@ -25,6 +25,7 @@ pub struct Caller {
     pub(super) launch_patient: Option<String>,
     pub(super) mfa: Mfa,
     pub(super) session: String,
+    pub(super) token_id: Option<String>,
     pub(super) token_hash: String,
     pub(super) window: Window,
 }
@@ -139,6 +140,27 @@ impl Caller {
     #[must_use]
     pub fn session(&self) -> &str {
         &self.session
+    }
+
+    /// `jti`.
+    #[must_use]
+    pub fn token_id(&self) -> Option<&str> {
+        self.token_id.as_deref()
+    }
+
+    /// `iat`.
+    #[must_use]
+    pub fn issued_at(&self) -> Timestamp {
+        // INVARIANT: `iat` was bounded by TOKEN_TIME_SECONDS_MAX; the fallback is older than any revocation.
+        Timestamp::from_second(self.window.issued_at).unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+
+    /// Since when the issuer has vouched for this login: `auth_time`, or `iat` where that is earlier. What
+    /// revocations compare with.
+    #[must_use]
+    pub fn since(&self) -> Timestamp {
+        let issued_at = self.issued_at();
+        self.mfa.authenticated_at.map_or(issued_at, |at| at.min(issued_at))
     }
 
     /// SHA-256 of the token, 64 hexadecimal digits.

@@ -43,6 +43,11 @@ impl CallerSpecimen {
         }
     }
 
+    /// The caller, in a session of this name.
+    pub(crate) fn in_session(&self, session: &str) -> Caller {
+        Caller { session: session.to_owned(), ..self.caller() }
+    }
+
     /// The caller.
     pub(crate) fn caller(&self) -> Caller {
         let texts = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
@@ -63,6 +68,7 @@ impl CallerSpecimen {
                 authenticated_at: Some(Timestamp::from_second(self.authenticated_at).unwrap()),
             },
             session: "session-1".to_owned(),
+            token_id: Some("token-1".to_owned()),
             token_hash: "0".repeat(64),
             window: Window {
                 issued_at: self.authenticated_at,

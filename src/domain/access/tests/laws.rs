@@ -298,6 +298,22 @@ proptest! {
 }
 
 #[test]
+fn a_record_under_emergency_has_a_key_of_its_own() {
+    let facts = facts("Observation", "o1", &["p1"], &[]);
+    let situation = Situation::rehearsal(&["nurse"], "TREAT").with_emergency("p1", "g1");
+    let key = |emergency| {
+        let record = Record { facts: &facts, relations: &BTreeSet::new(), emergency };
+        KeyParts::of_situation(&CURIOUS, &situation).for_record(&CURIOUS, (Action::Read, None), &record)
+    };
+    assert_ne!(key(true), key(false));
+    // Which grant it is does not change what is decided.
+    let other = Situation::rehearsal(&["nurse"], "TREAT").with_emergency("p1", "g2");
+    let record = Record { facts: &facts, relations: &BTreeSet::new(), emergency: true };
+    let parts = KeyParts::of_situation(&CURIOUS, &other);
+    assert_eq!(key(true), parts.for_record(&CURIOUS, (Action::Read, None), &record));
+}
+
+#[test]
 fn a_key_holds_no_more_than_was_used() {
     let key = |situation: &Situation, facts: &Facts| {
         let parts = KeyParts::of_situation(&hospital(), situation);

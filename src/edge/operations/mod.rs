@@ -1,8 +1,14 @@
 //! The door for operators: is it alive, is it ready, what has it done.
 //!
-//! Owns: `/healthz`, `/readyz` and `/metrics`, over plain HTTP/1.1 on loopback or over TLS.
-//! Must never: serve a FHIR path, or tell anything about a patient, a person or a request.
-//! Look next: `telemetry`, which renders the metrics; `app`, which knows what is ready.
+//! Owns: `/healthz`, `/readyz` and `/metrics`, over plain HTTP/1.1 on loopback or over TLS; the way to the desk.
+//! Must never: serve a FHIR path, or tell anything about a patient or a request; tell about a person but at the desk.
+//! Look next: `desk`, sessions and revocations; `telemetry`, which renders the metrics; `app`, which knows what is ready.
+
+mod desk;
+#[cfg(test)]
+mod desk_tests;
+
+pub use desk::{Access, Desk, OrderFault, OrderText, RevocationView, Secret};
 
 use std::fmt;
 use std::future::Future;
@@ -16,8 +22,8 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use serde::Serialize;
 
-use super::listener::{Drained, Listener, Peer, Stop};
-use super::telemetry::Telemetry;
+use crate::edge::listener::{Drained, Listener, Peer, Stop};
+use crate::edge::telemetry::Telemetry;
 
 const JSON: &str = "application/json";
 const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -33,6 +39,10 @@ pub struct Readiness {
     pub policies: bool,
     /// The journal is open, locked and takes records.
     pub journal: bool,
+    /// The session store answers.
+    pub sessions: bool,
+    /// Issuers whose event stream shows no sign of life. They make nobody wait; somebody should look.
+    pub silent_event_streams: Vec<String>,
     /// Hash of the policy set in force.
     pub policy_hash: String,
     /// Its number; grows by one with each set put in force.
@@ -43,7 +53,7 @@ impl Readiness {
     /// Whether all is there.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.keys && self.policies && self.journal
+        self.keys && self.policies && self.journal && self.sessions
     }
 }
 
@@ -68,6 +78,7 @@ impl fmt::Debug for Door {
 pub fn serve<R>(
     listener: Listener,
     readiness: R,
+    desk: Desk,
     door: Door,
     telemetry: Telemetry,
     stop: Stop,
@@ -76,12 +87,16 @@ where
     R: Fn() -> Readiness + Send + Sync + 'static,
 {
     let readiness = Arc::new(readiness);
-    let door = Arc::new(door);
+    let (desk, door) = (Arc::new(desk), Arc::new(door));
     let handler = move |request: Request<Incoming>, peer: Peer| {
-        let (readiness, door, telemetry) = (Arc::clone(&readiness), Arc::clone(&door), telemetry.clone());
+        let (readiness, telemetry) = (Arc::clone(&readiness), telemetry.clone());
+        let (desk, door) = (Arc::clone(&desk), Arc::clone(&door));
         async move {
             if request.uri().path().starts_with(door.prefix) {
                 return (door.answer)(request, peer).await;
+            }
+            if desk::is_here(request.uri().path()) {
+                return desk.answer(request, &peer).await;
             }
             answer(&request, || readiness(), &telemetry)
         }
@@ -137,7 +152,15 @@ mod tests {
     use crate::edge::telemetry::Decision;
 
     fn readiness(keys: bool) -> Readiness {
-        Readiness { keys, policies: true, journal: true, policy_hash: "ab12".into(), policy_epoch: 3 }
+        Readiness {
+            keys,
+            policies: true,
+            journal: true,
+            sessions: true,
+            silent_event_streams: Vec::new(),
+            policy_hash: "ab12".into(),
+            policy_epoch: 3,
+        }
     }
 
     async fn ask(method: Method, path: &str, keys: bool) -> (StatusCode, String) {
