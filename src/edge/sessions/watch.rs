@@ -49,6 +49,8 @@ impl Sessions {
                 self.note_silence(looked.ok().and_then(Result::err));
             }
             if stopping {
+                // Whoever records changes has heard them all.
+                locked(&self.0.changes).take();
                 return;
             }
         }
