@@ -98,6 +98,7 @@ impl Meaning<'_, '_> {
         let bound = limits::EMERGENCY_MAX;
         let duration = self.duration(raw.duration, "emergency.duration", limits::EMERGENCY_DEFAULT, bound);
         let max_duration = self.duration(raw.max_duration, "emergency.max_duration", bound, bound);
+        let per_hour = self.per_hour(raw.per_hour);
         let (duration, max_duration) = (duration?, max_duration?);
         if duration > max_duration {
             let message = "`emergency.duration` must not be longer than `emergency.max_duration`";
@@ -108,7 +109,7 @@ impl Meaning<'_, '_> {
             fresh: fresh?,
             duration,
             max_duration,
-            per_hour: self.per_hour(raw.per_hour)?,
+            per_hour: per_hour?,
             reviewers: reviewers.into_iter().map(|role| role.value).collect(),
         })
     }
