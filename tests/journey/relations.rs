@@ -42,7 +42,7 @@ fn basis(record: &Value) -> Vec<&str> {
 }
 
 fn now_plus(hours: i64) -> String {
-    let at = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(hours);
+    let at = chartgate::clock::now() + jiff::SignedDuration::from_hours(hours);
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
