@@ -102,7 +102,7 @@ impl Scene {
             now: self.now,
             network: IpAddr::V4(Ipv4Addr::LOCALHOST),
             purpose: None,
-            emergency: false,
+            emergencies: std::collections::BTreeMap::new(),
         };
         access::admit(&self.policies, masks, caller, asked, &circumstances).map_err(text)
     }

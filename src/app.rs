@@ -5,6 +5,7 @@
 //! Look next: `gateway::Gate`, what is assembled here; `cli`, which calls this.
 
 mod applications;
+mod care;
 mod session;
 
 pub use session::{init_sessions, open_store, session_settings};
@@ -146,7 +147,8 @@ pub async fn start(settings: &Settings) -> Result<Running, Vec<Problem>> {
     let silent = Arc::new(RwLock::new(Vec::new()));
     let ready_silent = Arc::clone(&silent);
     let readiness = move || readiness(&ready_gate, ready_epoch.load(Ordering::Acquire), &ready_silent);
-    serving.spawn(operations::serve(operations, readiness, desk, telemetry.clone(), stop.clone()));
+    let door = care::review_door(Arc::clone(&gate), settings);
+    serving.spawn(operations::serve(operations, readiness, desk, door, telemetry.clone(), stop.clone()));
 
     let mut watching = JoinSet::new();
     let apply = policy_reload(Arc::clone(&gate), settings.policies.clone(), epoch);
@@ -158,10 +160,7 @@ pub async fn start(settings: &Settings) -> Result<Running, Vec<Problem>> {
     let upstream_gate = Arc::clone(&gate);
     let watch = Watch::begin("upstream credentials", gate.upstream.files());
     watching.spawn(watch.run(move || upstream_gate.upstream.reload(), nudge, stop.clone(), telemetry));
-    watching.spawn(count_refreshes(Arc::clone(&gate), stop.clone()));
-    let counted = gate.telemetry.clone();
-    watching.spawn(applications::watch_agreements(settings.clone(), counted, stop.clone()));
-    session::spawn_watch(&mut watching, &gate, silent, &stop);
+    spawn_watches(&mut watching, &gate, settings, silent, &stop);
     let refreshing = gate.keyring.spawn_refresh();
     tracing::info!(%address, %operations_address, "serving");
     Ok(Running {
@@ -408,6 +407,7 @@ async fn bind(
     Listener::bind(address, security, bounds, telemetry.clone()).await.map_err(|error| error.to_string())
 }
 
+/// Where operators list and end sessions.
 fn gate(
     settings: &Settings,
     parts: Parts,
@@ -428,10 +428,12 @@ fn gate(
         introspector: parts.introspector,
         replay: Arc::new(Remembered::default()),
         nonces: parts.nonces,
-        sessions,
         events: parts.events,
         policies: RwLock::new(Arc::new(parts.policies)),
         masks: Masks::new(),
+        relations: care::relations(&settings.relations),
+        emergencies: care::emergencies(&settings.emergency, sessions.store()),
+        sessions,
         journal,
         seal: parts.seal,
         exports,
@@ -487,6 +489,21 @@ fn policy_reload(
             Err(first)
         }
     }
+}
+
+/// What runs beside the requests until `stop`.
+fn spawn_watches(
+    watching: &mut JoinSet<()>,
+    gate: &Arc<Gate>,
+    settings: &Settings,
+    silent: Arc<RwLock<Vec<String>>>,
+    stop: &Stop,
+) {
+    watching.spawn(count_refreshes(Arc::clone(gate), stop.clone()));
+    let counted = gate.telemetry.clone();
+    watching.spawn(applications::watch_agreements(settings.clone(), counted, stop.clone()));
+    session::spawn_watch(watching, gate, silent, stop);
+    watching.spawn(care::end_emergencies(Arc::clone(gate), stop.clone()));
 }
 
 /// Carries the keyring's counts over to the metrics, until `stop`.

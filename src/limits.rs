@@ -4,8 +4,10 @@
 //! Must never: depend on anything else; hold a bound that nobody enforces.
 //! Units stand last in the names. Look next: the room named in each section's heading.
 
+mod care;
 mod sessions;
 
+pub use care::*;
 pub use sessions::*;
 
 use std::time::Duration;

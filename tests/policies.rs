@@ -4,8 +4,10 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a failing test panics")]
 
-use chartgate::domain::access::{PolicySet, RecordDenial, Rehearsal, Situation, Source};
-use chartgate::domain::access::{TypeRehearsal, rehearse_record, rehearse_type};
+use chartgate::domain::access::{
+    PolicySet, RecordDenial, Rehearsal, Relation, Relations, Situation, Source, TypeRehearsal,
+};
+use chartgate::domain::access::{rehearse_record, rehearse_record_known, rehearse_type};
 use chartgate::domain::fhir::facts::Facts;
 use chartgate::domain::fhir::mask::MaskCursor;
 use chartgate::domain::fhir::r4::{self, ElementPath, ResourceType};
@@ -325,4 +327,141 @@ fn only_trusted_roles_write_labels_and_relationships() {
             assert_eq!(deletes, role == "integration", "{role} {}", resource.name());
         }
     }
+}
+
+/// The shipped policies with those of `policies/optional` beside them.
+fn with_optional(files: &[&str]) -> Arc<PolicySet> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("policies");
+    let paths = std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path());
+    let shipped = paths.filter(|path| path.extension().is_some_and(|extension| extension == "cedar"));
+    let optional = files.iter().map(|file| directory.join("optional").join(file));
+    let sources: Vec<Source> = shipped.chain(optional).map(|path| source(&path)).collect();
+    let set = PolicySet::load(&sources, Some(&source(&directory.join("groups.toml"))), None);
+    let set = set.unwrap_or_else(|problems| panic!("{problems:?}"));
+    assert_eq!(set.lints(), [], "above suspicion");
+    Arc::new(set)
+}
+
+const TREATING: &str = "treating-relationship/treating-relationship.cedar";
+const EMERGENCY: [&str; 3] = [TREATING, "break-glass/emergency.cedar", "break-glass/emergency-nurse.cedar"];
+
+#[test]
+fn charts_are_open_to_those_who_treat() {
+    let set = with_optional(&[TREATING]);
+    // Role, purpose, type, its patients, relations by patient, whether it is open, what it rests on.
+    type Row<'r> = (&'r str, &'r str, &'r str, &'r [&'r str], &'r [(&'r str, Relation)], bool, &'r [&'r str]);
+    let (team, visit) = (Relation::CareTeam, Relation::Encounter);
+    let cases: &[Row<'_>] = &[
+        ("nurse", "TREAT", "Observation", &["p1"], &[], false, &[]),
+        ("nurse", "TREAT", "Observation", &["p1"], &[("p1", team)], true, &["care-team"]),
+        (
+            "nurse",
+            "TREAT",
+            "Observation",
+            &["p1"],
+            &[("p1", team), ("p1", visit)],
+            true,
+            &["care-team", "encounter"],
+        ),
+        ("nurse", "TREAT", "Observation", &["p1"], &[("p2", team)], false, &[]),
+        ("nurse", "TREAT", "Observation", &["p1"], &[("p1", Relation::Organization)], false, &[]),
+        // A record about two needs the relation to both, and it must be the same one.
+        ("nurse", "TREAT", "Observation", &["p1", "p2"], &[("p1", team)], false, &[]),
+        ("nurse", "TREAT", "Observation", &["p1", "p2"], &[("p1", team), ("p2", visit)], false, &[]),
+        ("nurse", "TREAT", "Observation", &["p1", "p2"], &[("p1", team), ("p2", team)], true, &["care-team"]),
+        ("nurse", "TREAT", "Patient", &["p1"], &[], true, &[]),
+        ("nurse", "TREAT", "Medication", &[], &[], true, &[]),
+        ("physician", "ETREAT", "Condition", &["p1"], &[], false, &[]),
+        (
+            "physician",
+            "TREAT",
+            "Condition",
+            &["p1"],
+            &[("p1", Relation::GeneralPractitioner)],
+            true,
+            &["general-practitioner"],
+        ),
+        // Others are not asked.
+        ("billing-clerk", "HPAYMT", "Claim", &["p1"], &[], true, &[]),
+        ("front-desk", "HOPERAT", "Appointment", &["p1"], &[], true, &[]),
+    ];
+    for (role, purpose, name, patients, relations, open, basis) in cases {
+        let situation = Situation::rehearsal(&[role], purpose);
+        let mut known = Relations::none();
+        relations.iter().for_each(|(patient, relation)| known.note(patient, *relation));
+        let facts = facts_of(name, patients);
+        let found = rehearse_record_known(&set, &situation, &facts, &known);
+        assert_eq!(found.is_ok(), *open, "{role} {name} {patients:?}: {found:?}");
+        if let Ok(found) = found {
+            assert_eq!(found.basis(), *basis, "{role} {name}");
+        }
+        // The front door stays open: whose records there are is for each record to say.
+        assert!(rehearse_type(&set, &situation, facts.resource_type).unwrap().open, "{role} {name}");
+    }
+}
+
+fn facts_of(name: &str, patients: &[&str]) -> Facts {
+    let mut facts = Facts::of_type(ResourceType::from_name(name).unwrap());
+    facts.id = Some(if name == "Patient" { "p1" } else { "x" }.to_owned());
+    facts.status = Some("active".to_owned());
+    facts.patients = patients.iter().map(|id| (*id).to_owned()).collect();
+    facts.mentions.clone_from(&facts.patients);
+    facts
+}
+
+#[test]
+fn an_emergency_opens_one_chart() {
+    let set = with_optional(&EMERGENCY);
+    for (patients, grant, open) in [
+        (&["p1"][..], Some("p1"), true),
+        (&["p1"], None, false),
+        (&["p1"], Some("p2"), false),
+        (&["p1", "p2"], Some("p1"), false),
+    ] {
+        let mut situation = Situation::rehearsal(&["physician"], "TREAT");
+        if let Some(patient) = grant {
+            situation = situation.with_emergency(patient, "g1");
+        }
+        let found = rehearse_record(&set, &situation, &facts_of("Observation", patients));
+        assert_eq!(found.is_ok(), open, "{patients:?} {grant:?}");
+        if let Ok(found) = found {
+            assert_eq!(found.basis(), ["emergency"]);
+        }
+    }
+    // Who may ask for it at all.
+    for (role, purpose, open) in [
+        ("physician", "TREAT", true),
+        ("physician", "ETREAT", true),
+        ("physician", "HRESCH", false),
+        ("nurse", "TREAT", true),
+        ("front-desk", "HOPERAT", false),
+        ("patient", "PATRQT", false),
+    ] {
+        let situation = Situation::rehearsal(&[role], purpose).with_operation("$break-glass");
+        let asked =
+            Rehearsal::new(&set, &situation).ask("operate", ResourceType::from_name("Patient").unwrap());
+        assert_eq!(asked.unwrap().unwrap().open, open, "{role} {purpose}");
+        // Without the optional file nobody may.
+        let asked = Rehearsal::new(&shipped(), &situation)
+            .ask("operate", ResourceType::from_name("Patient").unwrap());
+        assert!(!asked.unwrap().unwrap().open, "{role} {purpose}");
+    }
+}
+
+#[test]
+fn a_relation_that_is_none_is_pointed_at() {
+    let policy = |name: &str| {
+        let text = format!(
+            "permit (principal in Role::\"x\", action == Action::\"read\", resource is FHIR::Patient)\n\
+             when {{ context.relations.contains(\"{name}\") }};"
+        );
+        PolicySet::load(&[Source { name: "r.cedar".into(), text }], None, None).unwrap()
+    };
+    assert_eq!(policy("care-team").lints(), []);
+    let set = policy("careteam");
+    let lint = &set.lints()[0];
+    assert!(
+        lint.message.contains("`careteam`") && lint.hint.as_deref().unwrap().contains("care-team"),
+        "{lint}"
+    );
 }

@@ -8,6 +8,7 @@ pub mod audit;
 mod check;
 #[cfg(feature = "demo")]
 pub mod demo;
+mod emergency;
 #[cfg(feature = "demo")]
 pub mod leakcheck;
 mod policy;
@@ -47,6 +48,9 @@ enum Command {
     /// Make, verify and search the audit trail
     #[command(subcommand)]
     Audit(trail::Audit),
+    /// List emergencies with what was opened, and review them
+    #[command(subcommand)]
+    Emergency(emergency::Emergency),
     /// List sessions, end them, and revoke tokens, people, clients or issuers
     #[command(subcommand)]
     Session(session::Session),
@@ -93,6 +97,7 @@ pub fn main() -> ExitCode {
         Command::Check(check) => check::run(&check),
         Command::Policy(policy) => policy::run(&policy),
         Command::Audit(audit) => trail::run(&audit),
+        Command::Emergency(emergency) => emergency::run(&emergency),
         Command::Session(session) => session::run(session),
     };
     ending.into()

@@ -20,6 +20,8 @@ pub(super) struct Raw<'t> {
     pub(super) issuers: Vec<Issuer>,
     pub(super) session: Session,
     pub(super) policies: Text,
+    pub(super) relations: Relations,
+    pub(super) emergency: Emergency,
     pub(super) audit: Audit,
     pub(super) search_parameters: Vec<SearchParameter>,
     pub(super) named_queries: Vec<NamedQuery>,
@@ -103,6 +105,22 @@ pub(super) struct Postgres {
     pub(super) ca: Text,
 }
 
+pub(super) struct Relations {
+    pub(super) lookups: Texts,
+    pub(super) max_age: Text,
+    pub(super) absent_max_age: Text,
+    pub(super) encounter_window: Text,
+    pub(super) appointment_window: Text,
+}
+
+pub(super) struct Emergency {
+    pub(super) fresh: Text,
+    pub(super) duration: Text,
+    pub(super) max_duration: Text,
+    pub(super) per_hour: Option<Located<u64>>,
+    pub(super) reviewers: Texts,
+}
+
 pub(super) struct Audit {
     pub(super) directory: Text,
     pub(super) signing_key: Text,
@@ -144,6 +162,8 @@ pub(super) fn read<'t>(file: &'t str, text: &'t str) -> (Option<Raw<'t>>, Vec<Pr
         issuers: issuers(&mut reader, &mut root),
         session: session(&mut reader, &mut root),
         policies: policies(&mut reader, &mut root),
+        relations: relations(&mut reader, &mut root),
+        emergency: emergency(&mut reader, &mut root),
         audit: audit(&mut reader, &mut root),
         search_parameters: search_parameters(&mut reader, &mut root),
         named_queries: named_queries(&mut reader, &mut root),
@@ -287,6 +307,32 @@ fn policies(reader: &mut Reader<'_>, root: &mut Section<'_>) -> Text {
     let directory = section.required_text(reader, "directory");
     section.finish(reader);
     directory
+}
+
+fn relations(reader: &mut Reader<'_>, root: &mut Section<'_>) -> Relations {
+    let mut section = root.table(reader, "relations", false);
+    let relations = Relations {
+        lookups: section.texts(reader, "lookups"),
+        max_age: section.text(reader, "max_age"),
+        absent_max_age: section.text(reader, "absent_max_age"),
+        encounter_window: section.text(reader, "encounter_window"),
+        appointment_window: section.text(reader, "appointment_window"),
+    };
+    section.finish(reader);
+    relations
+}
+
+fn emergency(reader: &mut Reader<'_>, root: &mut Section<'_>) -> Emergency {
+    let mut section = root.table(reader, "emergency", false);
+    let emergency = Emergency {
+        fresh: section.text(reader, "fresh"),
+        duration: section.text(reader, "duration"),
+        max_duration: section.text(reader, "max_duration"),
+        per_hour: section.number(reader, "per_hour"),
+        reviewers: section.texts(reader, "reviewers"),
+    };
+    section.finish(reader);
+    emergency
 }
 
 fn audit(reader: &mut Reader<'_>, root: &mut Section<'_>) -> Audit {

@@ -5,6 +5,7 @@
 //! Look next: `app`, which turns these into each room's own settings.
 
 use super::Problem;
+use super::care::{Emergency, Relations};
 use super::clients::{Dpop, Introspection, Registered};
 use super::parameters;
 use super::raw::{self, Raw, Text, Texts};
@@ -37,6 +38,10 @@ pub struct Settings {
     pub session: Session,
     /// The policies directory.
     pub policies: PathBuf,
+    /// `[relations]`: how callers stand to patients, looked up in the EMR.
+    pub relations: Relations,
+    /// `[emergency]`: access in an emergency.
+    pub emergency: Emergency,
     /// The trail.
     pub audit: Audit,
     /// `[[client]]`; empty: every client of a trusted issuer may come.
@@ -192,11 +197,13 @@ pub(super) fn build(mut raw: Raw<'_>, folder: &Path, problems: &mut Vec<Problem>
     let issuer_urls: Vec<String> = settings.4.iter().map(|issuer| issuer.url.clone()).collect();
     let clients = meaning.clients(raw.clients, &issuer_urls);
     let dpop = meaning.dpop(raw.dpop);
+    let care = (meaning.relations(raw.relations), meaning.emergency(raw.emergency));
     let compression = raw.public.compression;
     let (_, _, public_base, _, issuers, ..) = &settings;
     meaning.events_have_a_place(public_base.as_deref(), issuers, &events_at);
     let parameters = parameters::registry(raw.search_parameters, raw.named_queries, &mut raw.reader);
     problems.append(&mut raw.reader.problems);
+    let (relations, emergency) = care;
     let (listen, operations, public_base, upstream, issuers, session, policies, audit) = settings;
     Some(Settings {
         listen: listen?,
@@ -207,6 +214,8 @@ pub(super) fn build(mut raw: Raw<'_>, folder: &Path, problems: &mut Vec<Problem>
         issuers,
         session: session?,
         policies: policies?,
+        relations: relations?,
+        emergency: emergency?,
         audit: audit?,
         clients,
         dpop,

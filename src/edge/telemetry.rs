@@ -69,6 +69,7 @@ struct Meters {
     handler_panics: Counter,
     panics: Counter,
     key_refreshes: Family<OutcomeLabel, Counter>,
+    relation_lookups: Family<OutcomeLabel, Counter>,
     reloads: Family<ReloadLabels, Counter>,
     policy_epoch: Gauge<u64, AtomicU64>,
     agreement_days_left: Family<ClientLabel, Gauge>,
@@ -196,6 +197,11 @@ impl Telemetry {
         self.0.key_refreshes.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
+    /// The EMR was asked how a caller stands to patients: `answered` or `failed`.
+    pub fn relation_lookup(&self, outcome: &'static str) {
+        self.0.relation_lookups.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
     /// Something was read again from disk (`what`: `certificate`, `policies`, …).
     pub fn reloaded(&self, what: &'static str, succeeded: bool) {
         let outcome = if succeeded { "applied" } else { "kept-last-good" };
@@ -307,6 +313,11 @@ impl Meters {
         registry.register("journal_commit_seconds", "Time of a group commit", self.journal_seconds.0.clone());
         registry.register("journal_records", "Audit records made durable", self.journal_records.clone());
         registry.register("key_refreshes", "Issuer key refreshes, by outcome", self.key_refreshes.clone());
+        registry.register(
+            "relation_lookups",
+            "Searches for how callers stand to patients, by outcome",
+            self.relation_lookups.clone(),
+        );
         registry.register("security_events", "Events from issuers, by outcome", self.events.clone());
         registry.register(
             "silent_event_streams",

@@ -74,7 +74,9 @@ pub(super) async fn question(
         Interaction::Create { .. }
         | Interaction::Update { .. }
         | Interaction::Patch { .. }
-        | Interaction::Delete { .. } => write::answer(visit, asked, body, draft).await,
+        | Interaction::Delete { .. } => write::answer(visit, asked, body, draft)
+            .await
+            .map_err(|refusal| visit.reconsidered_change(&asked.interaction, refusal)),
         Interaction::Bundle => Box::pin(bundle::answer(visit, &asked.wishes, body, draft)).await,
         Interaction::Operation(Operation::Export { .. }) => export::kick_off(visit, asked, draft).await,
         Interaction::ExportStatus { token } => export::status(visit, token, draft).await,
@@ -98,6 +100,7 @@ async fn record(
     draft: &mut Draft,
 ) -> Result<Answer, Refusal> {
     let permit = visit.admit(&asked.interaction, draft)?;
+    visit.check_named(&asked.interaction, &permit)?;
     if let Interaction::Vread { resource, id, .. } = &asked.interaction
         && permit.depends_on_records()
         && !standing::stands(visit, *resource, id.as_str()).await?
@@ -107,7 +110,7 @@ async fn record(
     let plan = narrow::plan(&asked.interaction, &permit).map_err(|_| Refusal::Internal)?;
     let answered = visit.ask(&plan).await?;
     let mut release = Release::default();
-    let outcome = release::single(&answered, visit.bases(), plan.expected(), &permit, shape, &mut release);
+    let outcome = release::single(visit, &answered, plan.expected(), &permit, shape, &mut release).await;
     visit.gate.telemetry.filtered(answered.len() as u64, release.body.len() as u64);
     let unchanged = outcome.is_ok() && is_unchanged(&asked.wishes, &release);
     draft.releases(&mut release, outcome.is_ok() && !unchanged);
@@ -203,6 +206,7 @@ async fn legs(visit: &Visit<'_>, question: &Interaction, draft: &mut Draft) -> R
         }
         _ => {
             let permit = visit.admit(question, draft)?;
+            visit.check_named(question, &permit)?;
             operation::check_basis(visit, &permit).await?;
             Ok(vec![Leg { place: 0, question: question.clone(), permit }])
         }

@@ -65,7 +65,7 @@ pub(super) async fn answer(visit: &Visit<'_>, asked: &Asked, draft: &mut Draft) 
     let plan = narrow::plan(&asked.interaction, &permit).map_err(|_| Refusal::Internal)?;
     let answered = visit.ask(&plan).await?;
     let mut release = Release::of_owned_binary();
-    let judged = Judged::judge(&answered, visit.bases(), &permit, shape, &mut release)?;
+    let judged = Judged::judge(visit, &answered, &permit, shape, &mut release).await?;
     if !judged.facts(0).is_some_and(|facts| plan.expected().is(facts)) {
         return Err(Refusal::AnswerUnsound);
     }
@@ -156,7 +156,7 @@ async fn seen(
     let plan = narrow::plan(&question, &permit).map_err(|_| Refusal::Internal)?;
     let body = visit.ask(&plan).await?;
     let mut release = Release::default();
-    let judged = Judged::judge(&body, visit.bases(), &permit, &Shape::Whole, &mut release)?;
+    let judged = Judged::judge(visit, &body, &permit, &Shape::Whole, &mut release).await?;
     let sound = judged.facts(0).is_some_and(|facts| Expected::is(plan.expected(), facts));
     if !sound || !judged.emit(0, &judged.verdicts(), &mut release) {
         return Ok(None);

@@ -173,15 +173,14 @@ async fn shown(
     let told = if body.is_empty() { None } else { Some(body) };
     let mut release = Release::default();
     if let Some(body) = &told
-        && release::single(body, visit.bases(), &expected, permit, &Shape::Whole, &mut release).is_ok()
+        && release::single(visit, body, &expected, permit, &Shape::Whole, &mut release).await.is_ok()
     {
         return Ok(release);
     }
     let mut release = Release::default();
     // The change is made whatever becomes of its representation.
     if let Ok(Some(current)) = visit.fetch(permit, resource, &place.id).await {
-        let outcome =
-            release::single(&current, visit.bases(), &expected, permit, &Shape::Whole, &mut release);
+        let outcome = release::single(visit, &current, &expected, permit, &Shape::Whole, &mut release).await;
         if outcome.is_err() {
             release.body.clear();
             release.records.clear();

@@ -32,7 +32,7 @@ pub(super) async fn count(
         [Leg { question: Interaction::Search(search), permit, .. }] if !listing.refills() => {
             let plan = narrow::plan_count(search, permit).map_err(|_| Refusal::Internal)?;
             let body = visit.ask(&plan).await?;
-            let judged = Judged::judge(&body, visit.bases(), permit, &Shape::Whole, release)?;
+            let judged = Judged::judge(visit, &body, permit, &Shape::Whole, release).await?;
             judged.envelope().and_then(|envelope| envelope.total).ok_or(Refusal::AnswerUnsound)?
         }
         legs => {
@@ -87,7 +87,7 @@ async fn look(
             asked += 1;
             let body = visit.ask(&look_plan(visit, leg, link.as_deref())?).await?;
             let mut scratch = Release::default();
-            let judged = Judged::judge(&body, visit.bases(), &leg.permit, &Shape::Whole, &mut scratch)?;
+            let judged = Judged::judge(visit, &body, &leg.permit, &Shape::Whole, &mut scratch).await?;
             let envelope = judged.envelope().ok_or(Refusal::AnswerUnsound)?;
             let verdicts = judged.verdicts();
             for entry in envelope.entries.iter().filter(|entry| Mode::of(entry) == Some(Mode::Match)) {

@@ -18,6 +18,7 @@ use crate::edge::listener::Peer;
 use crate::edge::sessions::Standing;
 use http::{Method, Request, StatusCode};
 use jiff::Timestamp;
+use std::collections::BTreeSet;
 
 /// A record in the making.
 #[derive(Clone)]
@@ -96,6 +97,12 @@ impl Draft {
         }
     }
 
+    /// How the caller stands to the patients, where the policies that decided asked.
+    pub(super) fn rests_on(&mut self, basis: &[String]) {
+        let known: BTreeSet<String> = self.decision.basis.drain(..).chain(basis.iter().cloned()).collect();
+        self.decision.basis = known.into_iter().collect();
+    }
+
     /// What an answer lets out; nothing of it counts when the answer is refused after all.
     pub(super) fn releases(&mut self, release: &mut Release, released: bool) {
         self.decision.withheld += release.withheld;
@@ -104,6 +111,7 @@ impl Draft {
             let mut policies = std::mem::take(&mut release.policies);
             policies.extend(self.decision.policies.drain(..));
             self.decision.policies = policies.into_iter().collect();
+            self.rests_on(&release.basis.iter().cloned().collect::<Vec<_>>());
         }
         if release.alarm {
             tracing::error!(
@@ -188,6 +196,7 @@ impl Draft {
             code.clone_into(&mut self.decision.interaction);
         }
         self.decision.released.clear();
+        self.decision.basis.clear();
         gate.telemetry.refusal(refusal.code());
         if refusal.is_alarm() {
             tracing::error!(
@@ -212,7 +221,7 @@ fn line(interaction: &Interaction) -> String {
         Interaction::Update { .. } => "PUT",
         Interaction::Patch { .. } => "PATCH",
         Interaction::Delete { .. } | Interaction::ExportCancel { .. } => "DELETE",
-        Interaction::Operation(Operation::Validate { .. }) => "POST",
+        Interaction::Operation(Operation::Validate { .. } | Operation::BreakGlass) => "POST",
         _ => "GET",
     };
     let address = match interaction {

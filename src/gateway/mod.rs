@@ -12,6 +12,7 @@ mod capabilities;
 mod conclude;
 mod count;
 mod draft;
+pub mod emergency;
 mod entries;
 mod establish;
 mod events;
@@ -23,10 +24,13 @@ mod operation;
 mod outlet;
 mod page;
 mod refusal;
+pub mod relations;
 mod release;
 mod reply;
+pub mod review;
 mod rows;
 mod standing;
+mod step_up;
 mod stream;
 mod turns;
 mod visit;
@@ -98,6 +102,10 @@ pub struct Gate {
     pub policies: RwLock<Arc<PolicySet>>,
     /// Masks made lately.
     pub masks: Masks,
+    /// How callers were lately found to stand to patients.
+    pub relations: relations::Standing,
+    /// Emergency access in force.
+    pub emergencies: emergency::Emergencies,
     /// The trail.
     pub journal: Journal,
     /// Seals paging links.
@@ -202,6 +210,7 @@ async fn journey(
     // before the EMR hears of it.
     let visit = Visit::begin(gate, caller, peer, &parts, draft)?;
     let answer = answer::request(&visit, &asked, &body, outlet, draft).await?;
+    let answer = answer.under(&visit.emergencies(), draft);
     Ok(answer.formed(&asked.wishes, gate.compresses).await)
 }
 

@@ -91,7 +91,7 @@ async fn pick(
     for _ in 0..limits::REFILL_REQUESTS_MAX {
         let body = visit.ask(&count::look_plan(visit, leg, link.as_deref())?).await?;
         visit.gate.telemetry.filtered(body.len() as u64, 0);
-        let judged = Judged::judge(&body, visit.bases(), &leg.permit, search.shape(), release)?;
+        let judged = Judged::judge(visit, &body, &leg.permit, search.shape(), release).await?;
         let envelope = judged.envelope().ok_or(Refusal::AnswerUnsound)?;
         let verdicts = judged.verdicts();
         let rows =

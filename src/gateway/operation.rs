@@ -8,6 +8,7 @@
 
 use super::answer;
 use super::draft::Draft;
+use super::emergency;
 use super::links;
 use super::newest;
 use super::page::Cursor;
@@ -52,6 +53,7 @@ pub(super) async fn answer(
         Operation::Validate { resource } => validate(visit, question, *resource, body, draft).await,
         Operation::Expand { .. } => output(visit, question, "ValueSet", draft).await,
         Operation::Lookup { .. } => output(visit, question, "Parameters", draft).await,
+        Operation::BreakGlass => emergency::answer(visit, question, body, draft).await,
         Operation::Export { .. } => Err(Refusal::Internal),
     }
 }
@@ -64,11 +66,12 @@ pub(super) async fn check_basis(visit: &Visit<'_>, permit: &Permit) -> Result<()
     let bases = visit.bases();
     let document = filter::parse(&current, &bases).map_err(|_| Refusal::AnswerUnsound)?;
     let facts = facts_for(permit, &document, 0).ok_or(Refusal::AnswerUnsound)?;
-    permit.rests_on(&facts).map_err(
-        |denial| {
-            if denial.is_alarm() { Refusal::PolicyFault } else { Refusal::NotFound }
-        },
-    )
+    let knowing = visit.relations(permit, [&facts]).await.map(|known| permit.knowing(known));
+    knowing
+        .as_ref()
+        .unwrap_or(permit)
+        .rests_on(&facts)
+        .map_err(|denial| if denial.is_alarm() { Refusal::PolicyFault } else { Refusal::NotFound })
 }
 
 /// The rows of a patient's whole record.
@@ -114,7 +117,7 @@ pub(super) async fn bring(
         let Some(id) = reference.split('/').nth(1) else { continue };
         let Some(current) = visit.fetch(&permit, kind, id).await? else { continue };
         let mut scratch = Release::default();
-        let judged = Judged::judge(&current, visit.bases(), &permit, shape, &mut scratch)?;
+        let judged = Judged::judge(visit, &current, &permit, shape, &mut scratch).await?;
         let is_shown = judged.emit(0, &judged.verdicts(), &mut scratch);
         if is_shown && links::is_of_one(leg, &scratch.body, judged.public()) {
             brought.push((reference, release.absorb(scratch)));
@@ -135,7 +138,7 @@ async fn output(
     let plan = narrow::plan(question, &permit).map_err(|_| Refusal::Internal)?;
     let answered = visit.ask(&plan).await?;
     let mut release = Release::default();
-    let outcome = release::output(&answered, visit.bases(), resource, &permit, &mut release);
+    let outcome = release::output(visit, &answered, resource, &permit, &mut release).await;
     visit.gate.telemetry.filtered(answered.len() as u64, release.body.len() as u64);
     draft.releases(&mut release, outcome.is_ok());
     outcome?;

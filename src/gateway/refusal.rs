@@ -6,6 +6,9 @@
 //! Look next: the rooms' own refusal enums; `journey`, where they meet.
 #![deny(clippy::wildcard_enum_match_arm)]
 
+use super::emergency::EmergencyRefusal;
+use super::review::ReviewRefusal;
+use super::step_up::StepUp;
 use crate::domain::access::Denial;
 use crate::domain::change::ChangeRefusal;
 use crate::domain::fhir::classify::{FhirRefusal, NotServed, RefusalClass as FhirClass};
@@ -39,6 +42,12 @@ pub(super) enum Refusal {
     Body(BodyRefusal),
     /// Policy does not allow the question.
     Access(Denial),
+    /// Policy does not allow it under this login, and would under another.
+    StepUp(Box<StepUp>),
+    /// Emergency access is not granted like this.
+    Emergency(EmergencyRefusal),
+    /// A review of an emergency that is not taken.
+    Review(ReviewRefusal),
     /// A page link that is not this caller's, has expired, or was changed.
     PageLink,
     /// Missing, withheld, or not the caller's: one and the same.
@@ -126,6 +135,9 @@ impl Refusal {
             Self::Body(BodyRefusal::TooSlow) => "body-too-slow",
             Self::Body(BodyRefusal::Broken) => "body-broken",
             Self::Access(denial) => denial_code(denial),
+            Self::StepUp(_) => "step-up-required",
+            Self::Emergency(refusal) => refusal.code(),
+            Self::Review(refusal) => refusal.code(),
             Self::PageLink => "page-link-not-valid",
             Self::NotFound => "not-found",
             Self::BodyUnsound(_) => "body-unsound",
@@ -194,12 +206,20 @@ impl Refusal {
             | Self::Session(_)
             | Self::Fhir(_)
             | Self::Body(_)
+            | Self::StepUp(_)
+            | Self::Emergency(_)
+            | Self::Review(_)
             | Self::PageLink
             | Self::NotFound
             | Self::Upstream(_)
             | Self::Busy
             | Self::QueryRefusedUpstream => false,
         }
+    }
+
+    /// What another login would open: types, elements and parameters by their official names.
+    pub(super) fn opens(&self) -> &[String] {
+        if let Self::StepUp(step_up) = self { &step_up.opens } else { &[] }
     }
 
     /// Status, issue type, sentence and header for the client.
@@ -247,6 +267,16 @@ impl Refusal {
             Self::Body(BodyRefusal::Broken) => {
                 say(StatusCode::BAD_REQUEST, IssueType::Invalid, "the request body did not arrive whole")
             }
+            Self::Emergency(refusal) => match refusal {
+                EmergencyRefusal::TooOften { .. } => {
+                    (StatusCode::TOO_MANY_REQUESTS, IssueType::Throttled, refusal.to_string())
+                }
+                EmergencyRefusal::NotUnderstood(_) => {
+                    (StatusCode::BAD_REQUEST, IssueType::Invalid, refusal.to_string())
+                }
+            },
+            Self::Review(refusal) => (refusal.status(), IssueType::Forbidden, refusal.to_string()),
+            Self::StepUp(step_up) => (StatusCode::UNAUTHORIZED, IssueType::Login, step_up.sentence()),
             Self::Access(denial) => (StatusCode::FORBIDDEN, IssueType::Forbidden, denial.to_string()),
             Self::PageLink => {
                 say(StatusCode::BAD_REQUEST, IssueType::Invalid, "the page link is not valid here and now")
@@ -363,6 +393,13 @@ impl Refusal {
             Self::Identity(refusal) => refusal.challenge(),
             Self::Challenged { refusal, scheme, .. } => refusal.challenge_under(*scheme),
             Self::Session(_) => "Bearer error=\"invalid_token\"".to_owned(),
+            Self::StepUp(step_up) => step_up.header(),
+            Self::Review(ReviewRefusal::NotFresh { seconds }) => {
+                format!("Bearer error=\"insufficient_user_authentication\", max_age=\"{seconds}\"")
+            }
+            Self::Emergency(EmergencyRefusal::TooOften { seconds }) => {
+                return Some((header::RETRY_AFTER, HeaderValue::from(*seconds)));
+            }
             Self::Fhir(refusal) => {
                 let allow = refusal.allow()?;
                 return Some((header::ALLOW, HeaderValue::from_static(allow)));
@@ -371,6 +408,8 @@ impl Refusal {
             | Self::LengthRequired
             | Self::Body(_)
             | Self::Access(_)
+            | Self::Emergency(EmergencyRefusal::NotUnderstood(_))
+            | Self::Review(_)
             | Self::PageLink
             | Self::NotFound
             | Self::BodyUnsound(_)

@@ -6,6 +6,7 @@
 //! which decides.
 
 use super::refusal::Refusal;
+use super::visit::Visit;
 use crate::domain::access::{Disclosure, Permit};
 use crate::domain::audit;
 use crate::domain::fhir::facts::Facts;
@@ -24,6 +25,10 @@ pub(super) struct Release {
     pub(super) records: Vec<audit::Released>,
     pub(super) withheld: u64,
     pub(super) policies: BTreeSet<String>,
+    /// How the caller stands to the patients, where policy asked.
+    pub(super) basis: BTreeSet<String>,
+    /// Grants of emergency access that records were decided under.
+    pub(super) grants: BTreeSet<String>,
     /// `meta.versionId` and `meta.lastUpdated` of a single record, where they are disclosed.
     pub(super) version: Option<String>,
     pub(super) last_updated: Option<String>,
@@ -44,6 +49,8 @@ impl Release {
     pub(super) fn absorb(&mut self, other: Self) -> Vec<u8> {
         self.records.extend(other.records);
         self.policies.extend(other.policies);
+        self.basis.extend(other.basis);
+        self.grants.extend(other.grants);
         self.withheld += other.withheld;
         self.alarm |= other.alarm;
         other.body
@@ -109,30 +116,42 @@ impl<'a> Judged<'a> {
     ///
     /// # Errors
     /// [`Refusal::AnswerUnsound`] if it is not one sound FHIR resource.
-    pub(super) fn judge(
+    pub(super) async fn judge(
+        visit: &'a Visit<'_>,
         body: &'a [u8],
-        bases: Bases<'a>,
         permit: &Permit,
         shape: &Shape,
         release: &mut Release,
     ) -> Result<Self, Refusal> {
-        let permits = |_| Some(permit);
-        Self::judge_each(body, bases, permits, shape, release)
+        let document = read(body, &visit.bases())?;
+        let known = visit.relations(permit, document.records().iter().map(|record| &record.facts)).await;
+        let knowing = known.map(|known| permit.knowing(known));
+        let permit = knowing.as_ref().unwrap_or(permit);
+        let judged = Self::decide(document, visit.bases(), |_| Some(permit), shape, release);
+        visit.used(release.grants.iter().map(String::as_str));
+        Ok(judged)
     }
 
-    /// As [`Self::judge`], where each entry of a Bundle has a permit of its own, or none. `permits` takes the place
-    /// of an entry.
-    pub(super) fn judge_each<'p>(
+    /// As [`Self::judge`] for records outside anybody's visit: a line of a bulk answer. Nothing is known of how the
+    /// caller stands to its patients beyond what the token says.
+    pub(super) fn judge_line(
         body: &'a [u8],
+        bases: Bases<'a>,
+        permit: &Permit,
+        release: &mut Release,
+    ) -> Result<Self, Refusal> {
+        Ok(Self::decide(read(body, &bases)?, bases, |_| Some(permit), &Shape::Whole, release))
+    }
+
+    /// Decides each record, where each entry of a Bundle has a permit of its own, or none. `permits` takes the place
+    /// of an entry.
+    fn decide<'p>(
+        document: Document<'a>,
         bases: Bases<'a>,
         permits: impl Fn(usize) -> Option<&'p Permit>,
         shape: &Shape,
         release: &mut Release,
-    ) -> Result<Self, Refusal> {
-        let document = filter::parse(body, &bases).map_err(|fault| {
-            tracing::warn!(%fault, "the upstream answer is unsound");
-            Refusal::AnswerUnsound
-        })?;
+    ) -> Self {
         let records = document.records();
         let places = entry_places(&document);
         let mut decided = Vec::with_capacity(records.len());
@@ -152,6 +171,7 @@ impl<'a> Judged<'a> {
             let whole = permit.needs_content().then(|| document.facts_with_content(decided.len())).flatten();
             decided.push(match permit.record(whole.as_ref().unwrap_or(&record.facts), container) {
                 Ok(disclosure) => {
+                    release.grants.extend(disclosure.grant().map(str::to_owned));
                     let shown = release.masks.shaped(disclosure.mask(), shape);
                     Some(Decided { disclosure, shown })
                 }
@@ -161,7 +181,7 @@ impl<'a> Judged<'a> {
                 }
             });
         }
-        Ok(Self { document, decided, references, bases })
+        Self { document, decided, references, bases }
     }
 
     /// A record's facts for a further decision under this permit.
@@ -238,6 +258,7 @@ impl<'a> Judged<'a> {
                 self.decided.get(at).and_then(Option::as_ref).filter(|_| self.leaves_with_container(at));
             let Some((record, decided)) = record.zip(decided) else { continue };
             release.policies.extend(decided.disclosure.policies().iter().cloned());
+            release.basis.extend(decided.disclosure.basis().iter().cloned());
             release.records.push(audit::Released {
                 reference: self.reference(at),
                 version: record.facts.version.clone(),
@@ -298,6 +319,13 @@ impl<'a> Judged<'a> {
     }
 }
 
+fn read<'a>(body: &'a [u8], bases: &Bases<'_>) -> Result<Document<'a>, Refusal> {
+    filter::parse(body, bases).map_err(|fault| {
+        tracing::warn!(%fault, "the upstream answer is unsound");
+        Refusal::AnswerUnsound
+    })
+}
+
 /// For each record the place of the entry it stands in; 0 where there are no entries.
 fn entry_places(document: &Document<'_>) -> Vec<usize> {
     let mut places = vec![0; document.records().len()];
@@ -322,15 +350,15 @@ fn entry_places(document: &Document<'_>) -> Vec<usize> {
 ///
 /// # Errors
 /// [`Refusal::NotFound`] when it is withheld; [`Refusal::AnswerUnsound`] when it is not what was asked for.
-pub(super) fn single(
+pub(super) async fn single(
+    visit: &Visit<'_>,
     body: &[u8],
-    bases: Bases<'_>,
     expected: &Expected,
     permit: &Permit,
     shape: &Shape,
     release: &mut Release,
 ) -> Result<(), Refusal> {
-    let judged = Judged::judge(body, bases, permit, shape, release)?;
+    let judged = Judged::judge(visit, body, permit, shape, release).await?;
     let facts = judged.facts(0).ok_or(Refusal::AnswerUnsound)?;
     if !expected.is(facts) {
         return Err(Refusal::AnswerUnsound);
@@ -346,14 +374,14 @@ pub(super) fn single(
 ///
 /// # Errors
 /// As [`single`].
-pub(super) fn output(
+pub(super) async fn output(
+    visit: &Visit<'_>,
     body: &[u8],
-    bases: Bases<'_>,
     resource: ResourceType,
     permit: &Permit,
     release: &mut Release,
 ) -> Result<(), Refusal> {
-    let judged = Judged::judge(body, bases, permit, &Shape::Whole, release)?;
+    let judged = Judged::judge(visit, body, permit, &Shape::Whole, release).await?;
     let facts = judged.facts(0).ok_or(Refusal::AnswerUnsound)?;
     if facts.resource_type != resource || judged.envelope().is_some() {
         return Err(Refusal::AnswerUnsound);

@@ -4,6 +4,7 @@
 //! Must never: begin an answer without a [`Receipt`], except to say that the trail cannot be written.
 //! Look next: `edge::journal`, which makes receipts and keeps the endings.
 
+use super::draft::Draft;
 use super::refusal::Refusal;
 use super::stream::{Part, Units};
 use crate::clock;
@@ -29,6 +30,8 @@ use tokio::sync::mpsc::Receiver;
 /// FHIR's JSON media type (R4 http.html, section 3.1.0.1.8).
 pub(super) const FHIR_JSON: HeaderValue = HeaderValue::from_static("application/fhir+json");
 
+/// Names the grants of emergency access that an answer rests on. Only ever sent, never heeded (T-196).
+const EMERGENCY: HeaderName = HeaderName::from_static("x-chartgate-emergency");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const CONTENT_TYPE_OPTIONS: HeaderName = HeaderName::from_static("x-content-type-options");
 
@@ -57,7 +60,7 @@ pub(super) fn entity_headers(version: Option<&str>, last_updated: Option<&str>) 
 /// The answer that tells of a refusal; to a HEAD, its head alone.
 pub(super) fn outcome_of(refusal: &Refusal, request_id: &str, head_only: bool) -> Answer {
     let heard = refusal.heard();
-    let body = operation_outcome(heard.issue, heard.code, &heard.sentence, request_id);
+    let body = operation_outcome(heard.issue, heard.code, &heard.sentence, refusal.opens(), request_id);
     let mut answer = Answer::fhir(heard.status, body);
     answer.headers.extend(heard.headers);
     if head_only { answer.bare() } else { answer }
@@ -106,6 +109,15 @@ impl Answer {
             self.headers.insert(header::LAST_MODIFIED, date);
         }
         self.last_modified = entity.last_updated;
+        self
+    }
+
+    /// The answer that rests on these grants of emergency access: it says so, and so does its record.
+    pub(super) fn under(mut self, grants: &[String], draft: &mut Draft) -> Self {
+        draft.decision.emergencies = grants.to_vec();
+        if let (false, Ok(value)) = (grants.is_empty(), HeaderValue::try_from(grants.join(", "))) {
+            self.headers.insert(EMERGENCY, value);
+        }
         self
     }
 

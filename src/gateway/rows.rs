@@ -113,7 +113,8 @@ pub(super) async fn page(
     draft: &Draft,
     release: &mut Release,
 ) -> Result<(), Refusal> {
-    let passes = outlet.as_deref().is_some_and(Outlet::passes) && listing.passes();
+    // The head of an answer says whether it rests on a grant, which is known at its end.
+    let passes = outlet.as_deref().is_some_and(Outlet::passes) && listing.passes() && !visit.may_be_urgent();
     let mut sheet = Sheet::new(listing, passes);
     sheet.check_instance(visit).await?;
     let mut at = listing.cursor.clone();
@@ -136,7 +137,7 @@ pub(super) async fn page(
         let mut taken = Taken::All;
         let mut before = 0;
         while let Some(body) = intake.next(visit).await? {
-            let judged = Judged::judge(&body, visit.bases(), &leg.permit, listing.shape, release)?;
+            let judged = Judged::judge(visit, &body, &leg.permit, listing.shape, release).await?;
             sheet.look_up(visit, &judged, leg).await?;
             taken = sheet.take(&judged, leg, &mut at, before, release)?;
             before += judged.envelope().map_or(0, |envelope| envelope.entries.len());

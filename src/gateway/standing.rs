@@ -28,7 +28,7 @@ pub(super) async fn stands(visit: &Visit<'_>, resource: ResourceType, id: &str) 
         return stood(visit, &format!("{address}/_history")).await;
     };
     let mut scratch = Release::default();
-    let judged = Judged::judge(&current, visit.bases(), &permit, &Shape::Whole, &mut scratch)?;
+    let judged = Judged::judge(visit, &current, &permit, &Shape::Whole, &mut scratch).await?;
     let expected = Expected::Record { resource, id: id.to_owned(), version: None };
     if !judged.facts(0).is_some_and(|facts| expected.is(facts)) {
         return Err(Refusal::AnswerUnsound);
@@ -46,7 +46,7 @@ async fn stood(visit: &Visit<'_>, address: &str) -> Result<bool, Refusal> {
         Err(refusal) => return Err(refusal),
     };
     let mut scratch = Release::default();
-    let judged = Judged::judge(&rows, visit.bases(), &permit, &Shape::Whole, &mut scratch)?;
+    let judged = Judged::judge(visit, &rows, &permit, &Shape::Whole, &mut scratch).await?;
     let newest =
         judged.envelope().and_then(|envelope| envelope.entries.iter().find_map(|entry| entry.record));
     Ok(newest.is_some_and(|index| judged.write(index, &judged.verdicts(), &mut scratch.body)))

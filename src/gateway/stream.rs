@@ -17,7 +17,6 @@ use crate::domain::audit::Record;
 use crate::domain::fhir::interaction::Interaction;
 use crate::domain::fhir::r4::ResourceType;
 use crate::domain::fhir::search::Holds;
-use crate::domain::fhir::shape::Shape;
 use crate::domain::filter::{Bases, FilterFault, Lines};
 use crate::domain::narrow::Plan;
 use crate::edge::journal::Receipt;
@@ -109,7 +108,7 @@ impl Units {
     fn take(&self, gate: &Gate, line: &[u8], release: &mut Release) -> Result<(), Refusal> {
         let upstream = [gate.upstream_base.as_str()];
         let bases = Bases { upstream: &upstream, public: gate.public.as_str() };
-        let judged = Judged::judge(line, bases, &self.permit, &Shape::Whole, release)?;
+        let judged = Judged::judge_line(line, bases, &self.permit, release)?;
         let asked = judged.facts(0).is_some_and(|facts| facts.resource_type == self.resource);
         if !asked || !judged.is_single() {
             return Err(Refusal::AnswerUnsound);

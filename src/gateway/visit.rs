@@ -8,7 +8,7 @@
 use super::Gate;
 use super::draft::Draft;
 use super::refusal::Refusal;
-use crate::domain::access::{self, Circumstances, Permit, PolicySet};
+use crate::domain::access::{self, Challenge, Circumstances, Lacking, Permit, PolicySet};
 use crate::domain::audit::Record;
 use crate::domain::fhir::classify::{self, EntryRequest, FhirRefusal};
 use crate::domain::fhir::interaction::Interaction;
@@ -25,7 +25,8 @@ use crate::limits;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header, request};
 use jiff::Timestamp;
-use std::sync::{Arc, PoisonError};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The header in which a caller chooses among the purposes that the token allows.
 const PURPOSE_OF_USE: HeaderName = HeaderName::from_static("x-purpose-of-use");
@@ -41,6 +42,7 @@ pub(super) struct Visit<'g> {
     standing: Option<Standing>,
     policies: Arc<PolicySet>,
     circumstances: Circumstances,
+    used: Mutex<BTreeSet<String>>,
     upstream: [&'g str; 1],
 }
 
@@ -58,23 +60,32 @@ impl<'g> Visit<'g> {
             now: draft.began,
             network: peer.address.ip(),
             purpose: purpose_asked(parts)?,
-            emergency: false,
+            emergencies: gate.emergencies.of(&caller, draft.began),
         };
         let (peer, standing) = (peer.clone(), draft.standing.clone());
-        Ok(Self {
-            gate,
-            caller,
-            peer,
-            standing,
-            policies,
-            circumstances,
-            upstream: [gate.upstream_base.as_str()],
-        })
+        let (used, upstream) = (Mutex::default(), [gate.upstream_base.as_str()]);
+        Ok(Self { gate, caller, peer, standing, policies, circumstances, used, upstream })
     }
 
     /// When the request came.
     pub(super) fn now(&self) -> Timestamp {
         self.circumstances.now
+    }
+
+    /// Notes grants of emergency access that something was decided under.
+    pub(super) fn used<'s>(&self, grants: impl IntoIterator<Item = &'s str>) {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        used.extend(grants.into_iter().map(str::to_owned));
+    }
+
+    /// Whether a grant of emergency access may have a say.
+    pub(super) fn may_be_urgent(&self) -> bool {
+        !self.circumstances.emergencies.is_empty()
+    }
+
+    /// Grants of emergency access that the answer rests on.
+    pub(super) fn emergencies(&self) -> Vec<String> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
     pub(super) fn bases(&self) -> Bases<'_> {
@@ -88,7 +99,7 @@ impl<'g> Visit<'g> {
 
     /// May this be asked? The permit is noted for the record.
     pub(super) fn admit(&self, question: &Interaction, draft: &mut Draft) -> Result<Permit, Refusal> {
-        let permit = self.admits(question)?;
+        let permit = self.admits(question).map_err(|refusal| self.reconsidered(question, refusal))?;
         draft.permitted(&permit);
         Ok(permit)
     }
@@ -97,6 +108,12 @@ impl<'g> Visit<'g> {
     pub(super) fn admits(&self, question: &Interaction) -> Result<Permit, Refusal> {
         access::admit(&self.policies, &self.gate.masks, &self.caller, question, &self.circumstances)
             .map_err(Refusal::Access)
+    }
+
+    /// The least login that would let the question through.
+    pub(super) fn step_up(&self, question: &Interaction, lacking: Lacking<'_>) -> Option<Challenge> {
+        let (policies, masks) = (&self.policies, &self.gate.masks);
+        access::step_up(policies, masks, &self.caller, question, &self.circumstances, lacking)
     }
 
     /// The EMR's answer to a question, whole and bounded; any status but success is a refusal of ours, without

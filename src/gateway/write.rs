@@ -15,7 +15,7 @@ use super::reply::Answer;
 use super::rows;
 use super::visit::Visit;
 use super::{conclude, count};
-use crate::domain::access::{Permit, RecordDenial};
+use crate::domain::access::{self, Permit, RecordDenial};
 use crate::domain::audit;
 use crate::domain::change::{self, ChangeRefusal, Sight, Tree};
 use crate::domain::fhir::classify::{Asked, Return, Wishes};
@@ -228,7 +228,7 @@ impl Writer<'_> {
     ) -> Result<Ready, Refusal> {
         self.point(&mut sent.tree, draft).await?;
         let image = sent.tree.print();
-        let modify = self.judge_after(&image, None, true, draft)?;
+        let modify = self.judge_after(&image, None, true, draft).await?;
         let mut tree = change::accept(resource, &sent.tree, &modify).map_err(Refusal::Change)?;
         let patients = self.patients(&image)?;
         if let Some(id) = &id {
@@ -306,7 +306,7 @@ impl Writer<'_> {
         };
         // Whoever may change a Binary has to be merged with it; what is shown of it afterwards is another matter.
         let mut release = Release::of_owned_binary();
-        let judged = Judged::judge(&current, self.visit.bases(), &self.permit, &Shape::Whole, &mut release)?;
+        let judged = Judged::judge(self.visit, &current, &self.permit, &Shape::Whole, &mut release).await?;
         let before = judged.facts_for(&self.permit, 0).ok_or(Refusal::AnswerUnsound)?;
         let expected = Expected::Record { resource, id: id.to_owned(), version: None };
         if !expected.is(&before) {
@@ -314,7 +314,8 @@ impl Writer<'_> {
         }
         // Whoever cannot see a record hears of it what they would hear of none (T-163).
         let seen = Arc::clone(judged.seen(0).ok_or(Refusal::NotFound)?);
-        let change = self.permit.change(Some(&before), Some(&before), None).map_err(missing)?;
+        let knowing = self.knowing([&before]).await;
+        let change = knowing.change(Some(&before), Some(&before), None).map_err(missing)?;
         let mut full = Tree::parse(&current).map_err(|_| Refusal::AnswerUnsound)?;
         self.localise(&mut full);
         let mut view = Vec::new();
@@ -344,7 +345,7 @@ impl Writer<'_> {
         let image = proposed.print();
         let contained = format!("{}.contained", resource.name());
         let nests = change::changed(resource, Some(&full), &proposed).contains(&contained);
-        let modify = self.judge_after(&image, Some(&before), nests, draft)?;
+        let modify = self.judge_after(&image, Some(&before), nests, draft).await?;
         // What the after-image lets in counts as well: a change of labels or subject must not widen it (T-078, T-079).
         let merged = change::merge_seen(resource, &full, &sent, &sight, &modify).map_err(Refusal::Change)?;
         let mut patients = self.patients(&image)?;
@@ -388,7 +389,7 @@ impl Writer<'_> {
     async fn delete(self, resource: ResourceType, id: &str, draft: &mut Draft) -> Result<Ready, Refusal> {
         let current = self.visit.fetch(&self.permit, resource, id).await?.ok_or(Refusal::NotFound)?;
         let mut release = Release::of_owned_binary();
-        let judged = Judged::judge(&current, self.visit.bases(), &self.permit, &Shape::Whole, &mut release)?;
+        let judged = Judged::judge(self.visit, &current, &self.permit, &Shape::Whole, &mut release).await?;
         let before = &judged.facts_for(&self.permit, 0).ok_or(Refusal::AnswerUnsound)?;
         let expected = Expected::Record { resource, id: id.to_owned(), version: None };
         if !expected.is(before) {
@@ -397,8 +398,8 @@ impl Writer<'_> {
         if !judged.write(0, &judged.verdicts(), &mut release.body) {
             return Err(Refusal::NotFound);
         }
-        let change = self.permit.change(Some(before), None, None).map_err(missing)?;
-        draft.decided_by(change.policies());
+        let change = self.knowing([before]).await.change(Some(before), None, None).map_err(missing)?;
+        self.rests_on(&change, draft);
         self.check_version(&judged)?;
         let written = audit::Written {
             reference: format!("{}/{id}", resource.name()),
@@ -420,8 +421,21 @@ impl Writer<'_> {
         if same { Ok(()) } else { Err(Refusal::PreconditionFailed) }
     }
 
+    /// The permit that knows how the caller stands to everybody these records are about or name.
+    async fn knowing<'f>(&self, facts: impl IntoIterator<Item = &'f Facts>) -> Permit {
+        let known = self.visit.relations(&self.permit, facts).await;
+        known.map_or_else(|| self.permit.clone(), |known| self.permit.knowing(known))
+    }
+
+    fn rests_on(&self, change: &access::Change, draft: &mut Draft) {
+        draft.decided_by(change.policies());
+        draft.rests_on(change.basis());
+        self.visit.used(change.grant());
+        draft.decision.emergencies = self.visit.emergencies();
+    }
+
     /// Judges what is about to be stored, with everything contained in it; gives what may be written of it.
-    fn judge_after(
+    async fn judge_after(
         &self,
         image: &[u8],
         before: Option<&Facts>,
@@ -432,25 +446,13 @@ impl Writer<'_> {
         // What was sent has been read strictly; what the EMR holds beside it may have elements of its own.
         let document = filter::parse(image, &bases).map_err(Refusal::BodyUnsound)?;
         let root = facts_for(&self.permit, &document, 0).ok_or(Refusal::Internal)?;
-        let change = self.permit.change(before, Some(&root), None).map_err(refused)?;
+        let knowing = self.knowing(before.into_iter().chain([&root])).await;
+        let change = knowing.change(before, Some(&root), None).map_err(refused)?;
         if nests {
-            self.judge_contained(&document)?;
+            judge_contained(&knowing, &document)?;
         }
-        draft.decided_by(change.policies());
+        self.rests_on(&change, draft);
         Ok(Arc::clone(change.modify()))
-    }
-
-    fn judge_contained(&self, document: &Document<'_>) -> Result<(), Refusal> {
-        let records = document.records();
-        for (index, record) in records.iter().enumerate() {
-            let Some(container) = record.container.and_then(|outer| records.get(outer)) else { continue };
-            let change =
-                self.permit.change(None, Some(&record.facts), Some(&container.facts)).map_err(refused)?;
-            if let Some(path) = document.outside(index, change.modify()) {
-                return Err(Refusal::Change(ChangeRefusal::NotWritable(path)));
-            }
-        }
-        Ok(())
     }
 
     fn patients(&self, image: &[u8]) -> Result<std::collections::BTreeSet<String>, Refusal> {
@@ -482,6 +484,18 @@ impl Writer<'_> {
         change::point(tree, &found);
         Ok(())
     }
+}
+
+fn judge_contained(permit: &Permit, document: &Document<'_>) -> Result<(), Refusal> {
+    let records = document.records();
+    for (index, record) in records.iter().enumerate() {
+        let Some(container) = record.container.and_then(|outer| records.get(outer)) else { continue };
+        let change = permit.change(None, Some(&record.facts), Some(&container.facts)).map_err(refused)?;
+        if let Some(path) = document.outside(index, change.modify()) {
+            return Err(Refusal::Change(ChangeRefusal::NotWritable(path)));
+        }
+    }
+    Ok(())
 }
 
 /// A record that is there but not the caller's to change sounds like one that is not (T-163).

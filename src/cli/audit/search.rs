@@ -328,6 +328,8 @@ fn put_decision(put: &mut impl FnMut(&str, Value), decision: &Decision, outcome:
     put("source", json!(decision.source));
     put("request", json!(decision.request));
     put("policySet", json!(decision.policy_set));
+    put("basis", json!(decision.basis));
+    put("emergencies", json!(decision.emergencies));
     put("withheld", json!(decision.withheld));
     put("status", json!(decision.status));
     put("outcomeTime", json!(outcome.map(|outcome| outcome.time.to_string())));

@@ -8,6 +8,7 @@ use super::denial::Denial;
 use super::engine::Verdict;
 use super::masks::{Desk, Masks, TypeView};
 use super::permit::{Hidden, Permit, Reads, Wanted};
+use super::relation::Relations;
 use super::scopes::Narrowing;
 use super::set::{Action, PolicySet};
 use super::situation::{Circumstances, Situation};
@@ -31,12 +32,25 @@ pub fn admit(
     interaction: &Interaction,
     circumstances: &Circumstances,
 ) -> Result<Permit, Denial> {
-    let mut situation = Situation::new(caller, circumstances)?;
+    admit_as(policies, masks, Situation::new(caller, circumstances)?, interaction, circumstances)
+}
+
+/// The same for a caller in a situation, which may be a supposed one.
+pub(super) fn admit_as(
+    policies: &Arc<PolicySet>,
+    masks: &Masks,
+    mut situation: Situation,
+    interaction: &Interaction,
+    circumstances: &Circumstances,
+) -> Result<Permit, Denial> {
     if let Interaction::Operation(operation) = interaction {
         situation.operation = super::operations::name(operation);
     }
-    let narrowing =
-        Narrowing::read(&situation.scopes, caller.client_scopes(), situation.launch_patient.as_deref())?;
+    let granted = circumstances.emergencies.iter();
+    let granted = granted.filter(|(patient, _)| super::emergency::counts_for(interaction, patient));
+    situation.emergencies = granted.map(|(patient, grant)| (patient.clone(), grant.clone())).collect();
+    let (left, patient) = (situation.client_scopes.as_deref(), situation.launch_patient.as_deref());
+    let narrowing = Narrowing::read(&situation.scopes, left, patient)?;
     let door = Door { desk: Desk::new(Arc::clone(policies), masks.clone(), situation), narrowing };
     match interaction {
         Interaction::Read { resource, id, .. } => door.one(Action::Read, *resource, id.as_str(), None),
@@ -157,6 +171,7 @@ impl Door {
             membership: Vec::new(),
             may_create: false,
             hidden: Hidden::of(&self.desk, &self.narrowing)?,
+            known: Arc::new(Relations::none()),
         };
         if let Some(resource) = permit.resource_type() {
             let shown = self.desk.view(shown_by, resource)?;

@@ -86,7 +86,7 @@ impl<'a> Engine<'a> {
             .context(self.context(action, None)?)
             .build();
         let entities = self.entities(Vec::new())?;
-        let policies = self.slice(Form::BeforeRecords, action, resource)?;
+        let policies = self.slice(self.form(), action, resource)?;
         read(&Authorizer::new().is_authorized_partial(&request, &policies, &entities))
     }
 
@@ -98,7 +98,7 @@ impl<'a> Engine<'a> {
         resource: ResourceType,
     ) -> Result<(Decided<Verdict>, Answer), Fault> {
         let words = &self.set.vocabulary;
-        let policies = self.slice(Form::BeforeRecords, family, resource)?;
+        let policies = self.slice(self.form(), family, resource)?;
         let action = words.action(family).cloned().ok_or_else(Fault::of_question)?;
         self.check_context(family)?;
         let context = self.context(family, None)?;
@@ -167,6 +167,11 @@ impl<'a> Engine<'a> {
         Ok((decided, reasons))
     }
 
+    /// How a question about a type is asked.
+    fn form(&self) -> Form {
+        if self.situation.emergencies.is_empty() { Form::BeforeRecords } else { Form::InEmergency }
+    }
+
     fn slice(
         &self,
         form: Form,
@@ -189,7 +194,7 @@ impl<'a> Engine<'a> {
     fn check_context(&self, action: Action) -> Result<(), Fault> {
         let none = BTreeSet::new();
         let facts = Facts::of_type(ResourceType::all().next().ok_or_else(Fault::of_question)?);
-        let record = Record { facts: &facts, relations: &none };
+        let record = Record { facts: &facts, relations: &none, emergency: false };
         let asked = self.set.vocabulary.action(action).ok_or_else(Fault::of_question)?;
         self.context(action, Some(&record))?
             .validate(&self.set.vocabulary.schema, asked)
@@ -211,7 +216,7 @@ impl<'a> Engine<'a> {
             ("scopes".to_owned(), texts(&situation.scopes)),
             ("application".to_owned(), text(&situation.application)),
             ("binding".to_owned(), text(situation.binding)),
-            ("emergency".to_owned(), Value::new_bool(situation.emergency)),
+            ("emergency".to_owned(), Value::new_bool(record.is_some_and(|record| record.emergency))),
             ("network".to_owned(), Value::new_ip(situation.network.to_string())),
             (
                 "now".to_owned(),
@@ -289,9 +294,12 @@ impl<'a> Engine<'a> {
 }
 
 /// A record with how the caller stands to it.
+#[derive(Clone, Copy)]
 pub(super) struct Record<'a> {
     pub facts: &'a Facts,
     pub relations: &'a BTreeSet<String>,
+    /// Judged under emergency access to its patient.
+    pub emergency: bool,
 }
 
 impl Fault {

@@ -9,6 +9,7 @@
     reason = "Cedar's tree is open: `Reader::visit` refuses what this version does not know, once for all"
 )]
 
+use super::basis::Asks;
 use cedar_policy::pst::{BinaryOp, Clause, EntityUID, Expr, Literal, Var};
 use serde_json::Value as Json;
 use std::collections::BTreeSet;
@@ -23,6 +24,8 @@ pub(super) struct Uses {
     pub age_limits: BTreeSet<i64>,
     /// `context.mfa.age` is used in some other way than comparing it with a constant.
     pub age_itself: bool,
+    /// `context.mfa.phishingResistant`.
+    pub resistance: bool,
     /// Who the principal is, beyond kind and roles.
     pub principal: bool,
     /// Attributes of records.
@@ -38,6 +41,8 @@ pub(super) struct Reading {
     pub covering: Vec<EntityUID>,
     /// Entities named in any other way: they speak for themselves only.
     pub exact: Vec<EntityUID>,
+    /// What it asks about how the caller stands to the patient.
+    pub asks: Asks,
     /// `context` stands alone, without an attribute: such a policy cannot be asked about types.
     pub bare_context: bool,
     /// An expression of a kind this version does not know.
@@ -83,11 +88,17 @@ impl Reader<'_> {
         match base {
             Expr::Var(Var::Context) => {
                 self.uses.context.insert(attr.to_owned());
+                self.reading.asks.emergency |= attr == "emergency";
+                self.reading.asks.any_relation |= attr == "relations";
             }
             Expr::Var(Var::Resource) => {
                 self.uses.record.insert(attr.to_owned());
             }
             _ if is_mfa(base) && attr == "age" => self.uses.age_itself = true,
+            _ if is_mfa(base) && attr == "phishingResistant" => {
+                self.uses.resistance = true;
+                self.uses.context.insert("mfa".to_owned());
+            }
             other => self.visit(other),
         }
     }
@@ -95,6 +106,9 @@ impl Reader<'_> {
     fn binary(&mut self, op: BinaryOp, left: &Expr, right: &Expr) {
         if let Some(limit) = age_limit(op, left, right) {
             self.uses.age_limits.insert(limit);
+        } else if let Some(names) = relations_named(op, left, right) {
+            self.uses.context.insert("relations".to_owned());
+            self.reading.asks.relations.extend(names);
         } else if op == BinaryOp::In {
             self.membership(left, right);
         } else {
@@ -156,6 +170,22 @@ fn age_limit(op: BinaryOp, left: &Expr, right: &Expr) -> Option<i64> {
     }
 }
 
+/// The names in `context.relations.contains("…")`, `containsAny` or `containsAll`; `None` for anything else.
+fn relations_named(op: BinaryOp, left: &Expr, right: &Expr) -> Option<Vec<String>> {
+    let asks = matches!(op, BinaryOp::Contains | BinaryOp::ContainsAny | BinaryOp::ContainsAll);
+    let relations = matches!(left, Expr::GetAttr { expr, attr }
+        if attr == "relations" && matches!(**expr, Expr::Var(Var::Context)));
+    let text = |expr: &Expr| match expr {
+        Expr::Literal(Literal::String(text)) => Some(text.to_string()),
+        _ => None,
+    };
+    match right {
+        _ if !asks || !relations => None,
+        Expr::Set(items) => items.iter().map(|item| text(item)).collect(),
+        other => text(other).map(|name| vec![name]),
+    }
+}
+
 /// The entities of a literal or of a set of literals; `None` if anything else is in it.
 fn literals(expr: &Expr) -> Option<Vec<&EntityUID>> {
     match expr {
@@ -173,33 +203,34 @@ pub(super) fn kind(uid: &EntityUID) -> String {
 }
 
 /// The same conditions with everything that only a record can tell moved onto `resource`, where a question
-/// about a whole type leaves it unknown: `context.relations` and `context.labels`.
-pub(super) fn before_records(clauses: &[Clause]) -> Vec<Clause> {
+/// about a whole type leaves it unknown: `context.relations` and `context.labels`; and `context.emergency` for a
+/// caller with emergency access to some patient (`in_emergency`). For all others it is false whatever the record.
+pub(super) fn before_records(clauses: &[Clause], in_emergency: bool) -> Vec<Clause> {
+    let attributes = if in_emergency { &RECORD_CONTEXT[..] } else { &["relations", "labels"] };
     let clause = |clause: &Clause| match clause {
-        Clause::When(expr) => Clause::When(Arc::new(moved(expr))),
-        Clause::Unless(expr) => Clause::Unless(Arc::new(moved(expr))),
+        Clause::When(expr) => Clause::When(Arc::new(moved(expr, attributes))),
+        Clause::Unless(expr) => Clause::Unless(Arc::new(moved(expr, attributes))),
     };
     clauses.iter().map(clause).collect()
 }
 
 /// Attributes of `context` that depend on the record.
-pub(super) const RECORD_CONTEXT: [&str; 2] = ["relations", "labels"];
+pub(super) const RECORD_CONTEXT: [&str; 3] = ["relations", "labels", "emergency"];
 
-fn moved(expr: &Expr) -> Expr {
+fn moved(expr: &Expr, attributes: &[&str]) -> Expr {
     let resource = || Arc::new(Expr::Var(Var::Resource));
     match expr {
         Expr::GetAttr { expr: base, attr }
-            if matches!(**base, Expr::Var(Var::Context)) && RECORD_CONTEXT.contains(&attr.as_str()) =>
+            if matches!(**base, Expr::Var(Var::Context)) && attributes.contains(&attr.as_str()) =>
         {
             Expr::GetAttr { expr: resource(), attr: attr.clone() }
         }
         Expr::HasAttr { expr: base, attrs }
-            if matches!(**base, Expr::Var(Var::Context))
-                && RECORD_CONTEXT.contains(&attrs.first().as_str()) =>
+            if matches!(**base, Expr::Var(Var::Context)) && attributes.contains(&attrs.first().as_str()) =>
         {
             Expr::HasAttr { expr: resource(), attrs: attrs.clone() }
         }
-        other => with_children(other, &|child| Arc::new(moved(child))),
+        other => with_children(other, &|child| Arc::new(moved(child, attributes))),
     }
 }
 

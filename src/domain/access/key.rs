@@ -34,7 +34,7 @@ impl KeyParts {
         let uses = &set.uses;
         let mut parts = Self(Vec::with_capacity(512));
         parts.text(1, set.hash());
-        parts.flags(2, [situation.person, situation.phishing_resistant, situation.emergency]);
+        parts.flags(2, [situation.person, situation.phishing_resistant, !situation.emergencies.is_empty()]);
         parts.texts(3, &situation.roles);
         parts.text(4, &situation.purpose);
         parts.texts(5, &situation.methods);
@@ -84,6 +84,9 @@ impl KeyParts {
         parts.text(21, facts.resource_type.name());
         if uses.context.contains("relations") {
             parts.texts(22, record.relations);
+        }
+        if uses.context.contains("emergency") {
+            parts.flags(31, [record.emergency]);
         }
         if uses.context.contains("labels") || reads("labels") {
             parts.texts(23, &facts.labels);

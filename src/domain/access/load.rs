@@ -7,6 +7,7 @@ use super::checks;
 use super::elements::Elements;
 use super::expression::{self, Uses};
 use super::groups::{self, Groups};
+use super::relation::Relation;
 use super::rewrite;
 use super::set::{PolicySet, Rule, Vocabulary};
 use super::source::{EntityName, Problem, Source, Statement, statements};
@@ -95,6 +96,7 @@ impl PolicySet {
             return Err(problems);
         }
         lints.extend(checks::lints(&written));
+        lints.append(&mut draft.lints);
         lints.sort();
         let hash = hash(sources.iter().copied().chain(groups));
         let elements = Elements::new(&named_groups, draft.covering, draft.exact);
@@ -109,11 +111,19 @@ struct Draft<'g> {
     covering: Vec<ElementPath>,
     exact: Vec<ElementPath>,
     problems: Vec<Problem>,
+    lints: Vec<Problem>,
 }
 
 impl<'g> Draft<'g> {
     fn new(groups: &'g Groups) -> Self {
-        Self { groups, uses: Uses::default(), covering: Vec::new(), exact: Vec::new(), problems: Vec::new() }
+        Self {
+            groups,
+            uses: Uses::default(),
+            covering: Vec::new(),
+            exact: Vec::new(),
+            problems: Vec::new(),
+            lints: Vec::new(),
+        }
     }
 
     fn rule(&mut self, written: &Written<'_>) -> Option<Rule> {
@@ -139,7 +149,12 @@ impl<'g> Draft<'g> {
         self.problems.extend(checks::modifiers(written, self.groups, &reading));
         self.covering.extend(covering);
         self.exact.extend(exact);
-        match Rule::new(&written.policy, &body, self.groups) {
+        if let Some(name) = reading.asks.unknown() {
+            let names = Relation::ALL.map(Relation::name).join(", ");
+            let lint = written.problem(format!("there is no relation `{name}`: it never holds"));
+            self.lints.push(lint.with_hint(format!("relations are {names}")));
+        }
+        match Rule::new(&written.policy, &body, self.groups, reading.asks) {
             Ok(rule) => Some(rule),
             Err(message) => {
                 self.problems.push(written.problem(message));

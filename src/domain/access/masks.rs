@@ -22,6 +22,8 @@ use std::sync::Arc;
 pub struct Disclosure {
     mask: Arc<Mask>,
     policies: Arc<[String]>,
+    basis: Arc<[String]>,
+    grant: Option<Arc<str>>,
 }
 
 impl Disclosure {
@@ -35,6 +37,25 @@ impl Disclosure {
     pub fn policies(&self) -> &[String] {
         &self.policies
     }
+
+    /// What it rests on beside roles and purpose: the relations in which the caller stands to the patient and the
+    /// emergency, as far as the policies that decided asked about them. Sorted names.
+    #[must_use]
+    pub fn basis(&self) -> &[String] {
+        &self.basis
+    }
+
+    /// The grant of emergency access without which less would be let out.
+    #[must_use]
+    pub fn grant(&self) -> Option<&str> {
+        self.grant.as_deref()
+    }
+
+    /// The same, let out under this grant.
+    pub(super) fn under(mut self, grant: &str) -> Self {
+        self.grant = Some(grant.into());
+        self
+    }
 }
 
 /// What may be written of one record, and by which policies.
@@ -43,6 +64,8 @@ impl Disclosure {
 pub struct Change {
     pub(super) modify: Arc<Mask>,
     pub(super) policies: Vec<String>,
+    pub(super) basis: Vec<String>,
+    pub(super) grant: Option<String>,
 }
 
 impl Change {
@@ -56,6 +79,18 @@ impl Change {
     #[must_use]
     pub fn policies(&self) -> &[String] {
         &self.policies
+    }
+
+    /// What it rests on, as [`Disclosure::basis`].
+    #[must_use]
+    pub fn basis(&self) -> &[String] {
+        &self.basis
+    }
+
+    /// The grant of emergency access without which it would not be permitted like this.
+    #[must_use]
+    pub fn grant(&self) -> Option<&str> {
+        self.grant.as_deref()
     }
 }
 
@@ -208,7 +243,7 @@ impl Desk {
             return Err(RecordDenial::NotPermitted);
         }
         if view.settled {
-            return decision(action, Arc::clone(&view.definite), Arc::clone(&view.policies));
+            return decision(action, Arc::clone(&view.definite), Arc::clone(&view.policies), Arc::from([]));
         }
         let key = self.parts.for_record(&self.set, (action, self.situation.operation), record);
         if let Some(Kept::Record(judgement)) = self.masks.0.get(&key) {
@@ -251,15 +286,17 @@ pub(super) fn judge(
         policies.extend(elements);
     }
     let mask = Mask::new(record.facts.resource_type, decided);
-    decision(action, Arc::new(mask), policies.into_iter().collect())
+    let actions = std::iter::once(action).chain(action.elements());
+    let basis = set.basis(actions, &situation.roles, &policies, record);
+    decision(action, Arc::new(mask), policies.into_iter().collect(), basis.into_iter().collect())
 }
 
 /// An action that moves elements is permitted only with one at least.
-fn decision(action: Action, mask: Arc<Mask>, policies: Arc<[String]>) -> Judgement {
+fn decision(action: Action, mask: Arc<Mask>, policies: Arc<[String]>, basis: Arc<[String]>) -> Judgement {
     match action.elements() {
         Some(Action::Modify) if mask.is_empty() => Err(RecordDenial::NothingModifiable),
         Some(_) if mask.is_empty() => Err(RecordDenial::NothingDisclosed),
-        Some(_) | None => Ok(Disclosure { mask, policies }),
+        Some(_) | None => Ok(Disclosure { mask, policies, basis, grant: None }),
     }
 }
 

@@ -6,9 +6,11 @@
 //! Look next: `load` (text to a checked set), `admit` (the front door), `permit` (each record on its own).
 
 mod admit;
+mod basis;
 mod checks;
 mod denial;
 mod elements;
+mod emergency;
 mod engine;
 mod expression;
 mod groups;
@@ -18,11 +20,13 @@ mod masks;
 mod operations;
 mod permit;
 mod rehearsal;
+mod relation;
 mod rewrite;
 mod scopes;
 mod set;
 mod situation;
 mod source;
+mod step_up;
 #[cfg(test)]
 mod tests;
 
@@ -30,8 +34,10 @@ pub use admit::admit;
 pub use denial::{Denial, RecordDenial};
 pub use masks::{Change, Disclosure, Masks};
 pub use permit::Permit;
-pub use rehearsal::{Rehearsal, TypeRehearsal, rehearse_record, rehearse_type};
+pub use rehearsal::{Rehearsal, TypeRehearsal, rehearse_record, rehearse_record_known, rehearse_type};
+pub use relation::{Evidence, Party, Relation, Relations, Windows};
 pub use scopes::is_scope;
 pub use set::PolicySet;
 pub use situation::{Circumstances, Situation};
 pub use source::{Problem, Source};
+pub use step_up::{Challenge, Lacking, step_up};

@@ -20,6 +20,7 @@ pub(super) fn name(operation: &Operation) -> Option<&'static str> {
         Operation::Validate { .. } => Some("$validate"),
         Operation::Expand { .. } => Some("$expand"),
         Operation::Lookup { .. } => Some("$lookup"),
+        Operation::BreakGlass => Some("$break-glass"),
         Operation::Export { .. } => None,
     }
 }
@@ -73,6 +74,11 @@ impl Door {
                 let view = self.open(Action::Operate, 'r', *resource)?;
                 let wanted = Wanted::Nothing { resource: *resource };
                 self.permit(Action::Operate, Action::Read, wanted, Some(&view))
+            }
+            Operation::BreakGlass => {
+                let resource = known("Patient")?;
+                let view = self.open(Action::Operate, 'r', resource)?;
+                self.permit(Action::Operate, Action::Read, Wanted::Nothing { resource }, Some(&view))
             }
             Operation::Expand { .. } => self.terminology("ValueSet", "ValueSet", "ValueSet.expansion"),
             Operation::Lookup { .. } => self.terminology("CodeSystem", "Parameters", "Parameters.parameter"),

@@ -6,9 +6,10 @@
 use super::denial::{Denial, RecordDenial};
 use super::engine::Record;
 use super::masks::{Change, Desk, Disclosure};
+use super::relation::{Relation, Relations};
 use super::scopes::Narrowing;
 use super::set::Action;
-use super::situation::in_patient_compartment;
+use super::situation::{in_patient_compartment, subjects};
 use crate::domain::fhir::facts::Facts;
 use crate::domain::fhir::mask::Mask;
 use crate::domain::fhir::r4::{ElementPath, ResourceType};
@@ -45,6 +46,8 @@ pub struct Permit {
     pub(super) membership: Vec<ElementPath>,
     pub(super) may_create: bool,
     pub(super) hidden: Hidden,
+    /// How the caller stands to the patients of what is being judged; nobody knows until they are known.
+    pub(super) known: Arc<Relations>,
 }
 
 /// What may stand in the answer.
@@ -237,6 +240,32 @@ impl Permit {
         &self.hidden.identifiers
     }
 
+    /// The same, knowing how the caller stands to the patients of the records that it is going to judge.
+    pub fn knowing(&self, known: Relations) -> Self {
+        Self { known: Arc::new(known), ..self.clone() }
+    }
+
+    /// The relations that this caller's decisions can depend on and that the EMR must be asked for.
+    #[must_use]
+    pub fn looks_up(&self) -> BTreeSet<Relation> {
+        let asked = self.desk.set.relations(&self.desk.situation.roles);
+        asked.into_iter().filter(|relation| relation.is_looked_up()).collect()
+    }
+
+    /// Logical ids of the patients whose relation to the caller the decisions on these records can depend on: of a
+    /// write all who are named, since it may make a record name them.
+    #[must_use]
+    pub fn concerns<'f>(&self, facts: impl IntoIterator<Item = &'f Facts>) -> BTreeSet<String> {
+        let writes = matches!(self.wanted, Wanted::Output { .. });
+        let basis = self.basis.iter().filter(|basis| basis.resource.name() == "Patient");
+        let mut all: BTreeSet<String> = basis.map(|basis| basis.id.clone()).collect();
+        for facts in facts {
+            all.extend(subjects(facts).into_iter().map(str::to_owned));
+            all.extend(people(facts).filter(|_| writes).cloned());
+        }
+        all
+    }
+
     /// Decides one record of the answer on its full content. `container`: the facts of the record it is contained
     /// in, which lends it its patients and labels and speaks for whose it is. What a write gives back, and the
     /// record as it is before the write, are read.
@@ -285,15 +314,20 @@ impl Permit {
             (None, None) => return Err(RecordDenial::NotAsked),
         };
         let mut policies: BTreeSet<String> = first.policies().iter().cloned().collect();
+        let mut basis: BTreeSet<String> = first.basis().iter().cloned().collect();
+        let mut grant = first.grant().map(str::to_owned);
         let mut modify = Arc::clone(first.mask());
         if let Some(second) = second {
             policies.extend(second.policies().iter().cloned());
+            basis.extend(second.basis().iter().cloned());
+            grant = grant.or_else(|| second.grant().map(str::to_owned));
             modify = Arc::new(modify.and(second.mask()));
         }
         if action.elements().is_some() && modify.is_empty() {
             return Err(RecordDenial::NothingModifiable);
         }
-        Ok(Change { modify, policies: policies.into_iter().collect() })
+        let (policies, basis) = (policies.into_iter().collect(), basis.into_iter().collect());
+        Ok(Change { modify, policies, basis, grant })
     }
 
     /// As what a change is judged; `None` if it is not the one that was permitted.
@@ -342,7 +376,8 @@ impl Permit {
             return Err(RecordDenial::OutsideScopes);
         }
         let situation = &self.desk.situation;
-        let relations = situation.relations_with(container.unwrap_or(facts), added);
+        let relations = situation.relations(container.unwrap_or(facts), added, &self.known);
+        let grant = situation.emergency(container.unwrap_or(facts), added);
         let facts = match container {
             None => Cow::Borrowed(facts),
             Some(container) => Cow::Owned(contained(facts, container)),
@@ -354,7 +389,15 @@ impl Permit {
                 return Err(RecordDenial::OutsideLaunch);
             }
         }
-        self.desk.judge(action, &Record { facts: &facts, relations: &relations })
+        let record = Record { facts: &facts, relations: &relations, emergency: false };
+        let plain = self.desk.judge(action, &record);
+        match grant {
+            None => plain,
+            Some(grant) => {
+                let urgent = self.desk.judge(action, &Record { emergency: true, ..record });
+                at_most_needed(plain, urgent, grant)
+            }
+        }
     }
 
     /// Decides the record that the whole answer rests on: whether it may be read, with what the question reads of
@@ -370,6 +413,19 @@ impl Permit {
         let disclosure = self.judged((Action::Read, 'r'), facts, None, &BTreeSet::new())?;
         let shown = basis.reads.iter().all(|path| disclosure.mask().covers(path));
         if shown { Ok(()) } else { Err(RecordDenial::CriterionWithheld) }
+    }
+
+    /// Whether the operation permitted may be done on this patient (a logical id), as far as can be told without the
+    /// patient's own record: whether there is one must not show.
+    ///
+    /// # Errors
+    /// [`RecordDenial`] as for a record.
+    pub fn operates_on(&self, patient: &str) -> Result<(), RecordDenial> {
+        let resource = self.resource_type().ok_or(RecordDenial::NotAsked)?;
+        let mut facts = Facts::of_type(resource);
+        facts.id = Some(patient.to_owned());
+        facts.patients.insert(patient.to_owned());
+        self.judged((self.action, 'r'), &facts, None, &BTreeSet::new()).map(|_| ())
     }
 
     /// Rows of an operation on one patient: it must be permitted on that patient, as far as can be told without
@@ -426,6 +482,22 @@ fn letter_of(action: Action) -> char {
         Action::Create => 'c',
         Action::Delete => 'd',
         _ => 'u',
+    }
+}
+
+/// Emergency access counts only where without it there would be less. A fault is a fault under either.
+fn at_most_needed(
+    plain: Result<Disclosure, RecordDenial>,
+    urgent: Result<Disclosure, RecordDenial>,
+    grant: &str,
+) -> Result<Disclosure, RecordDenial> {
+    match (plain, urgent) {
+        (Err(fault), _) | (_, Err(fault)) if fault.is_alarm() => Err(fault),
+        (Ok(plain), Ok(urgent)) if urgent.mask().and(plain.mask()).kept() == urgent.mask().kept() => {
+            Ok(plain)
+        }
+        (_, Ok(urgent)) => Ok(urgent.under(grant)),
+        (plain, Err(_)) => plain,
     }
 }
 

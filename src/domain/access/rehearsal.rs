@@ -6,11 +6,13 @@
 use super::denial::{Denial, RecordDenial};
 use super::engine::Record;
 use super::masks::{Desk, Disclosure, Masks, judge};
+use super::relation::Relations;
 use super::set::{Action, PolicySet};
 use super::situation::Situation;
 use crate::domain::fhir::facts::Facts;
 use crate::domain::fhir::mask::Mask;
 use crate::domain::fhir::r4::ResourceType;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -90,6 +92,20 @@ pub fn rehearse_record(
     situation: &Situation,
     facts: &Facts,
 ) -> Result<Disclosure, RecordDenial> {
-    let relations = situation.relations(facts);
-    judge(policies, situation, Action::Read, &Record { facts, relations: &relations })
+    rehearse_record_known(policies, situation, facts, &Relations::none())
+}
+
+/// The same where it is known how they stand to the patients.
+///
+/// # Errors
+/// [`RecordDenial`] as for a real request.
+pub fn rehearse_record_known(
+    policies: &PolicySet,
+    situation: &Situation,
+    facts: &Facts,
+    known: &Relations,
+) -> Result<Disclosure, RecordDenial> {
+    let relations = situation.relations(facts, &BTreeSet::new(), known);
+    let emergency = situation.emergency(facts, &BTreeSet::new()).is_some();
+    judge(policies, situation, Action::Read, &Record { facts, relations: &relations, emergency })
 }

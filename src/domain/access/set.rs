@@ -3,14 +3,17 @@
 //! Owns: typed construction of every entity name (never by putting text together, T-203), and choosing the
 //! policies that can have a say in a question. Must never: change after loading. Look next: `engine`.
 
+use super::basis::Asks;
 use super::elements::Elements;
+use super::engine::Record;
 use super::expression::{self, Uses};
 use super::groups::Groups;
+use super::relation::Relation;
 use super::source::Problem;
 use crate::domain::fhir::r4::{ElementPath, ResourceType};
 use crate::limits;
 use cedar_policy::pst;
-use cedar_policy::{ActionConstraint, Entities, Entity, EntityId, EntityTypeName, EntityUid};
+use cedar_policy::{ActionConstraint, Effect, Entities, Entity, EntityId, EntityTypeName, EntityUid};
 use cedar_policy::{Policy, PrincipalConstraint, ResourceConstraint, Schema};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -176,22 +179,30 @@ fn attributes(schema: &str, resource: ResourceType) -> Attributes {
     found
 }
 
-/// A policy in its two forms, with what its scope says about when it can apply.
+/// A policy in its forms, with what its scope says about when it can apply.
 pub(super) struct Rule {
     exact: Policy,
     before_records: Policy,
+    in_emergency: Policy,
+    asks: Asks,
     actions: ActionConstraint,
     role: Option<String>,
     types: Option<BTreeSet<ResourceType>>,
 }
 
 impl Rule {
-    pub(super) fn new(policy: &Policy, body: &pst::Template, groups: &Groups) -> Result<Self, String> {
+    pub(super) fn new(
+        policy: &Policy,
+        body: &pst::Template,
+        groups: &Groups,
+        asks: Asks,
+    ) -> Result<Self, String> {
         let clauses = expression::balanced(body.clauses());
         if expression::depth(&clauses) > limits::POLICY_DEPTH_MAX {
             return Err(format!("nested more than {} levels deep", limits::POLICY_DEPTH_MAX));
         }
-        let before_records = with_clauses(body, expression::before_records(&clauses))?;
+        let before_records = with_clauses(body, expression::before_records(&clauses, false))?;
+        let in_emergency = with_clauses(body, expression::before_records(&clauses, true))?;
         let exact = with_clauses(body, clauses)?;
         let role = match policy.principal_constraint() {
             PrincipalConstraint::In(uid) | PrincipalConstraint::IsIn(_, uid) => {
@@ -200,7 +211,8 @@ impl Rule {
             PrincipalConstraint::Any | PrincipalConstraint::Eq(_) | PrincipalConstraint::Is(_) => None,
         };
         let types = types(&policy.resource_constraint(), groups);
-        Ok(Self { exact, before_records, actions: policy.action_constraint(), role, types })
+        let actions = policy.action_constraint();
+        Ok(Self { exact, before_records, in_emergency, asks, actions, role, types })
     }
 }
 
@@ -242,6 +254,8 @@ pub(super) enum Form {
     Exact,
     /// With what only a record can tell left open: for a whole type.
     BeforeRecords,
+    /// The same for a caller with emergency access to some patient: whether a record is that patient's is open too.
+    InEmergency,
 }
 
 /// Every policy of a directory, checked and ready to be asked.
@@ -253,6 +267,7 @@ pub struct PolicySet {
     pub(super) vocabulary: Arc<Vocabulary>,
     pub(super) elements: Elements,
     pub(super) uses: Uses,
+    relations: HashMap<Option<String>, BTreeSet<Relation>>,
     lints: Vec<Problem>,
 }
 
@@ -286,7 +301,11 @@ impl PolicySet {
                 }
             }
         }
-        Self { hash, rules, index, vocabulary, elements, uses, lints }
+        let mut relations: HashMap<_, BTreeSet<Relation>> = HashMap::new();
+        for rule in &rules {
+            relations.entry(rule.role.clone()).or_default().extend(rule.asks.known());
+        }
+        Self { hash, rules, index, vocabulary, elements, uses, relations, lints }
     }
 
     /// SHA-256 (lower-case hex) over every file name and text and the schema: the version of the set, for
@@ -322,14 +341,49 @@ impl PolicySet {
         resource: ResourceType,
         roles: &BTreeSet<String>,
     ) -> Option<cedar_policy::PolicySet> {
-        let roles = || roles.iter().cloned().map(Some).chain([None]);
-        let keys =
-            [Some(resource), None].into_iter().flat_map(|r| roles().map(move |role| (action, r, role)));
-        let found = keys.filter_map(|key| self.index.get(&key)).flatten();
-        let policies = found.filter_map(|at| self.rules.get(*at)).map(|rule| match form {
+        let policies = self.applicable(action, resource, roles).map(|rule| match form {
             Form::Exact => rule.exact.clone(),
             Form::BeforeRecords => rule.before_records.clone(),
+            Form::InEmergency => rule.in_emergency.clone(),
         });
         cedar_policy::PolicySet::from_policies(policies).ok()
+    }
+
+    fn applicable(
+        &self,
+        action: Action,
+        resource: ResourceType,
+        roles: &BTreeSet<String>,
+    ) -> impl Iterator<Item = &Rule> {
+        let roles = || roles.iter().cloned().map(Some).chain([None]);
+        let keys: Vec<_> = [Some(resource), None]
+            .into_iter()
+            .flat_map(|r| roles().map(move |role| (action, r, role)))
+            .collect();
+        let found = keys.into_iter().filter_map(|key| self.index.get(&key)).flatten();
+        found.filter_map(|at| self.rules.get(*at))
+    }
+
+    /// What a decision that permits rests on: of what the satisfied permits (`reasons`) and the forbids that held
+    /// their peace ask, that which is so for the record.
+    pub(super) fn basis(
+        &self,
+        actions: impl IntoIterator<Item = Action>,
+        roles: &BTreeSet<String>,
+        reasons: &BTreeSet<String>,
+        record: &Record<'_>,
+    ) -> BTreeSet<String> {
+        let resource = record.facts.resource_type;
+        let counts = |rule: &&Rule| {
+            rule.exact.effect() == Effect::Forbid || reasons.contains(AsRef::<str>::as_ref(rule.exact.id()))
+        };
+        let rules = actions.into_iter().flat_map(|action| self.applicable(action, resource, roles));
+        rules.filter(counts).flat_map(|rule| rule.asks.present(record)).collect()
+    }
+
+    /// The relations that a decision for somebody with these roles can depend on.
+    pub(super) fn relations(&self, roles: &BTreeSet<String>) -> BTreeSet<Relation> {
+        let asked = std::iter::once(None).chain(roles.iter().cloned().map(Some));
+        asked.filter_map(|role| self.relations.get(&role)).flatten().copied().collect()
     }
 }

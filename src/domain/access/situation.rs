@@ -5,12 +5,13 @@
 //! Look next: `engine`, which asks; `key`, which turns the used parts into a cache key.
 
 use super::denial::Denial;
+use super::relation::{Relation, Relations};
 use crate::domain::fhir::facts::Facts;
 use crate::domain::fhir::r4::ResourceType;
 use crate::domain::identity::Caller;
 use crate::limits;
 use jiff::Timestamp;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -26,8 +27,8 @@ pub struct Circumstances {
     pub network: IpAddr,
     /// `X-Purpose-Of-Use` as sent, if sent.
     pub purpose: Option<String>,
-    /// Emergency access was declared.
-    pub emergency: bool,
+    /// Emergency access in force: logical ids of patients, each with the id of its grant.
+    pub emergencies: BTreeMap<String, String>,
 }
 
 /// A caller in their circumstances. Not evidence: a rehearsed situation is as good for questions, and no
@@ -43,12 +44,15 @@ pub struct Situation {
     pub(super) binding: &'static str,
     pub(super) fhir_user: Option<String>,
     pub(super) scopes: Vec<String>,
+    /// The scopes that the register leaves the application, if it says.
+    pub(super) client_scopes: Option<Vec<String>>,
     pub(super) launch_patient: Option<String>,
     pub(super) purpose: String,
     pub(super) methods: BTreeSet<String>,
     pub(super) age_seconds: i64,
     pub(super) phishing_resistant: bool,
-    pub(super) emergency: bool,
+    /// Patients for whom emergency access is in force and counts for what is asked, each with the id of its grant.
+    pub(super) emergencies: BTreeMap<String, String>,
     pub(super) network: IpAddr,
     pub(super) now: Timestamp,
     /// The operation asked for, such as `$everything`; asked about by `operate` only.
@@ -81,12 +85,13 @@ impl Situation {
             binding: caller.binding().name(),
             fhir_user: caller.fhir_user().map(str::to_owned),
             scopes: caller.scopes().to_vec(),
+            client_scopes: caller.client_scopes().map(<[String]>::to_vec),
             launch_patient: caller.launch_patient().map(str::to_owned),
             purpose: choose_purpose(caller.purposes(), circumstances.purpose.as_deref())?,
             methods: caller.mfa().methods().clone(),
             age_seconds: caller.mfa().age_seconds(circumstances.now),
             phishing_resistant: caller.mfa().phishing_resistant(),
-            emergency: circumstances.emergency,
+            emergencies: BTreeMap::new(),
             network: circumstances.network.to_canonical(),
             now: circumstances.now,
             operation: None,
@@ -105,12 +110,13 @@ impl Situation {
             binding: "none",
             fhir_user: None,
             scopes: Vec::new(),
+            client_scopes: None,
             launch_patient: None,
             purpose: purpose.to_owned(),
             methods: BTreeSet::from(["mfa".to_owned()]),
             age_seconds: 60,
             phishing_resistant: true,
-            emergency: false,
+            emergencies: BTreeMap::new(),
             network: IpAddr::V4(Ipv4Addr::LOCALHOST),
             now: Timestamp::UNIX_EPOCH,
             operation: None,
@@ -138,24 +144,45 @@ impl Situation {
         self
     }
 
-    /// How the caller stands to a record: `self` when it is about them and about nobody else. A Patient
-    /// record is about the patient it describes.
-    pub(super) fn relations(&self, facts: &Facts) -> BTreeSet<String> {
-        let own = self.fhir_user.as_deref().and_then(|user| user.strip_prefix("Patient/"));
-        let about_own = match (own, facts.resource_type.name()) {
-            (Some(own), "Patient") => facts.id.as_deref() == Some(own),
-            (Some(own), _) => !facts.patients.is_empty() && facts.patients.iter().all(|p| p == own),
-            (None, _) => false,
-        };
-        if about_own { BTreeSet::from(["self".to_owned()]) } else { BTreeSet::new() }
+    /// The same person, to whom emergency access to this patient was granted.
+    #[must_use]
+    pub fn with_emergency(mut self, patient: &str, grant: &str) -> Self {
+        self.emergencies.insert(patient.to_owned(), grant.to_owned());
+        self
     }
 
-    /// The same for a record that a change would make name these patients too: it is about nobody else only if
-    /// they are the caller.
-    pub(super) fn relations_with(&self, facts: &Facts, added: &BTreeSet<String>) -> BTreeSet<String> {
-        let own = self.fhir_user.as_deref().and_then(|user| user.strip_prefix("Patient/"));
-        let others = added.iter().any(|patient| Some(patient.as_str()) != own);
-        if others { BTreeSet::new() } else { self.relations(facts) }
+    /// How the caller stands to a record: every relation in which they stand to each of its patients, and to each
+    /// whom a change would make it name as well (`added`).
+    pub(super) fn relations(
+        &self,
+        facts: &Facts,
+        added: &BTreeSet<String>,
+        known: &Relations,
+    ) -> BTreeSet<String> {
+        let subjects = subjects(facts);
+        if subjects.is_empty() {
+            return BTreeSet::new();
+        }
+        let stands = |patient: &str, relation: Relation| match relation {
+            Relation::Own => self.own_patient() == Some(patient),
+            Relation::Launch => self.launch_patient.as_deref() == Some(patient),
+            looked_up => known.holds(patient, looked_up),
+        };
+        let people = || subjects.iter().copied().chain(added.iter().map(String::as_str));
+        let to_all = |relation: &Relation| people().all(|patient| stands(patient, *relation));
+        Relation::ALL.into_iter().filter(to_all).map(|relation| relation.name().to_owned()).collect()
+    }
+
+    /// The grant of emergency access that covers a record: it is about that patient and about nobody else.
+    pub(super) fn emergency(&self, facts: &Facts, added: &BTreeSet<String>) -> Option<&str> {
+        let mut people = subjects(facts).into_iter().chain(added.iter().map(String::as_str));
+        let first = people.next()?;
+        let grant = self.emergencies.get(first)?;
+        people.all(|other| other == first).then_some(grant.as_str())
+    }
+
+    fn own_patient(&self) -> Option<&str> {
+        self.fhir_user.as_deref().and_then(|user| user.strip_prefix("Patient/"))
     }
 
     /// With SMART `patient/` scopes a record must belong to the launch patient and to nobody else. Types
@@ -167,6 +194,14 @@ impl Situation {
         } else {
             only(&facts.patients) && only(&facts.mentions)
         }
+    }
+}
+
+/// Whom a record is about: a Patient about the patient it describes, any other about those whose compartment it is in.
+pub(super) fn subjects(facts: &Facts) -> Vec<&str> {
+    match facts.resource_type.name() {
+        "Patient" => facts.id.as_deref().into_iter().collect(),
+        _ => facts.patients.iter().map(String::as_str).collect(),
     }
 }
 

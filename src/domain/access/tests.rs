@@ -13,7 +13,7 @@ use crate::domain::fhir::r4::{ElementPath, ResourceType};
 use crate::domain::fhir::search::Registry;
 use crate::domain::identity::specimen::CallerSpecimen;
 use jiff::Timestamp;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
 
 mod laws;
@@ -194,7 +194,7 @@ fn an_evaluation_error_never_permits() {
         let set = load(&format!("{HOSPITAL}{policy}")).unwrap();
         assert_eq!(ask(&set, &doctor, &record).unwrap_err(), fault, "{policy}");
         let desk = Desk::new(set, Masks::new(), doctor.clone());
-        let asked = Record { facts: &record, relations: &BTreeSet::new() };
+        let asked = Record { facts: &record, relations: &BTreeSet::new(), emergency: false };
         assert_eq!(desk.judge(Action::Read, &asked).unwrap_err(), fault, "{policy}");
         assert_eq!(desk.judge(Action::Read, &asked).unwrap_err(), fault, "kept: {policy}");
     }
@@ -293,7 +293,7 @@ fn now() -> Timestamp {
 
 fn circumstances(purpose: Option<&str>) -> Circumstances {
     let network = "10.0.0.1".parse().unwrap();
-    Circumstances { now: now(), network, purpose: purpose.map(str::to_owned), emergency: false }
+    Circumstances { now: now(), network, purpose: purpose.map(str::to_owned), emergencies: BTreeMap::new() }
 }
 
 fn enter(caller: &CallerSpecimen, target: &str) -> Result<Permit, Denial> {

@@ -1,9 +1,10 @@
 //! The audit record: what is written down, and its one byte encoding.
 //!
-//! Owns: the record kinds, their bounds, their JSON encoding (versions 1 and 2), splitting into parts and joining again.
+//! Owns: the record kinds, their bounds, their JSON encoding (versions 1 to 3), splitting into parts and joining again.
 //! Must never: hold an element's value, a token or a key; know how records are stored.
 //! Look next: `wire` for the encoding, `edge::journal` for storing it, `docs/audit.md` for auditors.
 
+mod emergency;
 mod pack;
 mod record;
 mod shape;
@@ -12,6 +13,7 @@ mod tests;
 mod text;
 mod wire;
 
+pub use emergency::{Case, Cases, Review};
 pub use record::{
     Actor, Caller, Control, Decision, Ending, Event, Outcome, Record, Released, Verdict, Written,
 };

@@ -130,6 +130,11 @@ pub struct Decision {
     pub reason: Option<String>,
     /// Ids of the policies that decided.
     pub policies: Vec<String>,
+    /// What a release or a write rests on beside role and purpose: how the caller stands to the patients
+    /// (`care-team`, `encounter`, …, `emergency`), as far as the policies that decided asked.
+    pub basis: Vec<String>,
+    /// Grants of emergency access that records were decided under.
+    pub emergencies: Vec<String>,
     /// The hash of the policy set in force.
     pub policy_set: Option<String>,
     /// The place in a batch or transaction, from 0, for the decision about one of its entries.
@@ -161,6 +166,8 @@ impl Decision {
             verdict,
             reason: None,
             policies: Vec::new(),
+            basis: Vec::new(),
+            emergencies: Vec::new(),
             policy_set: None,
             entry: None,
             unit: None,
@@ -290,6 +297,12 @@ pub enum Event {
     PoliciesLoaded,
     /// A policy set was offered and rejected; the one before stays in force.
     PoliciesRejected,
+    /// Access to a patient in an emergency was granted.
+    EmergencyBegan,
+    /// It ended: its time ran out, or the person ended it.
+    EmergencyEnded,
+    /// Somebody else looked at what was done under it.
+    EmergencyReviewed,
     /// A token, session, person, client or issuer was revoked, here or elsewhere; in force here.
     Revoked,
     /// A revocation is not in force any more.
@@ -302,12 +315,15 @@ pub enum Event {
 
 impl Event {
     /// Every event.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self::Created,
         Self::Started,
         Self::Stopped,
         Self::PoliciesLoaded,
         Self::PoliciesRejected,
+        Self::EmergencyBegan,
+        Self::EmergencyEnded,
+        Self::EmergencyReviewed,
         Self::Revoked,
         Self::RevocationLifted,
         Self::EventTaken,
@@ -323,6 +339,9 @@ impl Event {
             Self::Stopped => "stopped",
             Self::PoliciesLoaded => "policies-loaded",
             Self::PoliciesRejected => "policies-rejected",
+            Self::EmergencyBegan => "emergency-began",
+            Self::EmergencyEnded => "emergency-ended",
+            Self::EmergencyReviewed => "emergency-reviewed",
             Self::Revoked => "revoked",
             Self::RevocationLifted => "revocation-lifted",
             Self::EventTaken => "event-taken",

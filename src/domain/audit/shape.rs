@@ -66,6 +66,10 @@ pub(super) struct Head {
     pub(super) entry: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(super) unit: Option<u32>,
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub(super) basis: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub(super) emergencies: Vec<String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -148,6 +152,8 @@ impl Head {
             written: (!decision.written.is_empty()).then(|| count(decision.written.len())),
             entry: decision.entry,
             unit: decision.unit,
+            basis: items(&decision.basis, RECORD_ROLES_MAX),
+            emergencies: items(&decision.emergencies, RECORD_ROLES_MAX),
         }
     }
 
@@ -163,6 +169,8 @@ impl Head {
             verdict,
             reason: self.reason.clone(),
             policies: self.policies.clone(),
+            basis: self.basis.clone(),
+            emergencies: self.emergencies.clone(),
             policy_set: self.policy_set.clone(),
             entry: self.entry,
             unit: self.unit,

@@ -151,7 +151,7 @@ fn golden_bytes_of_version_2() {
     }
 }
 
-/// Version 3: more of the caller. Nothing else is ever written in it.
+/// Version 3: more of the caller, and why somebody was let in. Nothing else is ever written in it.
 #[test]
 fn golden_bytes_of_version_3() {
     let caller = Caller {
@@ -162,17 +162,34 @@ fn golden_bytes_of_version_3() {
         actors: vec![Actor { issuer: None, subject: "scribe".to_owned() }],
         ..Caller::default()
     };
-    let decision =
+    let more =
         Decision { caller: Some(caller), ..Decision::new(time(), "req-6".to_owned(), Verdict::Refuse) };
-    let record = Record::Decision(Box::new(decision));
-    let golden = r#"{"kind":"refusal","v":3,"part":1,"parts":1,"requestId":"req-6","time":"2026-03-01T08:00:00.250000Z","head":{"caller":{"issuer":"i","subject":"s","session":"","tokenHash":"","application":null,"roles":[],"clientKind":"smart-app","binding":"dpop","actors":[{"issuer":null,"subject":"scribe"}]},"purposes":[],"source":null,"interaction":"unknown","request":"","reason":null,"policies":[],"policySet":null,"released":0,"withheld":0,"status":0}}"#;
-    assert_eq!(entries(&record), [golden]);
-    assert_eq!(joined(&record), record);
-    let more = r#","clientKind":"smart-app","binding":"dpop","actors":[{"issuer":null,"subject":"scribe"}]"#;
-    for (from, to) in [("\"v\":3", "\"v\":2"), (more, "")] {
-        let wrong = golden.replace(from, to);
-        let joins = |bytes: &str| Assembly::default().push(0, decode(bytes.as_bytes()).ok()?).ok();
-        assert!(joins(golden).is_some() && joins(&wrong).is_none(), "{wrong}");
+    let because = Decision {
+        basis: vec!["care-team".to_owned(), "emergency".to_owned()],
+        emergencies: vec!["g1".to_owned()],
+        ..Decision::new(time(), "req-5".to_owned(), Verdict::Permit)
+    };
+    let cases = [
+        (
+            more,
+            r#"{"kind":"refusal","v":3,"part":1,"parts":1,"requestId":"req-6","time":"2026-03-01T08:00:00.250000Z","head":{"caller":{"issuer":"i","subject":"s","session":"","tokenHash":"","application":null,"roles":[],"clientKind":"smart-app","binding":"dpop","actors":[{"issuer":null,"subject":"scribe"}]},"purposes":[],"source":null,"interaction":"unknown","request":"","reason":null,"policies":[],"policySet":null,"released":0,"withheld":0,"status":0}}"#,
+            r#","clientKind":"smart-app","binding":"dpop","actors":[{"issuer":null,"subject":"scribe"}]"#,
+        ),
+        (
+            because,
+            r#"{"kind":"release","v":3,"part":1,"parts":1,"requestId":"req-5","time":"2026-03-01T08:00:00.250000Z","head":{"caller":null,"purposes":[],"source":null,"interaction":"unknown","request":"","reason":null,"policies":[],"policySet":null,"released":0,"withheld":0,"status":0,"basis":["care-team","emergency"],"emergencies":["g1"]}}"#,
+            r#","basis":["care-team","emergency"],"emergencies":["g1"]"#,
+        ),
+    ];
+    for (decision, golden, added) in cases {
+        let record = Record::Decision(Box::new(decision));
+        assert_eq!(entries(&record), [golden]);
+        assert_eq!(joined(&record), record);
+        for (from, to) in [("\"v\":3", "\"v\":2"), (added, "")] {
+            let wrong = golden.replace(from, to);
+            let joins = |bytes: &str| Assembly::default().push(0, decode(bytes.as_bytes()).ok()?).ok();
+            assert!(joins(golden).is_some() && joins(&wrong).is_none(), "{wrong}");
+        }
     }
 }
 

@@ -6,7 +6,8 @@
 //! Look next: `shape` for the fields, `pack` for the split, `docs/audit.md` for the same in prose.
 //!
 //! Version 2 is version 1 and what writes and streams need: the kind `intent`, and the fields `written`, `entry`
-//! and `unit`. Version 3 is version 2 and more of the caller: `clientKind`, `binding` and `actors`. A record is
+//! and `unit`. Version 3 is version 2 and more of the caller (`clientKind`, `binding`, `actors`) and why somebody was let in
+//! (`basis`, `emergencies`). A record is
 //! written in the lowest version that has what it uses, as it always was; so every record has exactly one encoding,
 //! and a reader that knows an older version alone is told that it meets another.
 //!
@@ -30,7 +31,7 @@ use super::shape::{
 /// The newest version of the encoding.
 pub const VERSION: u8 = 3;
 
-/// The version of records that tell of a write, entry or unit, and no more of the caller.
+/// The version of records that tell of a write, entry or unit, no more of the caller, and of no basis.
 pub(super) const VERSION_WRITES: u8 = 2;
 
 /// The version of records that tell of no write, entry or unit.
@@ -141,7 +142,8 @@ impl Kind {
 
     /// The one version `decision` is written in.
     fn version(self, decision: &Decision) -> u8 {
-        if decision.caller.as_ref().is_some_and(Caller::has_more) {
+        let because = !decision.basis.is_empty() || !decision.emergencies.is_empty();
+        if because || decision.caller.as_ref().is_some_and(Caller::has_more) {
             return VERSION;
         }
         let is_plain = decision.written.is_empty() && decision.entry.is_none() && decision.unit.is_none();

@@ -31,7 +31,9 @@ impl Interaction {
             | Self::ExportFile { .. }
             | Self::Capabilities
             | Self::SmartConfiguration => "GET",
-            Self::Create { .. } | Self::Bundle | Self::Operation(Operation::Validate { .. }) => "POST",
+            Self::Create { .. }
+            | Self::Bundle
+            | Self::Operation(Operation::Validate { .. } | Operation::BreakGlass) => "POST",
             Self::Operation(_) => "GET",
             Self::Update { .. } => "PUT",
             Self::Patch { .. } => "PATCH",
@@ -193,6 +195,7 @@ fn operation_address(operation: &Operation) -> String {
             question(path, &format!("{}&max={max}", search.canonical_question()))
         }
         Operation::Validate { resource } => format!("{}/$validate", resource.name()),
+        Operation::BreakGlass => "$break-glass".to_owned(),
         Operation::Expand { id: Some(id), query } => {
             with_query(format!("ValueSet/{}/$expand", id.as_str()), query.iter().cloned())
         }

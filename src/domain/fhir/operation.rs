@@ -142,6 +142,8 @@ pub enum Operation {
         /// Official names and checked values, ordered; only `property` may repeat.
         query: Vec<(&'static str, String)>,
     },
+    /// `POST $break-glass`: access to one patient in an emergency. Whom and why stands in the body.
+    BreakGlass,
     /// `GET $export`, `Patient/$export` or `Group/{id}/$export` (Bulk Data Access): the kick-off.
     Export {
         /// Whose data.
@@ -176,6 +178,7 @@ impl Operation {
             Self::Validate { .. } => "validate",
             Self::Expand { .. } => "expand",
             Self::Lookup { .. } => "lookup",
+            Self::BreakGlass => "break-glass",
             Self::Export { .. } => "export",
         }
     }
@@ -195,7 +198,7 @@ impl Operation {
     #[must_use]
     pub fn resource_type(&self) -> Option<ResourceType> {
         match self {
-            Self::Everything { .. } | Self::Export { level: ExportLevel::Patient, .. } => {
+            Self::Everything { .. } | Self::BreakGlass | Self::Export { level: ExportLevel::Patient, .. } => {
                 ResourceType::from_name("Patient")
             }
             Self::LastN { search, .. } => Some(search.resource_type()),

@@ -77,10 +77,17 @@ impl IssueType {
     }
 }
 
-/// The body of a refusal: one error with our code, a fixed sentence and the request id.
+/// The body of a refusal: one error with our code, a fixed sentence and the request id. `about`: what it is about, as
+/// `issue.expression` has it (types, elements, `http.parameter`); official names only.
 #[must_use]
-pub fn operation_outcome(issue_type: IssueType, code: &str, text: &str, request_id: &str) -> Vec<u8> {
-    let outcome = json!({
+pub fn operation_outcome(
+    issue_type: IssueType,
+    code: &str,
+    text: &str,
+    about: &[String],
+    request_id: &str,
+) -> Vec<u8> {
+    let mut outcome = json!({
         "resourceType": "OperationOutcome",
         "issue": [{
             "severity": "error",
@@ -89,6 +96,9 @@ pub fn operation_outcome(issue_type: IssueType, code: &str, text: &str, request_
             "diagnostics": format!("request {request_id}"),
         }],
     });
+    if let Some(issue) = outcome.pointer_mut("/issue/0").filter(|_| !about.is_empty()) {
+        issue["expression"] = json!(about);
+    }
     outcome.to_string().into_bytes()
 }
 
@@ -115,7 +125,7 @@ mod tests {
     fn an_outcome_is_valid_r4() {
         let refusal = FhirRefusal::ModifierNotSupported("name");
         let bytes =
-            operation_outcome(refusal.issue_type(), refusal.code(), &refusal.to_string(), "0197f\"<&>");
+            operation_outcome(refusal.issue_type(), refusal.code(), &refusal.to_string(), &[], "0197f\"<&>");
         let text = String::from_utf8(bytes).unwrap();
         let read: fhirkit::r4::OperationOutcome = fhirkit::from_json_strict(&text).unwrap();
         assert_eq!(read.issue.len(), 1);

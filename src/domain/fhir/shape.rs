@@ -81,6 +81,14 @@ impl Shape {
         Some(Mask::of_kept(resource, &kept.paths))
     }
 
+    /// The elements of this type that `_elements` names; none for other shapes.
+    #[must_use]
+    pub fn named(&self, resource: ResourceType) -> Vec<ElementPath> {
+        let Self::Elements(names) = self else { return Vec::new() };
+        let paths = names.iter().filter_map(|name| path_in(name, resource));
+        paths.filter_map(|path| ElementPath::parse(&path).ok()).collect()
+    }
+
     /// The parameter and value that mean this shape; `None` when all of a record is asked for.
     #[must_use]
     pub fn canonical(&self) -> Option<(&'static str, String)> {

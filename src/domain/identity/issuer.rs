@@ -233,6 +233,11 @@ impl Issuer {
         self.mfa_max_age_seconds
     }
 
+    /// Values of `acr` that are evidence of a second factor.
+    pub fn acr_values(&self) -> impl Iterator<Item = &str> {
+        self.mfa_acr.iter().map(String::as_str)
+    }
+
     pub(super) fn step_up(&self) -> StepUp {
         let classes: Vec<&str> = self.mfa_acr.iter().map(String::as_str).collect();
         StepUp { acr_values: classes.join(" "), max_age_seconds: self.mfa_max_age_seconds }

@@ -35,6 +35,7 @@ pub(super) fn answers_with(operation: &Operation) -> Option<ResourceType> {
         | Operation::LastN { .. }
         | Operation::Validate { .. }
         | Operation::Expand { .. }
+        | Operation::BreakGlass
         | Operation::Export { .. } => operation.resource_type(),
     }
 }
@@ -58,7 +59,7 @@ pub(super) fn plan(question: &Interaction, operation: &Operation, rows: Option<u
         Operation::Expand { .. } | Operation::Lookup { .. } => {
             Some(Plan::get(question.address(), Expected::Output))
         }
-        Operation::Validate { .. } | Operation::Export { .. } => None,
+        Operation::Validate { .. } | Operation::BreakGlass | Operation::Export { .. } => None,
     }
 }
 

@@ -10,7 +10,9 @@ mod desk_tests;
 
 pub use desk::{Access, Desk, OrderFault, OrderText, RevocationView, Secret};
 
+use std::fmt;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -55,11 +57,29 @@ impl Readiness {
     }
 }
 
+/// The answer to a request below a prefix that somebody else serves.
+pub type Answering = Pin<Box<dyn Future<Output = Response<Full<Bytes>>> + Send>>;
+
+/// Paths below `prefix`, and who answers them.
+pub struct Door {
+    /// Such as `/emergency/`.
+    pub prefix: &'static str,
+    /// Answers.
+    pub answer: Box<dyn Fn(Request<Incoming>, Peer) -> Answering + Send + Sync>,
+}
+
+impl fmt::Debug for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Door").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
 /// Serves the operations listener until `stop`. `readiness` is asked on every `/readyz`.
 pub fn serve<R>(
     listener: Listener,
     readiness: R,
     desk: Desk,
+    door: Door,
     telemetry: Telemetry,
     stop: Stop,
 ) -> impl Future<Output = Drained> + Send
@@ -67,10 +87,14 @@ where
     R: Fn() -> Readiness + Send + Sync + 'static,
 {
     let readiness = Arc::new(readiness);
-    let desk = Arc::new(desk);
+    let (desk, door) = (Arc::new(desk), Arc::new(door));
     let handler = move |request: Request<Incoming>, peer: Peer| {
-        let (readiness, desk, telemetry) = (Arc::clone(&readiness), Arc::clone(&desk), telemetry.clone());
+        let (readiness, telemetry) = (Arc::clone(&readiness), telemetry.clone());
+        let (desk, door) = (Arc::clone(&desk), Arc::clone(&door));
         async move {
+            if request.uri().path().starts_with(door.prefix) {
+                return (door.answer)(request, peer).await;
+            }
             if desk::is_here(request.uri().path()) {
                 return desk.answer(request, &peer).await;
             }

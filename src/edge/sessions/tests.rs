@@ -57,7 +57,8 @@ const UNAVAILABLE: Result<(), SessionRefusal> = Err(SessionRefusal::Unavailable)
 #[tokio::test]
 async fn a_session_ends_when_quiet_or_old() {
     // Minute of the request, of its login, what is answered.
-    let cases: [(&str, &[(i64, i64, Result<(), SessionRefusal>)]); 6] = [
+    type Step = (i64, i64, Result<(), SessionRefusal>);
+    let cases: [(&str, &[Step]); 6] = [
         ("busy", &[(0, 0, Ok(())), (15, 0, Ok(())), (30, 0, Ok(()))]),
         ("quiet", &[(0, 0, Ok(())), (16, 0, IDLE), (17, 0, IDLE)]),
         ("refusals are not activity", &[(0, 0, Ok(())), (16, 0, IDLE), (20, 0, IDLE)]),

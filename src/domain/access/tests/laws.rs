@@ -144,8 +144,8 @@ proptest! {
         };
         let situation = Situation::new(&caller.caller(), &circumstances(None)).unwrap();
         for facts in change.1.iter().chain(&change.2) {
-            let relations = situation.relations(facts);
-            let record = Record { facts, relations: &relations };
+            let relations = situation.relations(facts, &BTreeSet::new(), &Relations::none());
+            let record = Record { facts, relations: &relations, emergency: false };
             let engine = Engine::new(ward_set(), &situation).unwrap();
             prop_assert!(engine.record(action, &record).unwrap().is_some(), "{}", change.0);
             let image = judge(ward_set(), &situation, action, &record);
@@ -240,8 +240,8 @@ proptest! {
         for (situation, facts, action, lastn) in asked {
             let action = Action::ALL[action];
             let situation = situation.with_operation(if lastn { "$lastn" } else { "$everything" });
-            let relations = situation.relations(&facts);
-            let record = Record { facts: &facts, relations: &relations };
+            let relations = situation.relations(&facts, &BTreeSet::new(), &Relations::none());
+            let record = Record { facts: &facts, relations: &relations, emergency: false };
             for set in [hospital(), Arc::clone(ward_set())] {
                 let desk = Desk::new(Arc::clone(&set), masks.clone(), situation.clone());
                 for _ in 0..2 {
@@ -260,7 +260,7 @@ proptest! {
         let facts = facts("Observation", "o1", &["p1"], &["R"]);
         let key = |situation: &Situation, facts: &Facts, relations: &BTreeSet<String>, action| {
             let parts = KeyParts::of_situation(&CURIOUS, situation);
-            parts.for_record(&CURIOUS, (action, situation.operation), &Record { facts, relations })
+            parts.for_record(&CURIOUS, (action, situation.operation), &Record { facts, relations, emergency: false })
         };
         let (mut other, mut changed, mut relations, mut action) =
             (situation.clone(), facts.clone(), BTreeSet::new(), Action::Read);
@@ -279,7 +279,7 @@ proptest! {
             8 => { other.methods.insert(extra()); }
             9 => other.age_seconds += 1,
             10 => other.phishing_resistant = false,
-            11 => other.emergency = true,
+            11 => { other.emergencies.insert(extra(), extra()); },
             12 => other.network = "10.0.0.2".parse().unwrap(),
             13 => other.now = now(),
             14 => action = Action::Export,
@@ -299,10 +299,30 @@ proptest! {
 }
 
 #[test]
+fn a_record_under_emergency_has_a_key_of_its_own() {
+    let facts = facts("Observation", "o1", &["p1"], &[]);
+    let situation = Situation::rehearsal(&["nurse"], "TREAT").with_emergency("p1", "g1");
+    let key = |emergency| {
+        let record = Record { facts: &facts, relations: &BTreeSet::new(), emergency };
+        KeyParts::of_situation(&CURIOUS, &situation).for_record(&CURIOUS, (Action::Read, None), &record)
+    };
+    assert_ne!(key(true), key(false));
+    // Which grant it is does not change what is decided.
+    let other = Situation::rehearsal(&["nurse"], "TREAT").with_emergency("p1", "g2");
+    let record = Record { facts: &facts, relations: &BTreeSet::new(), emergency: true };
+    let parts = KeyParts::of_situation(&CURIOUS, &other);
+    assert_eq!(key(true), parts.for_record(&CURIOUS, (Action::Read, None), &record));
+}
+
+#[test]
 fn a_key_holds_no_more_than_was_used() {
     let key = |situation: &Situation, facts: &Facts| {
         let parts = KeyParts::of_situation(&hospital(), situation);
-        parts.for_record(&hospital(), (Action::Read, None), &Record { facts, relations: &BTreeSet::new() })
+        parts.for_record(
+            &hospital(),
+            (Action::Read, None),
+            &Record { facts, relations: &BTreeSet::new(), emergency: false },
+        )
     };
     let situation = Situation::rehearsal(&["nurse"], "TREAT").with_age_seconds(10);
     let before = key(&situation, &facts("Observation", "o1", &["p1"], &[]));

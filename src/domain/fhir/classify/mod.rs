@@ -378,7 +378,7 @@ fn refuse_nested(route: &Route, parameters: &Parameters) -> Result<(), FhirRefus
             | Route::ExportStatus(_)
             | Route::ExportCancel(_)
             | Route::ExportFile(_)
-            | Route::Operate(Operating::Export(_))
+            | Route::Operate(Operating::Export(_) | Operating::BreakGlass)
             | Route::OperateForm(Operating::Export(_))
     );
     if nested || parameters.has(PAGE_PARAMETER) {

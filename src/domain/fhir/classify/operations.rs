@@ -69,6 +69,7 @@ pub(super) fn read(
         Operating::Validate(resource) => validate(resource, parameters),
         Operating::Expand(id) => expand(id, parameters),
         Operating::Lookup => lookup(parameters),
+        Operating::BreakGlass => parameters.finish().map(|()| Operation::BreakGlass),
         Operating::Export(level) => export(level, parameters, known),
     }
 }

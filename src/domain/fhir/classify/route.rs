@@ -47,6 +47,7 @@ pub(super) enum Operating {
     Validate(ResourceType),
     Expand(Option<LogicalId>),
     Lookup,
+    BreakGlass,
     Export(ExportLevel),
 }
 
@@ -83,9 +84,10 @@ impl Route {
             Self::Create(resource) | Self::Update(resource, _) if resource.name() == "Binary" => {
                 Expects::Binary
             }
-            Self::Create(_) | Self::Update(..) | Self::Bundle | Self::Operate(Operating::Validate(_)) => {
-                Expects::Resource
-            }
+            Self::Create(_)
+            | Self::Update(..)
+            | Self::Bundle
+            | Self::Operate(Operating::Validate(_) | Operating::BreakGlass) => Expects::Resource,
             Self::Patch(..) => Expects::Patch,
             Self::OperateForm(_) => Expects::Parameters,
             Self::Read(..)
@@ -169,7 +171,7 @@ impl Place {
 impl Operating {
     fn allow(&self) -> &'static str {
         match self {
-            Self::Validate(_) => "POST",
+            Self::Validate(_) | Self::BreakGlass => "POST",
             Self::Everything(_) | Self::LastN(_) | Self::Expand(_) | Self::Lookup | Self::Export(_) => {
                 "GET, HEAD, POST"
             }
@@ -178,7 +180,7 @@ impl Operating {
 
     fn takes(&self, method: Method) -> bool {
         match method {
-            Method::Get => !matches!(self, Self::Validate(_)),
+            Method::Get => !matches!(self, Self::Validate(_) | Self::BreakGlass),
             Method::Post => true,
             Method::Put | Method::Patch | Method::Delete => false,
         }
@@ -228,6 +230,7 @@ fn find_place(segments: &[&str]) -> Result<Place, FhirRefusal> {
         ["~export", token] => read_token(token).map(Place::Export),
         ["~file", token] => read_token(token).map(Place::File),
         ["$export"] => Ok(Place::Operation(Operating::Export(ExportLevel::System))),
+        ["$break-glass"] => Ok(Place::Operation(Operating::BreakGlass)),
         [name] if is_operation(name) => Err(not_served(name)),
         [name, rest @ ..] => find_type_place(read_type(name)?, rest),
     }

@@ -1,0 +1,107 @@
+//! How a caller stands to a patient, and what the EMR's records prove of it.
+//!
+//! Owns: the closed list of relations that policies may ask for (`context.relations`), and what is known of them for
+//! the patients of one answer. Nothing known is no relation. Must never: take a record's word for more than it says,
+//! or ask anybody; records and the time are arguments.
+//! Look next: `evidence`, the rules of proof; `situation`, which weighs the patients of a record together.
+
+mod evidence;
+#[cfg(test)]
+mod tests;
+
+pub use evidence::{Evidence, Party, Windows};
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+/// One way to stand to a patient. Policies name it by [`Relation::name`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Relation {
+    /// The caller is the patient (`fhirUser`).
+    Own,
+    /// The token was issued for this patient's chart (SMART App Launch, `patient`).
+    Launch,
+    /// The caller is a RelatedPerson of the patient.
+    RelatedPerson,
+    /// An active CareTeam of the patient has the caller as a member.
+    CareTeam,
+    /// The caller takes part in an Encounter of the patient that is under way, planned about now or lately over.
+    Encounter,
+    /// The caller has an Appointment with the patient about now.
+    Appointment,
+    /// The caller works for the organisation that manages the patient or provides a present Encounter.
+    Organization,
+    /// The patient names the caller as general practitioner.
+    GeneralPractitioner,
+}
+
+impl Relation {
+    /// Every one.
+    pub const ALL: [Self; 8] = [
+        Self::Own,
+        Self::Launch,
+        Self::RelatedPerson,
+        Self::CareTeam,
+        Self::Encounter,
+        Self::Appointment,
+        Self::Organization,
+        Self::GeneralPractitioner,
+    ];
+
+    /// The word in policies and audit records.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Own => "self",
+            Self::Launch => "launch",
+            Self::RelatedPerson => "related-person",
+            Self::CareTeam => "care-team",
+            Self::Encounter => "encounter",
+            Self::Appointment => "appointment",
+            Self::Organization => "organization",
+            Self::GeneralPractitioner => "general-practitioner",
+        }
+    }
+
+    /// By its name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|relation| relation.name() == name)
+    }
+
+    /// Whether the EMR has to be asked; the others are in the token.
+    #[must_use]
+    pub fn is_looked_up(self) -> bool {
+        !matches!(self, Self::Own | Self::Launch)
+    }
+}
+
+/// What is known, for the patients of one answer. A patient who is not in it stands in no relation.
+#[derive(Clone, Default)]
+pub struct Relations(BTreeMap<String, BTreeSet<Relation>>);
+
+impl Relations {
+    /// Nothing is known.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// Notes that a relation to this patient (a logical id) holds.
+    pub fn note(&mut self, patient: &str, relation: Relation) {
+        self.0.entry(patient.to_owned()).or_default().insert(relation);
+    }
+
+    /// Whether a relation to this patient is known to hold.
+    #[must_use]
+    pub fn holds(&self, patient: &str, relation: Relation) -> bool {
+        self.0.get(patient).is_some_and(|known| known.contains(&relation))
+    }
+}
+
+/// Who treats whom is patient data.
+impl fmt::Debug for Relations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Relations({} patients)", self.0.len())
+    }
+}
