@@ -3,11 +3,15 @@
 //! Owns: how decisions on element paths inherit (nearest decided ancestor; nothing undecided passes at the
 //! root; the record's own extensions need a decision of their own, design.md section 5).
 //! Must never: decide; Cedar's answers arrive as pairs of path and truth.
-//! Look next: `access`, which builds masks; `filter`, which walks a record along a cursor.
+//! Look next: `rows`, masks compiled; `access`, which builds them; `filter`, which walks a record along a cursor.
+
+mod rows;
 
 use std::sync::OnceLock;
 
 use super::r4::{self, Element, ElementPath, Kind, ResourceType, Structure};
+pub use rows::Fan;
+use rows::Rows;
 
 /// What may pass of a record of one resource type.
 #[derive(Clone, Debug)]
@@ -315,97 +319,7 @@ enum Place {
     Below(bool),
 }
 
-/// Where each element of each structure leads that can stand at a branch; the mask as a small automaton, in which
-/// choices, content references and recursion are resolved.
-#[derive(Clone, Debug, Default)]
-struct Rows {
-    /// By branch: the structures that can stand there, and the place of each of their elements.
-    by_branch: Vec<Vec<(Structure, Box<[Place]>)>>,
-}
-
-impl Rows {
-    fn compile(mask: &Mask) -> Self {
-        let mut rows = Self { by_branch: vec![Vec::new(); mask.branches.len()] };
-        let urls = mask.branches.iter().flat_map(|branch| branch.urls.iter().map(|(_, place)| *place));
-        let mut waiting = vec![(ROOT, r4::root(mask.resource))];
-        if let Some(extension) = r4::structure("Extension") {
-            waiting.extend(urls.map(|place| (place, extension)));
-        }
-        while let Some((index, structure)) = waiting.pop() {
-            let elements = r4::elements(structure);
-            let Some(known) = rows.by_branch.get_mut(index) else { continue };
-            if elements.is_empty() || known.iter().any(|(one, _)| *one == structure) {
-                continue;
-            }
-            let cursor = MaskCursor { mask, place: Place::At(index) };
-            let places: Box<[Place]> =
-                elements.iter().map(|element| cursor.walk_to(structure, element).place).collect();
-            for (element, place) in elements.iter().zip(&places) {
-                if let Place::At(next) = place {
-                    waiting.extend(element.types.iter().map(|kind| (*next, *kind)));
-                }
-            }
-            known.push((structure, places));
-        }
-        rows
-    }
-}
-
-/// The elements of one object, each with its place in the mask.
-#[derive(Clone, Copy, Debug)]
-pub struct Fan<'m> {
-    cursor: MaskCursor<'m>,
-    owner: Structure,
-    places: Option<&'m [Place]>,
-}
-
-impl<'m> Fan<'m> {
-    /// The cursor on the `bit`th element of the structure, which is `element`. A content reference continues where its
-    /// content is defined; where that is not around it (`Observation.component.referenceRange`), it must be kept here
-    /// as well.
-    #[must_use]
-    #[inline]
-    pub fn child(self, bit: u8, element: &Element) -> MaskCursor<'m> {
-        match self.places.and_then(|places| places.get(usize::from(bit))) {
-            Some(&place) => MaskCursor { place, ..self.cursor },
-            None => self.cursor.walk_to(self.owner, element),
-        }
-    }
-}
-
 impl<'m> MaskCursor<'m> {
-    /// Where the elements of the object here lead; `owner` is its structure.
-    #[must_use]
-    #[inline]
-    pub fn fan(self, owner: Structure) -> Fan<'m> {
-        let row = |index: usize| {
-            let rows = self.mask.rows.get_or_init(|| Rows::compile(self.mask)).by_branch.get(index)?;
-            rows.iter().find(|(one, _)| *one == owner).map(|(_, places)| &**places)
-        };
-        let places = match self.place {
-            Place::At(index) => row(index),
-            Place::Below(_) => None,
-        };
-        Fan { cursor: self, owner, places }
-    }
-
-    /// The same, by names.
-    #[inline]
-    fn walk_to(self, owner: Structure, element: &Element) -> Self {
-        match (self.place, element.rewind) {
-            (Place::Below(_), None) => self,
-            (Place::At(_), None) => self.child(element.name),
-            (_, Some(path)) => self.continue_at(owner, element, path),
-        }
-    }
-
-    fn continue_at(self, owner: Structure, element: &Element, path: &str) -> Self {
-        let here = self.child(element.name);
-        let around = r4::type_name(owner).strip_prefix(path);
-        let recursive = around.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-        if recursive || here.keeps() { here.rewind(path) } else { here }
-    }
-
     /// Names and URLs (`true`) of the branches right below.
     fn branching(self) -> Vec<(&'m str, bool)> {
         let Place::At(index) = self.place else { return Vec::new() };
