@@ -11,7 +11,8 @@ use chartgate::domain::fhir::interaction::{Interaction, Registry};
 use chartgate::domain::fhir::path::PublicBase;
 use chartgate::domain::filter::{self, Bases, References};
 use chartgate::domain::identity::{
-    Caller, Issuer as TrustedIssuer, IssuerSpec, KeySet, MfaSpec, Unverified, VerifiedTokens, authenticate,
+    Caller, Issuer as TrustedIssuer, IssuerSpec, KeySet, MfaSpec, Possession, Unverified, VerifiedTokens,
+    authenticate,
 };
 use chartgate_sandbox::charts;
 use chartgate_sandbox::emr::Emr;
@@ -85,7 +86,7 @@ fn policies() -> Result<PolicySet, String> {
 impl Scene {
     fn verified(&self, tokens: &VerifiedTokens) -> Result<Arc<Caller>, String> {
         let unverified = Unverified::inspect(&self.token).map_err(text)?;
-        tokens.authenticate(&unverified, &self.trusted, &self.keys, self.now).map_err(text)
+        tokens.authenticate(&unverified, &self.trusted, &self.keys, &Possession::BARE, self.now).map_err(text)
     }
 
     fn classified(&self, line: &str) -> Result<Interaction, String> {
@@ -155,7 +156,7 @@ fn who(criterion: &mut Criterion, scene: &Scene) -> Result<(), String> {
     group.bench_function("token seen first", |bench| {
         bench.iter(|| {
             let unverified = Unverified::inspect(black_box(&scene.token)).map_err(text)?;
-            authenticate(&unverified, &scene.trusted, &scene.keys, scene.now).map_err(text)
+            authenticate(&unverified, &scene.trusted, &scene.keys, &Possession::BARE, scene.now).map_err(text)
         });
     });
     group.finish();

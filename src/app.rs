@@ -4,19 +4,23 @@
 //! Must never: answer a request, or begin to listen before every part has been had.
 //! Look next: `gateway::Gate`, what is assembled here; `cli`, which calls this.
 
+mod applications;
+
 use crate::clock;
 use crate::config::{Problem, Settings, settings};
 use crate::domain::access::{self, Masks, PolicySet};
 use crate::domain::audit::{Control, Event, Record};
 use crate::domain::fhir::capabilities::IssuerEndpoints;
 use crate::domain::fhir::path::PublicBase;
-use crate::domain::identity::{Issuer, IssuerSpec, MfaSpec, VerifiedTokens};
+use crate::domain::identity::{Issuer, IssuerSpec, MfaSpec, Nonces, VerifiedTokens};
+use crate::edge::introspection::{IntrospectionSource, Introspector};
 use crate::edge::journal::{self, Journal};
 use crate::edge::keyring::{IssuerSource, Keyring, Refreshing};
 use crate::edge::listener::{Bounds, Drained, Listener, Security, Stop, Stopper, stop_signal};
 use crate::edge::operations::{self, Readiness};
 use crate::edge::policy_files;
 use crate::edge::reload::{Nudger, Watch, nudge};
+use crate::edge::replay::Remembered;
 use crate::edge::seal::Seal;
 use crate::edge::sessions::{self, Sessions};
 use crate::edge::telemetry::Telemetry;
@@ -39,6 +43,8 @@ struct Parts {
     operations_tls: Option<Arc<ServerTls>>,
     upstream: Upstream,
     keyring: Keyring,
+    introspector: Option<Introspector>,
+    nonces: Option<Nonces>,
     public: PublicBase,
     seal: Seal,
 }
@@ -76,6 +82,7 @@ pub fn check(settings: &Settings) -> Result<Vec<Problem>, Vec<Problem>> {
     match parts {
         Ok(parts) if problems.is_empty() => {
             notes.extend(lints(&settings.policies, &parts.policies));
+            notes.extend(applications::notes(settings, clock::now()));
             Ok(notes)
         }
         Ok(_) | Err(_) => Err(problems),
@@ -107,12 +114,14 @@ pub async fn start(settings: &Settings) -> Result<Running, Vec<Problem>> {
 
     // Last, because it takes the lock and reads the whole trail.
     let journal_settings = journal_settings(settings);
+    let exports = journal::lasting_seal(&journal_settings, "links of exports");
+    let exports = exports.map_err(|error| one(error.to_string()))?;
     let journal = tokio::task::spawn_blocking(move || Journal::open(&journal_settings)).await;
     let journal = journal.map_err(|error| one(error.to_string()))?.map_err(|error| one(error.to_string()))?;
     journal.report_to(telemetry.clone());
 
     let (tls, operations_tls) = (Arc::clone(&parts.server_tls), parts.operations_tls.clone());
-    let gate = Arc::new(gate(settings, parts, journal, telemetry.clone()));
+    let gate = Arc::new(gate(settings, parts, (journal, exports), telemetry.clone()));
     let started = control(Event::Started, &[("policySet", gate_hash(&gate))]);
     let _recorded = gate.journal.append(&[started]).await.map_err(|error| one(error.to_string()))?;
 
@@ -138,6 +147,8 @@ pub async fn start(settings: &Settings) -> Result<Running, Vec<Problem>> {
     let watch = Watch::begin("upstream credentials", gate.upstream.files());
     watching.spawn(watch.run(move || upstream_gate.upstream.reload(), nudge, stop.clone(), telemetry));
     watching.spawn(count_refreshes(Arc::clone(&gate), stop.clone()));
+    let counted = gate.telemetry.clone();
+    watching.spawn(applications::watch_agreements(settings.clone(), counted, stop.clone()));
     let refreshing = gate.keyring.spawn_refresh();
     tracing::info!(%address, %operations_address, "serving");
     Ok(Running {
@@ -248,10 +259,13 @@ fn assemble(settings: &Settings, telemetry: &Telemetry) -> Result<Parts, Vec<Pro
         )
     });
     let upstream = keep(make_upstream(&settings.upstream, telemetry), &mut problems);
-    let keyring = keep(make_keyring(&settings.issuers), &mut problems);
+    let keyring = keep(make_keyring(settings), &mut problems);
+    let introspector = keep(make_introspector(settings), &mut problems);
+    let nonces = keep(applications::nonces(&settings.dpop), &mut problems);
     let public = noted("[public]", PublicBase::parse(&settings.public_base), &mut problems);
     let seal = noted("chartgate", Seal::new(), &mut problems);
-    let parts = (policies, server_tls, operations_tls, upstream, keyring, public, seal);
+    let asked = introspector.zip(nonces);
+    let parts = (policies, server_tls, operations_tls, upstream, keyring, public, seal, asked);
     match parts {
         (
             Some(policies),
@@ -261,9 +275,20 @@ fn assemble(settings: &Settings, telemetry: &Telemetry) -> Result<Parts, Vec<Pro
             Some(keyring),
             Some(public),
             Some(seal),
+            Some((introspector, nonces)),
         ) if problems.is_empty() => {
             let operations_tls = operations_tls.flatten();
-            Ok(Parts { policies, server_tls, operations_tls, upstream, keyring, public, seal })
+            Ok(Parts {
+                policies,
+                server_tls,
+                operations_tls,
+                upstream,
+                keyring,
+                introspector,
+                nonces,
+                public,
+                seal,
+            })
         }
         _ => Err(problems),
     }
@@ -295,10 +320,10 @@ fn make_upstream(settings: &settings::Upstream, telemetry: &Telemetry) -> Result
     Upstream::new(made, telemetry.clone()).map_err(|error| wrong(&error))
 }
 
-fn make_keyring(issuers: &[settings::Issuer]) -> Result<Keyring, Vec<Problem>> {
+fn make_keyring(settings: &Settings) -> Result<Keyring, Vec<Problem>> {
     let mut problems = Vec::new();
-    let sources: Vec<IssuerSource> =
-        issuers.iter().filter_map(|settings| keep(issuer_source(settings), &mut problems)).collect();
+    let source = |issuer| keep(issuer_source(settings, issuer), &mut problems);
+    let sources: Vec<IssuerSource> = settings.issuers.iter().filter_map(source).collect();
     if !problems.is_empty() {
         return Err(problems);
     }
@@ -306,7 +331,28 @@ fn make_keyring(issuers: &[settings::Issuer]) -> Result<Keyring, Vec<Problem>> {
         .map_err(|found| found.into_iter().map(|p| Problem::whole_file("[[issuer]]", p)).collect())
 }
 
-fn issuer_source(settings: &settings::Issuer) -> Result<IssuerSource, Vec<Problem>> {
+/// Who is asked about opaque tokens, if an issuer has them.
+fn make_introspector(settings: &Settings) -> Result<Option<Introspector>, Vec<Problem>> {
+    let wrong = |text: String| vec![Problem::whole_file("[issuer.introspection]", text)];
+    let asked = settings.issuers.iter().find_map(|issuer| Some((issuer, issuer.introspection.as_ref()?)));
+    let Some((issuer, asked)) = asked else { return Ok(None) };
+    let own_ca = asked.ca.as_ref().map(std::fs::read).transpose();
+    let own_ca = own_ca.map_err(|error| wrong(format!("`ca` cannot be read: {}", error.kind())))?;
+    let secret = std::fs::read_to_string(&asked.client_secret_file)
+        .map_err(|error| wrong(format!("`client_secret_file` cannot be read: {}", error.kind())))?;
+    let source = issuer_source(settings, issuer)?;
+    let introspector = Introspector::new(IntrospectionSource {
+        issuer: source.issuer,
+        endpoint: asked.endpoint.clone(),
+        client_id: asked.client_id.clone(),
+        client_secret: secret.trim_end().to_owned(),
+        ca: own_ca.or(source.ca),
+        kept: asked.cache,
+    });
+    introspector.map(Some).map_err(wrong)
+}
+
+fn issuer_source(all: &Settings, settings: &settings::Issuer) -> Result<IssuerSource, Vec<Problem>> {
     let wrong = |text: String| Problem::whole_file("[[issuer]]", text);
     let issuer = Issuer::new(IssuerSpec {
         url: settings.url.clone(),
@@ -324,6 +370,7 @@ fn issuer_source(settings: &settings::Issuer) -> Result<IssuerSource, Vec<Proble
     .map_err(|problems| problems.into_iter().map(wrong).collect::<Vec<_>>())?;
     let ca = settings.ca.as_ref().map(std::fs::read).transpose();
     let ca = ca.map_err(|error| vec![wrong(format!("`issuer.ca` cannot be read: {}", error.kind()))])?;
+    let issuer = applications::register(issuer, &all.clients);
     Ok(IssuerSource { issuer, jwks_uri: settings.jwks_uri.clone(), ca })
 }
 
@@ -336,12 +383,16 @@ async fn bind(
     Listener::bind(address, security, bounds, telemetry.clone()).await.map_err(|error| error.to_string())
 }
 
-fn gate(settings: &Settings, parts: Parts, journal: Journal, telemetry: Telemetry) -> Gate {
+fn gate(
+    settings: &Settings,
+    parts: Parts,
+    (journal, exports): (Journal, Seal),
+    telemetry: Telemetry,
+) -> Gate {
     let issuers = settings.issuers.iter().map(|issuer| IssuerEndpoints {
         issuer: issuer.url.clone(),
         jwks_uri: issuer.jwks_uri.clone(),
-        authorization_endpoint: None,
-        token_endpoint: None,
+        ..IssuerEndpoints::default()
     });
     Gate {
         public: parts.public,
@@ -349,6 +400,9 @@ fn gate(settings: &Settings, parts: Parts, journal: Journal, telemetry: Telemetr
         upstream: parts.upstream,
         keyring: parts.keyring,
         tokens: VerifiedTokens::new(),
+        introspector: parts.introspector,
+        replay: Arc::new(Remembered::default()),
+        nonces: parts.nonces,
         sessions: Sessions::new(sessions::Settings {
             idle_timeout: settings.session.idle_timeout,
             absolute_timeout: settings.session.absolute_timeout,
@@ -357,12 +411,15 @@ fn gate(settings: &Settings, parts: Parts, journal: Journal, telemetry: Telemetr
         masks: Masks::new(),
         journal,
         seal: parts.seal,
+        exports,
         telemetry,
         issuers: issuers.collect(),
         started: clock::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         parameters: settings.parameters.clone(),
         compresses: settings.compression,
         statement: gateway::Statement::default(),
+        turns: gateway::Turns::default(),
+        large_bodies: gateway::LargeBodies::default(),
     }
 }
 

@@ -69,12 +69,26 @@ pub const WATCHED_FILES_MAX: usize = 4_096;
 pub const WATCHED_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Directories below a watched directory.
 pub const WATCHED_DEPTH_MAX: usize = 4;
+/// Links of an export are sealed in multiples of this: their length tells of the question roughly, and of nothing else.
+pub const EXPORT_LINK_STEP_BYTES: usize = 256;
 /// What may be sealed into one token: an upstream's paging link with a long cursor.
 pub const SEALED_BYTES_MAX: usize = 8 * 1024;
 
+/// Conditions (`If-None-Exist`, conditional update) that may be under way at once; each is a search's text. Far more than
+/// an interface engine's connections, and some megabytes at the most.
+pub const TURNS_MAX: usize = 1_024;
+/// How long a conditional change waits for another one under the same condition. The EMR is asked a few times in a turn.
+pub const TURN_WAIT: Duration = Duration::from_secs(30);
 /// After the first `REQUEST_BODY_SECONDS_MAX` a body must have come at this rate on average: a transaction of
 /// 64 MiB over a slow line may take two and a half minutes, a client that drips may not.
 pub const REQUEST_BODY_BYTES_PER_SECOND_MIN: u64 = 512 * 1024;
+/// A request body that may be larger than this counts as a large one.
+pub const LARGE_BODY_BYTES_MIN: usize = 1024 * 1024;
+/// Large bodies in memory at once, each of up to `CHANGE_BYTES_MAX` and as much again while it is unfolded. Others wait to be
+/// read, for `REQUEST_BODY_SECONDS_MAX` at the most.
+pub const LARGE_BODIES_MAX: usize = 8;
+/// Folding and unfolding of more bytes than this (about a millisecond) is left to threads that may block.
+pub const CODING_INLINE_BYTES_MAX: usize = 64 * 1024;
 /// A gzip body may unfold to this many times its size. FHIR JSON reaches 10 to 20; Deflate itself ends at 1,032.
 pub const GZIP_RATIO_MAX: usize = 100;
 /// The ratio is not asked for below this size: short bodies of one repeated form compress very well.
@@ -147,6 +161,40 @@ pub const TOKEN_LIFETIME_SECONDS_MAX: i64 = 24 * 60 * 60;
 pub const TOKEN_TIME_SECONDS_MAX: i64 = 253_402_200_000;
 /// Longest `issuer.mfa.max_age` a configuration may ask for: same source as the lifetime.
 pub const MFA_AGE_SECONDS_MAX: i64 = 24 * 60 * 60;
+/// Longest DPoP proof looked at: a key of 4096 bits, its signature and the claims take under 2 KiB.
+pub const DPOP_PROOF_BYTES_MAX: usize = 4 * 1024;
+/// How long after it was made a proof is taken (RFC 9449 section 11.1 speaks of seconds or minutes).
+pub const DPOP_PROOF_AGE_SECONDS_MAX: i64 = 60;
+/// A nonce is given out for this long, and taken for as long again.
+pub const DPOP_NONCE_SECONDS: i64 = 120;
+/// Proofs remembered at once, of 32 bytes each; more are refused rather than forgotten. Five thousand a second for
+/// as long as a proof is good.
+pub const REPLAYS_REMEMBERED_MAX: usize = 5_000 * 91;
+/// Actors that `act` may nest: an application for a scribe for a resident, and one more (T-197).
+pub const TOKEN_ACTORS_MAX: usize = 4;
+/// Longest opaque token; every one seen so far is a reference of under 200 characters.
+pub const OPAQUE_TOKEN_BYTES_MAX: usize = 2 * 1024;
+/// Largest introspection answer read: a token's claims, spelt out.
+pub const INTROSPECTION_BYTES_MAX: usize = 32 * 1024;
+/// One whole introspection, connecting included.
+pub const INTROSPECTION_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an answer about a token is kept unless the configuration says less (L-66: a short time).
+pub const INTROSPECTION_KEPT_DEFAULT: Duration = Duration::from_secs(15);
+/// The longest the configuration may say: what is revoked at the issuer stays good here for this long.
+pub const INTROSPECTION_KEPT_MAX: Duration = Duration::from_secs(60);
+/// How long an outage is remembered, so that those who waited do not all ask again.
+pub const INTROSPECTION_RETRY: Duration = Duration::from_secs(1);
+/// Answers kept at once.
+pub const INTROSPECTIONS_KEPT_MAX: u64 = 10_000;
+/// Introspections under way at once: tokens made up by the thousand must not flood the issuer (T-252).
+pub const INTROSPECTIONS_MAX: usize = 16;
+/// Registered clients.
+pub const CLIENTS_MAX: usize = 1_024;
+/// The days left of agreements are counted again this often.
+pub const AGREEMENTS_LOOKED_AT_INTERVAL: Duration = Duration::from_secs(60 * 60);
+/// Days before an agreement's end on which it is called out.
+pub const AGREEMENT_WARNING_DAYS: [i64; 3] = [60, 30, 7];
+
 /// Weight of all verified tokens kept, estimated from token lengths: about 10,000 sessions of usual size.
 pub const VERIFIED_TOKENS_BYTES_MAX: u64 = 24 * 1024 * 1024;
 /// Fixed part of the weight of one verified token, beside twice its length.
@@ -180,6 +228,8 @@ const _: () = assert!(
     "the contract accepts a rotated key within 40 s"
 );
 const _: () = assert!(KEYS_REFRESH_PERIOD_MS < KEYS_STALE_MS_MAX);
+const _: () = assert!(DPOP_PROOF_BYTES_MAX < HEADER_BYTES_MAX && OPAQUE_TOKEN_BYTES_MAX < TOKEN_BYTES_MAX);
+const _: () = assert!(INTROSPECTION_KEPT_DEFAULT.as_secs() <= INTROSPECTION_KEPT_MAX.as_secs());
 
 // --- fhir: requests -----------------------------------------------------------------------------
 
@@ -320,6 +370,8 @@ pub const RECORD_DEPTH_MAX: usize = 6;
 pub const CONTAINED_ROUNDS_MAX: usize = 8;
 /// Elements named in one `_elements`. The type with the most has 58 of its own.
 pub const SHAPE_ELEMENTS_MAX: usize = 64;
+/// Content of a Binary that is sent as it is: in base64 it is a string of the size above, with room for line ends.
+pub const BINARY_CONTENT_BYTES_MAX: usize = STRING_BYTES_MAX / 4 * 3;
 /// One line of an NDJSON file, its end not counted: one record of the size above.
 pub const NDJSON_LINE_BYTES_MAX: usize = RECORD_BYTES_MAX;
 /// One part of a Bundle that comes in pieces: an entry of one record of the size above, with its address and what was
@@ -394,8 +446,8 @@ const _: () = assert!(RECORD_PART_BYTES_MAX + ENTRY_OVERHEAD_BYTES <= ENTRY_BYTE
 // The head of a record always fits into one part (key names and numbers: under 2,000 bytes), and so does one released item.
 const _: () = assert!(
     RECORD_REQUEST_BYTES_MAX
-        + 14 * RECORD_TEXT_BYTES_MAX
-        + (2 * RECORD_ROLES_MAX + RECORD_POLICIES_MAX) * (RECORD_ITEM_BYTES_MAX + 3)
+        + (14 + 2 * TOKEN_ACTORS_MAX) * RECORD_TEXT_BYTES_MAX
+        + (2 + 2 * RECORD_ROLES_MAX + RECORD_POLICIES_MAX) * (RECORD_ITEM_BYTES_MAX + 3)
         + 2_000
         < RECORD_PART_BYTES_MAX
 );
@@ -510,6 +562,16 @@ pub const EXPORT_MANIFEST_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// One file of the EMR's. Servers cut files at some gigabyte.
 pub const EXPORT_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
+
+/// Entries of a searchset or history are read in batches of this size, so that an answer of any length needs the memory of
+/// one batch and its largest record. Shorter answers are one batch.
+pub const BATCH_BYTES: usize = 1024 * 1024;
+
+/// Everything of such an answer but its entries: type, total, links.
+pub const BUNDLE_FRAME_BYTES_MAX: usize = 256 * 1024;
+
+/// The longest searchset or history that is passed on in batches. A page of the largest EMRs has some 100 MB.
+pub const STREAMED_ANSWER_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 
 /// A unit of a download is released when it has so many bytes. Each unit waits for one commit of the trail, and three
 /// are held in memory for each download.

@@ -136,6 +136,9 @@ fn render_wishes(wishes: &Wishes) -> String {
         }
     }
     words.extend(wishes.if_modified_since.as_ref().map(|since| format!("since={since}")));
+    words.extend(wishes.content.as_ref().map(|content| {
+        format!("content={} of={}", content.content_type, content.security_context.as_deref().unwrap_or("-"))
+    }));
     words.extend(wishes.codings.iter().map(|coding| format!("{coding:?}")));
     words.join(" ")
 }
@@ -143,11 +146,17 @@ fn render_wishes(wishes: &Wishes) -> String {
 fn body_of(interaction: &Interaction, method: &str) -> Expects {
     match interaction {
         Interaction::Search(_) | Interaction::SearchMany { .. } if method == "POST" => Expects::Form,
+        Interaction::Create { resource, .. } | Interaction::Update { resource, .. }
+            if resource.name() == "Binary" =>
+        {
+            Expects::Binary
+        }
         Interaction::Create { .. }
         | Interaction::Update { .. }
         | Interaction::Bundle
         | Interaction::Operation(Operation::Validate { .. }) => Expects::Resource,
         Interaction::Patch { .. } => Expects::Patch,
+        Interaction::Operation(_) if method == "POST" => Expects::Parameters,
         _ => Expects::Nothing,
     }
 }
@@ -203,7 +212,7 @@ fn answer_entry(case: &Case, base: &PublicBase) -> Result<Asked, FhirRefusal> {
         if_none_match: header("ifNoneMatch"),
         if_modified_since: header("ifModifiedSince"),
     };
-    entry(&request, base, &Registry::empty())
+    entry(&request, &[], base, &Registry::empty())
 }
 
 fn check(case: &Case) -> Result<(), String> {

@@ -5,6 +5,7 @@
 //! valid when they exist. Unknown keys are refused and every problem is reported at once.
 //! Look next: `app`, which hands each room its settings.
 
+pub mod clients;
 mod parameters;
 mod problem;
 mod raw;

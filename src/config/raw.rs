@@ -4,6 +4,7 @@
 //! Look next: `settings`.
 
 use super::Problem;
+use super::clients;
 use super::section::{Located, Reader, Section};
 use toml::de::DeTable;
 
@@ -22,6 +23,8 @@ pub(super) struct Raw<'t> {
     pub(super) audit: Audit,
     pub(super) search_parameters: Vec<SearchParameter>,
     pub(super) named_queries: Vec<NamedQuery>,
+    pub(super) clients: Vec<clients::RawClient>,
+    pub(super) dpop: clients::RawDpop,
     pub(super) reader: Reader<'t>,
 }
 
@@ -58,6 +61,7 @@ pub(super) struct Issuer {
     pub(super) roles: Vec<(String, String)>,
     pub(super) purpose_claim: Text,
     pub(super) mfa: Mfa,
+    pub(super) introspection: Option<clients::RawIntrospection>,
 }
 
 pub(super) struct Mfa {
@@ -122,6 +126,8 @@ pub(super) fn read<'t>(file: &'t str, text: &'t str) -> (Option<Raw<'t>>, Vec<Pr
         audit: audit(&mut reader, &mut root),
         search_parameters: search_parameters(&mut reader, &mut root),
         named_queries: named_queries(&mut reader, &mut root),
+        clients: clients::clients(&mut reader, &mut root),
+        dpop: clients::dpop(&mut reader, &mut root),
         reader: Reader::new(file, text),
     };
     root.finish(&mut reader);
@@ -195,6 +201,7 @@ fn issuer(reader: &mut Reader<'_>, mut section: Section<'_>) -> Issuer {
         roles: section.renames(reader, "roles"),
         purpose_claim: section.text(reader, "purpose_claim"),
         mfa: mfa(reader, &mut section),
+        introspection: clients::introspection(reader, &mut section),
     };
     section.finish(reader);
     issuer

@@ -5,6 +5,7 @@
 //! Look next: `app`, which turns these into each room's own settings.
 
 use super::Problem;
+use super::clients::{Dpop, Introspection, Registered};
 use super::parameters;
 use super::raw::{self, Raw, Text, Texts};
 use super::section::{Located, Reader};
@@ -37,6 +38,10 @@ pub struct Settings {
     pub policies: PathBuf,
     /// The trail.
     pub audit: Audit,
+    /// `[[client]]`; empty: every client of a trusted issuer may come.
+    pub clients: Vec<Registered>,
+    /// `[dpop]`.
+    pub dpop: Dpop,
     /// `[[search_parameter]]` and `[[named_query]]`: what the EMR has beyond R4.
     pub parameters: Registry,
 }
@@ -99,6 +104,8 @@ pub struct Issuer {
     pub purpose_claim: Option<String>,
     /// Evidence of a second factor.
     pub mfa: Mfa,
+    /// Where opaque tokens are asked about.
+    pub introspection: Option<Introspection>,
 }
 
 /// `[issuer.mfa]`.
@@ -145,6 +152,9 @@ pub(super) fn build(mut raw: Raw<'_>, folder: &Path, problems: &mut Vec<Problem>
         meaning.path(raw.policies),
         meaning.audit(raw.audit),
     );
+    let issuer_urls: Vec<String> = settings.4.iter().map(|issuer| issuer.url.clone()).collect();
+    let clients = meaning.clients(raw.clients, &issuer_urls);
+    let dpop = meaning.dpop(raw.dpop);
     let compression = raw.public.compression;
     let parameters = parameters::registry(raw.search_parameters, raw.named_queries, &mut raw.reader);
     problems.append(&mut raw.reader.problems);
@@ -159,24 +169,26 @@ pub(super) fn build(mut raw: Raw<'_>, folder: &Path, problems: &mut Vec<Problem>
         session: session?,
         policies: policies?,
         audit: audit?,
+        clients,
+        dpop,
         parameters,
     })
 }
 
 /// Which URL schemes a key accepts.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Scheme {
+pub(super) enum Scheme {
     Https,
     HttpsOrLoopback,
 }
 
-struct Meaning<'r, 't> {
-    reader: &'r mut Reader<'t>,
+pub(super) struct Meaning<'r, 't> {
+    pub(super) reader: &'r mut Reader<'t>,
     folder: &'r Path,
 }
 
 impl Meaning<'_, '_> {
-    fn path(&self, text: Text) -> Option<PathBuf> {
+    pub(super) fn path(&self, text: Text) -> Option<PathBuf> {
         text.map(|text| self.folder.join(text.value))
     }
 
@@ -206,7 +218,13 @@ impl Meaning<'_, '_> {
         address
     }
 
-    fn duration(&mut self, text: Text, key: &str, default: Duration, bound: Duration) -> Option<Duration> {
+    pub(super) fn duration(
+        &mut self,
+        text: Text,
+        key: &str,
+        default: Duration,
+        bound: Duration,
+    ) -> Option<Duration> {
         let Some(text) = text else { return Some(default) };
         let parsed = text.value.parse::<SignedDuration>().ok().and_then(|span| Duration::try_from(span).ok());
         match parsed {
@@ -224,7 +242,7 @@ impl Meaning<'_, '_> {
         }
     }
 
-    fn base_url(&mut self, text: Text, key: &str, scheme: Scheme) -> Option<String> {
+    pub(super) fn base_url(&mut self, text: Text, key: &str, scheme: Scheme) -> Option<String> {
         let text = text?;
         match check_url(&text.value, scheme) {
             Ok(()) => Some(text.value.trim_end_matches('/').to_owned()),
@@ -294,6 +312,10 @@ impl Meaning<'_, '_> {
             if issuers.iter().any(|other| other.url == issuer.url) {
                 self.reader.report(offset, "this issuer's `url` is given twice".to_owned());
             }
+            if issuer.introspection.is_some() && issuers.iter().any(|other| other.introspection.is_some()) {
+                let message = "only one issuer may have `introspection`: an opaque token names none";
+                self.reader.report(offset, message.to_owned());
+            }
             issuers.push(issuer);
         }
         issuers
@@ -311,6 +333,7 @@ impl Meaning<'_, '_> {
         let purpose_claim = self.pointer(raw.purpose_claim, "issuer.purpose_claim");
         let algorithms = self.algorithms(raw.algorithms);
         let mfa = self.mfa(raw.mfa);
+        let introspection = raw.introspection.map(|raw| self.introspection(raw));
         checked?;
         Some(Issuer {
             url: url?,
@@ -322,10 +345,11 @@ impl Meaning<'_, '_> {
             roles: raw.roles.into_iter().collect(),
             purpose_claim,
             mfa: mfa?,
+            introspection: introspection.flatten(),
         })
     }
 
-    fn not_empty(&mut self, text: Text, key: &str) -> Option<String> {
+    pub(super) fn not_empty(&mut self, text: Text, key: &str) -> Option<String> {
         let text = text?;
         if text.value.is_empty() {
             self.reader.report(text.offset, format!("`{key}` must not be empty"));

@@ -16,9 +16,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::domain::fhir::capabilities::IssuerEndpoints;
 use crate::domain::identity::{IdentityRefusal, Issuer, KeySet, KeySetError};
 use crate::limits;
 use fetch::Fetcher;
+pub(in crate::edge) use fetch::{acceptable as acceptable_url, https_client};
 use neighbour::Neighbour;
 
 /// One issuer and where its keys are.
@@ -200,6 +202,12 @@ impl Keyring {
     pub async fn key_set(&self, iss: &str, kid: &str) -> Result<Arc<KeySet>, KeyringError> {
         let neighbour = self.neighbours.get(iss).ok_or(KeyringError::IssuerUnknown)?;
         neighbour.key_set(kid).await
+    }
+
+    /// What the issuer's discovery document said last; none where keys come by `jwks_uri`, or not yet.
+    #[must_use]
+    pub fn endpoints(&self, iss: &str) -> Option<Arc<IssuerEndpoints>> {
+        self.neighbours.get(iss).and_then(|neighbour| neighbour.endpoints())
     }
 
     /// Starts refreshing every issuer's keys, at once and then for ever; stops when the handle is dropped.

@@ -4,12 +4,14 @@
 //! Look next: the file named after the neighbour.
 
 pub mod coding;
+pub mod introspection;
 pub mod journal;
 pub mod keyring;
 pub mod listener;
 pub mod operations;
 pub mod policy_files;
 pub mod reload;
+pub mod replay;
 pub mod seal;
 pub mod sessions;
 pub mod telemetry;

@@ -1,6 +1,7 @@
 //! Sealed tokens: small secrets that travel through the client and come back unread and unchanged.
 //!
-//! Owns: the key, which is made at start-up and never leaves the process; the token's layout.
+//! Owns: the key, which is made at start-up or derived from the hospital's secret, and never leaves the process; the
+//! token's layout.
 //! Must never: open what was sealed for someone else, what is too old, or what was touched; say why it
 //! did not open beyond that.
 //! Look next: the gateway, which seals the EMR's paging links for the caller who asked.
@@ -11,6 +12,7 @@
 use std::fmt;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use aws_lc_rs::hkdf;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
@@ -22,7 +24,7 @@ const TAG_BYTES: usize = 16;
 const TOKEN_BYTES_MAX: usize = NONCE_LEN + EXPIRY_BYTES + SEALED_BYTES_MAX + TAG_BYTES;
 const TOKEN_TEXT_BYTES_MAX: usize = TOKEN_BYTES_MAX.div_ceil(3) * 4;
 
-/// Seals and opens with a key of this process only: tokens end with it.
+/// Seals and opens with one key: of this process only, so that tokens end with it, or a lasting one.
 pub struct Seal {
     key: RandomizedNonceKey,
 }
@@ -48,7 +50,26 @@ impl Seal {
     pub fn new() -> Result<Self, SealError> {
         let mut key = [0_u8; 32];
         aws_lc_rs::rand::fill(&mut key).map_err(|_| SealError::Unavailable)?;
-        let key = RandomizedNonceKey::new(&AES_256_GCM, &key).map_err(|_| SealError::Unavailable)?;
+        Self::with_key(&key)
+    }
+
+    /// A seal whose key is derived from a lasting secret (HKDF, RFC 5869), for tokens of one purpose that must open after a
+    /// restart. For few tokens: all that are ever made under the secret count for the bound on random nonces.
+    ///
+    /// # Errors
+    /// [`SealError::Unavailable`].
+    pub fn lasting(secret: &[u8; 32], purpose: &'static str) -> Result<Self, SealError> {
+        let mut key = [0_u8; 32];
+        hkdf::Salt::new(hkdf::HKDF_SHA256, b"chartgate seal")
+            .extract(secret)
+            .expand(&[purpose.as_bytes()], hkdf::HKDF_SHA256)
+            .and_then(|okm| okm.fill(&mut key))
+            .map_err(|_| SealError::Unavailable)?;
+        Self::with_key(&key)
+    }
+
+    fn with_key(key: &[u8; 32]) -> Result<Self, SealError> {
+        let key = RandomizedNonceKey::new(&AES_256_GCM, key).map_err(|_| SealError::Unavailable)?;
         Ok(Self { key })
     }
 
@@ -117,6 +138,16 @@ mod tests {
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn a_lasting_seal_opens_again_under_its_secret_and_purpose_only() {
+        let made = |secret: u8, purpose| Seal::lasting(&[secret; 32], purpose).unwrap();
+        let token = made(1, "one").seal(b"x", b"who", at(100)).unwrap();
+        assert_eq!(made(1, "one").open(&token, b"who", at(0)).unwrap(), b"x");
+        for other in [made(2, "one"), made(1, "two"), Seal::new().unwrap()] {
+            assert_eq!(other.open(&token, b"who", at(0)), Err(SealError::NotOurs));
+        }
     }
 
     #[test]

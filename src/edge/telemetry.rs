@@ -71,6 +71,7 @@ struct Meters {
     key_refreshes: Family<OutcomeLabel, Counter>,
     reloads: Family<ReloadLabels, Counter>,
     policy_epoch: Gauge<u64, AtomicU64>,
+    agreement_days_left: Family<ClientLabel, Gauge>,
     registry: Registry,
 }
 
@@ -100,6 +101,12 @@ struct OutcomeLabel {
 struct ReloadLabels {
     what: &'static str,
     outcome: &'static str,
+}
+
+/// A registered client's id: from the configuration, never from a request.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ClientLabel {
+    client: String,
 }
 
 /// One open connection; counts itself out when dropped.
@@ -197,6 +204,11 @@ impl Telemetry {
         self.0.policy_epoch.set(epoch);
     }
 
+    /// Days until the last day of a registered client's agreement; negative after it.
+    pub fn agreement_days_left(&self, client: &str, days: i64) {
+        self.0.agreement_days_left.get_or_create(&ClientLabel { client: client.to_owned() }).set(days);
+    }
+
     /// The whole exposition in the OpenMetrics text format Prometheus reads.
     #[must_use]
     pub fn render(&self) -> String {
@@ -242,6 +254,11 @@ impl Meters {
         registry.register("filter_bytes_in", "Bytes read by the filter", self.filter_bytes_in.clone());
         registry.register("filter_bytes_out", "Bytes released by the filter", self.filter_bytes_out.clone());
         registry.register("policy_epoch", "Number of the policy set in force", self.policy_epoch.clone());
+        registry.register(
+            "agreement_days_left",
+            "Days until the last day of a client's agreement",
+            self.agreement_days_left.clone(),
+        );
     }
 
     fn register_connections(&self, registry: &mut Registry) {

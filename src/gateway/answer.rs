@@ -4,6 +4,7 @@
 //! Look next: `rows` for lists, `write` for changes, `bundle` for batches and transactions.
 
 use super::draft::Draft;
+use super::outlet::Outlet;
 use super::page::{self, Cursor};
 use super::refusal::Refusal;
 use super::release::{self, Release};
@@ -19,6 +20,30 @@ use crate::domain::narrow;
 use crate::limits;
 use bytes::Bytes;
 use http::StatusCode;
+
+/// Answers a request, whose lists may leave through `outlet` before they are whole.
+///
+/// # Errors
+/// As [`question`].
+pub(super) async fn request(
+    visit: &Visit<'_>,
+    asked: &Asked,
+    body: &Bytes,
+    outlet: &mut Outlet,
+    draft: &mut Draft,
+) -> Result<Answer, Refusal> {
+    outlet.allow(&asked.wishes);
+    match &asked.interaction {
+        Interaction::Search(_) | Interaction::SearchMany { .. } | Interaction::History(_) => {
+            list_through(visit, &asked.interaction, Cursor::default(), Some(outlet), draft).await
+        }
+        Interaction::NextPage { resource, token } => {
+            let (question, cursor) = page::open(visit, *resource, token)?;
+            list_through(visit, &question, cursor, Some(outlet), draft).await
+        }
+        _ => question(visit, asked, body, draft).await,
+    }
+}
 
 /// Answers one question in the name of a caller; what it lets out or changes is noted in `draft`.
 ///
@@ -115,6 +140,16 @@ pub(super) async fn list(
     cursor: Cursor,
     draft: &mut Draft,
 ) -> Result<Answer, Refusal> {
+    list_through(visit, question, cursor, None, draft).await
+}
+
+async fn list_through(
+    visit: &Visit<'_>,
+    question: &Interaction,
+    cursor: Cursor,
+    mut outlet: Option<&mut Outlet>,
+    draft: &mut Draft,
+) -> Result<Answer, Refusal> {
     let legs = legs(visit, question, draft).await?;
     let (shape, count) = match question {
         Interaction::Search(search) => (search.shape(), search.count()),
@@ -134,8 +169,13 @@ pub(super) async fn list(
     let mut release = Release::default();
     let outcome = match shape {
         Shape::Count => count::count(visit, &listing, &mut release).await,
-        _ => rows::page(visit, &listing, &mut release).await,
+        _ => rows::page(visit, &listing, outlet.as_deref_mut(), draft, &mut release).await,
     };
+    if let Some(outlet) = outlet.filter(|outlet| outlet.has_begun()) {
+        outcome?;
+        outlet.unit(draft, release).await?;
+        return Ok(Answer::empty(StatusCode::OK));
+    }
     visit.gate.telemetry.filtered(0, release.body.len() as u64);
     draft.releases(&mut release, outcome.is_ok());
     outcome?;

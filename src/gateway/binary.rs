@@ -1,4 +1,4 @@
-//! A Binary: released only beside the record that owns it.
+//! A Binary: released only beside the record that owns it; and made of content that was sent as it is.
 //!
 //! Owns: whose a Binary is, and the form in which its content leaves (T-100, T-101). The content cannot be filtered, so
 //! it leaves whole or not at all: the caller must see all of the Binary, and the record it belongs to: the one in
@@ -15,15 +15,18 @@ use super::release::{Judged, Release};
 use super::reply::{Answer, entity_headers};
 use super::visit::Visit;
 use crate::domain::audit;
-use crate::domain::fhir::classify::Asked;
+use crate::domain::fhir::classify::{Asked, Content};
 use crate::domain::fhir::interaction::Interaction;
 use crate::domain::fhir::r4::ElementPath;
 use crate::domain::fhir::shape::Shape;
 use crate::domain::narrow::{self, Expected};
+use crate::edge::listener::BodyRefusal;
+use crate::limits;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
 /// Media types that browsers and viewers show without running anything in them. Everything else is bytes.
@@ -193,6 +196,26 @@ fn local<'r>(visit: &Visit<'_>, reference: &'r str) -> &'r str {
     local.unwrap_or(reference)
 }
 
+/// The resource of a Binary that was sent as its content. From here on it is a body like any other.
+///
+/// # Errors
+/// [`Refusal::Body`] for more than a resource can hold.
+pub(super) fn resource(content: &Content, body: &Bytes) -> Result<Bytes, Refusal> {
+    if body.len() > limits::BINARY_CONTENT_BYTES_MAX {
+        return Err(Refusal::Body(BodyRefusal::TooLarge));
+    }
+    let mut resource = Map::new();
+    resource.insert("resourceType".to_owned(), "Binary".into());
+    resource.insert("contentType".to_owned(), content.content_type.as_str().into());
+    if let Some(reference) = &content.security_context {
+        resource.insert("securityContext".to_owned(), json!({ "reference": reference }));
+    }
+    if !body.is_empty() {
+        resource.insert("data".to_owned(), STANDARD.encode(body).into());
+    }
+    Ok(Bytes::from(Value::Object(resource).to_string()))
+}
+
 /// The content itself, in a form that no browser runs (T-101).
 fn content(stored: &Value) -> Result<Answer, Refusal> {
     let data: String = stored["data"].as_str().unwrap_or_default().split_ascii_whitespace().collect();
@@ -215,7 +238,6 @@ fn media_type(stored: &str) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn content_leaves_in_a_form_that_no_browser_runs() {

@@ -13,9 +13,10 @@ use super::refusal::Refusal;
 use super::reply::Answer;
 use super::visit::Visit;
 use super::write::{self, Prepared, Ready};
-use crate::domain::fhir::classify::{self, Asked, EntryRequest, Return, Wishes};
-use crate::domain::fhir::interaction::Interaction;
-use crate::domain::filter::{self, Document, EntryRequestText, EntryResponse};
+use crate::domain::change;
+use crate::domain::fhir::classify::{self, Asked, EntryRequest, FhirRefusal, NotServed, Return, Wishes};
+use crate::domain::fhir::interaction::{Interaction, Operation};
+use crate::domain::filter::{self, Document, EntryRequestText, EntryResponse, FilterFault};
 use crate::domain::narrow;
 use crate::edge::upstream::UpstreamError;
 use crate::limits;
@@ -39,13 +40,24 @@ pub(super) async fn answer(
     draft: &mut Draft,
 ) -> Result<Answer, Refusal> {
     let bases = visit.bases();
-    let document = filter::parse_sent(body, &bases).map_err(Refusal::BodyUnsound)?;
+    let nested: Vec<u8>;
+    let mut set_aside = BTreeSet::new();
+    let document = match filter::parse_sent(body, &bases) {
+        // A Bundle of requests in an entry of a batch is that entry's fault alone.
+        Err(fault @ FilterFault::Nesting(_)) => {
+            let flat = change::without_nested(body).map_err(Refusal::Change)?;
+            (nested, set_aside) = flat.ok_or(Refusal::BodyUnsound(fault))?;
+            filter::parse_sent(&nested, &bases)
+        }
+        read => read,
+    }
+    .map_err(Refusal::BodyUnsound)?;
     let envelope = document.bundle().ok_or(Refusal::NotABundle)?;
     if envelope.entries.len() > limits::BUNDLE_ENTRIES_MAX {
         return Err(Refusal::BundleTooLong);
     }
     match envelope.kind.as_str() {
-        "batch" => batch(visit, wishes, &document, draft).await,
+        "batch" => batch(visit, wishes, &document, &set_aside, draft).await,
         "transaction" => {
             draft.interaction = "transaction";
             "transaction".clone_into(&mut draft.decision.interaction);
@@ -66,17 +78,22 @@ fn understand(
         document.bundle().and_then(|envelope| envelope.entries.get(place)).ok_or(Refusal::Internal)?;
     let request = entry.request.as_ref().ok_or(Refusal::NotABundle)?;
     let gate = visit.gate;
+    let body = entry.record.map(|index| Bytes::copy_from_slice(document.raw(index))).unwrap_or_default();
     let mut asked =
-        classify::entry(&spelled(request), &gate.public, &gate.parameters).map_err(Refusal::Fhir)?;
+        classify::entry(&spelled(request), &body, &gate.public, &gate.parameters).map_err(Refusal::Fhir)?;
     asked.wishes.prefer = match wishes.prefer {
         Return::Unstated => Return::Minimal,
         stated => stated,
     };
-    let body = entry.record.map(|index| Bytes::copy_from_slice(document.raw(index))).unwrap_or_default();
-    let carries = matches!(
-        asked.interaction,
-        Interaction::Create { .. } | Interaction::Update { .. } | Interaction::Patch { .. }
-    );
+    let carries = match &asked.interaction {
+        Interaction::Create { .. }
+        | Interaction::Update { .. }
+        | Interaction::Patch { .. }
+        | Interaction::Operation(Operation::Validate { .. }) => true,
+        // By POST the parameters may stand in the entry's resource.
+        Interaction::Operation(_) if request.method == "POST" => !body.is_empty(),
+        _ => false,
+    };
     // The one document here that is no FHIR resource has no place in a Bundle.
     if carries == body.is_empty() || matches!(asked.interaction, Interaction::SmartConfiguration) {
         return Err(Refusal::NotABundle);
@@ -95,11 +112,12 @@ fn spelled(request: &EntryRequestText) -> EntryRequest<'_> {
     }
 }
 
-/// Entries one by one; a refused one fails alone.
+/// Entries one by one; a refused one fails alone. `nested`: places of entries that were Bundles of requests themselves.
 async fn batch(
     visit: &Visit<'_>,
     wishes: &Wishes,
     document: &Document<'_>,
+    nested: &BTreeSet<usize>,
     draft: &mut Draft,
 ) -> Result<Answer, Refusal> {
     let entries = document.bundle().map_or(0, |envelope| envelope.entries.len());
@@ -110,6 +128,8 @@ async fn batch(
         let mut entry_draft = draft.entry(place);
         let outcome = if reply.is_full() {
             Err(Refusal::BundleTooLong)
+        } else if nested.contains(&place) {
+            Err(Refusal::Fhir(FhirRefusal::NotServed(NotServed::Nested)))
         } else {
             alone(visit, wishes, document, place, &mut entry_draft).await
         };
@@ -190,6 +210,7 @@ async fn together(
     drafts: &mut Vec<Draft>,
     draft: &mut Draft,
 ) -> Result<Answers, Refusal> {
+    let _turns = visit.gate.turns.take(entries.iter().map(|entry| &entry.asked)).await?;
     let clean = drafts.clone();
     let mut tries = 0;
     loop {

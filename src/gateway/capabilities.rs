@@ -6,7 +6,7 @@
 
 use super::Gate;
 use crate::clock;
-use crate::domain::fhir::capabilities::{Gatehouse, Offer, capability_statement};
+use crate::domain::fhir::capabilities::{Gatehouse, IssuerEndpoints, Offer, capability_statement};
 use crate::edge::upstream::UpstreamRequest;
 use crate::limits;
 use bytes::Bytes;
@@ -60,10 +60,18 @@ pub(super) async fn statement(gate: &Gate) -> Bytes {
     known.insert(document).document.clone()
 }
 
+/// The issuers, with what their discovery documents said last.
+pub(super) fn issuers(gate: &Gate) -> Vec<IssuerEndpoints> {
+    let known = gate.issuers.iter();
+    known
+        .map(|set| gate.keyring.endpoints(&set.issuer).map_or_else(|| set.clone(), |told| (*told).clone()))
+        .collect()
+}
+
 fn document(gate: &Gate, offer: Option<&Offer>) -> Bytes {
     let gatehouse = Gatehouse {
         base: &gate.public,
-        issuers: &gate.issuers,
+        issuers: &issuers(gate),
         date: &gate.started,
         version: env!("CARGO_PKG_VERSION"),
         parameters: &gate.parameters,

@@ -38,7 +38,11 @@ pub(super) async fn single(
     wishes: &Wishes,
     draft: &mut Draft,
 ) -> Result<Answer, Refusal> {
-    check_status(answer.status, draft)?;
+    check_status(answer.status, draft).map_err(|refusal| match refusal {
+        // The condition was said to the EMR as well, and held when we looked.
+        Refusal::PreconditionFailed if prepared.change.unless().is_some() => Refusal::MultipleMatches,
+        other => other,
+    })?;
     let (status, location) = (answer.status, answer.location().map(str::to_owned));
     // From here on the change is made: what goes wrong now leaves its outcome unknown to the client.
     let body = answer.body.read(limits::UPSTREAM_ANSWER_BYTES_MAX).await.map_err(|error| {
@@ -64,12 +68,18 @@ pub(super) async fn told(
         draft.unknown = true;
         Refusal::AnswerUnsound
     })?;
+    // Somebody else's record came in between, by another way than through us: the condition found it.
+    let was_there = prepared.change.unless().is_some() && told.status == StatusCode::OK;
+    if was_there {
+        draft.decision.written.clear();
+    }
     if let Some(written) = draft.decision.written.first_mut() {
         written.reference = format!("{}/{}", resource.name(), place.id);
         written.version.clone_from(&place.version);
     }
     let status = match told.status {
         StatusCode::CREATED => StatusCode::CREATED,
+        _ if was_there => StatusCode::OK,
         _ if matches!(prepared.change, Change::Create { .. }) => StatusCode::CREATED,
         _ => StatusCode::OK,
     };

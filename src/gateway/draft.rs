@@ -13,7 +13,7 @@ use crate::domain::access::Permit;
 use crate::domain::audit::{self, Decision, Outcome, Record};
 use crate::domain::fhir::interaction::{Interaction, Operation};
 use crate::domain::fhir::r4::ResourceType;
-use crate::domain::identity::Caller;
+use crate::domain::identity::{Actor, Caller};
 use crate::edge::listener::Peer;
 use http::{Method, Request, StatusCode};
 use jiff::Timestamp;
@@ -51,6 +51,9 @@ impl Draft {
             token_hash: caller.token_hash().to_owned(),
             application: caller.application().map(str::to_owned),
             roles: caller.roles().iter().cloned().collect(),
+            client_kind: caller.client_kind().map(|kind| kind.name().to_owned()),
+            binding: Some(caller.binding().name()).filter(|name| *name != "none").map(str::to_owned),
+            actors: caller.actors().iter().map(actor).collect(),
         });
     }
 
@@ -184,6 +187,10 @@ impl Draft {
         }
         outcome_of(refusal, &self.decision.request_id, self.head_only)
     }
+}
+
+fn actor(actor: &Actor) -> audit::Actor {
+    audit::Actor { issuer: actor.issuer().map(str::to_owned), subject: actor.subject().to_owned() }
 }
 
 /// What was asked, in one line: method and canonical address below the base. A sealed link's token says nothing to

@@ -1,32 +1,102 @@
 //! Who is asking: from the request's head to a caller whose session is not over.
 //!
-//! Owns: the order in which token, keys, and session are asked.
+//! Owns: the order in which token, proof, keys or issuer, replays, application and session are asked.
 //! Must never: judge a token (that is `domain::identity`), or let anyone through whose session is unknown.
-//! Look next: `edge::keyring`, `edge::sessions`.
+//! Look next: `edge::keyring`, `edge::introspection`, `edge::replay`, `edge::sessions`.
 
 use super::Gate;
 use super::draft::Draft;
 use super::refusal::Refusal;
-use crate::domain::identity::{self, Caller, IdentityRefusal, Unverified};
-use http::{HeaderValue, header, request};
+use crate::domain::identity::{
+    self, Caller, Credentials, IdentityRefusal, Possession, Proof, ProofRefusal, Proven, Scheme, Unverified,
+};
+use crate::edge::listener::Peer;
+use crate::edge::replay::Memory;
+use http::{HeaderName, HeaderValue, header, request};
+use jiff::Timestamp;
 use std::sync::Arc;
 
-/// The caller behind the bearer token, with a session that is not over.
+const DPOP: HeaderName = HeaderName::from_static("dpop");
+
+/// Under which proofs are remembered.
+const PROOFS: &str = "dpop-proof";
+
+/// The caller behind the token, who holds what it is bound to, with an application that may be used and a session
+/// that is not over.
 pub(super) async fn establish(
     gate: &Gate,
     parts: &request::Parts,
+    peer: &Peer,
     draft: &mut Draft,
 ) -> Result<Arc<Caller>, Refusal> {
-    let given = parts.headers.get_all(header::AUTHORIZATION).iter().map(HeaderValue::as_bytes);
-    let token = identity::bearer(given).map_err(Refusal::Identity)?;
-    let unverified = Unverified::inspect(token).map_err(Refusal::Identity)?;
-    let unknown = || Refusal::Identity(IdentityRefusal::IssuerUnknown);
-    let issuer = gate.keyring.issuer(unverified.issuer()).ok_or_else(unknown)?;
-    let keys = gate.keyring.key_set(unverified.issuer(), unverified.key_id()).await;
-    let keys = keys.map_err(|error| Refusal::Identity(error.into()))?;
-    let caller =
-        gate.tokens.authenticate(&unverified, issuer, &keys, draft.began).map_err(Refusal::Identity)?;
-    draft.knows(&caller);
+    let given = identity::credentials(values(parts, &header::AUTHORIZATION)).map_err(Refusal::Identity)?;
+    let proven = prove(gate, parts, peer, given, draft).await;
+    let caller = proven.map_err(|refusal| challenge(gate, refusal, given.scheme, draft.began))?;
     gate.sessions.touch(&caller, draft.began).map_err(Refusal::Session)?;
     Ok(caller)
+}
+
+async fn prove(
+    gate: &Gate,
+    parts: &request::Parts,
+    peer: &Peer,
+    given: Credentials<'_>,
+    draft: &mut Draft,
+) -> Result<Arc<Caller>, IdentityRefusal> {
+    let proof = match given.scheme {
+        Scheme::Bearer => None,
+        Scheme::Dpop => Some(proof(gate, parts, given.token, draft.began)?),
+    };
+    let shown = Possession::new(given.scheme, peer.certificate_sha256, proof.as_ref());
+    let caller = authenticate(gate, given.token, &shown, draft.began).await?;
+    draft.knows(&caller);
+    if let Some(proof) = &proof {
+        // Only now: nobody can fill the memory without a good token.
+        use_once(gate, proof).await?;
+    }
+    caller.admitted(draft.began)?;
+    Ok(caller)
+}
+
+/// The proof in the `DPoP` header, for this request as clients address it.
+fn proof(gate: &Gate, parts: &request::Parts, token: &str, now: Timestamp) -> Result<Proof, ProofRefusal> {
+    let base = &gate.public;
+    let url = format!("{}://{}{}", base.scheme(), base.authority(), parts.uri.path());
+    let request = Proven { method: parts.method.as_str(), url: &url, token };
+    Proof::verify(values(parts, &DPOP), request, gate.nonces.as_ref(), now)
+}
+
+/// A JWT by its issuer's keys, anything else by its issuer's word, if there is an issuer who gives it.
+async fn authenticate(
+    gate: &Gate,
+    token: &str,
+    shown: &Possession<'_>,
+    now: Timestamp,
+) -> Result<Arc<Caller>, IdentityRefusal> {
+    if let Some(introspector) = gate.introspector.as_ref().filter(|_| identity::is_opaque(token)) {
+        let answer = introspector.ask(token).await.map_err(|_| IdentityRefusal::IntrospectionUnavailable)?;
+        return answer.authenticate(introspector.issuer(), shown, now);
+    }
+    let unverified = Unverified::inspect(token)?;
+    let issuer = gate.keyring.issuer(unverified.issuer()).ok_or(IdentityRefusal::IssuerUnknown)?;
+    let keys = gate.keyring.key_set(unverified.issuer(), unverified.key_id()).await?;
+    gate.tokens.authenticate(&unverified, issuer, &keys, shown, now)
+}
+
+async fn use_once(gate: &Gate, proof: &Proof) -> Result<(), ProofRefusal> {
+    match gate.replay.remember_once(PROOFS, proof.identifier(), proof.forgettable_at()).await {
+        Ok(Memory::New) => Ok(()),
+        Ok(Memory::Known) => Err(ProofRefusal::Replayed),
+        Err(_full) => Err(ProofRefusal::NotRemembered),
+    }
+}
+
+/// The refusal with the challenge that fits how the token came. A nonce is given with every refusal about proofs.
+fn challenge(gate: &Gate, refusal: IdentityRefusal, scheme: Scheme, now: Timestamp) -> Refusal {
+    let nonce = gate.nonces.as_ref().map(|nonces| nonces.current(now));
+    Refusal::Challenged { refusal, scheme, nonce }
+}
+
+fn values<'p>(parts: &'p request::Parts, name: &HeaderName) -> impl Iterator<Item = &'p [u8]> {
+    parts.headers.get_all(name).iter().map(HeaderValue::as_bytes)
 }

@@ -1,7 +1,7 @@
 //! Bulk export (Bulk Data Access IG 1.0.1): kick-off, status, end, and the way to its files.
 //!
-//! Owns: the links of an export. They are sealed for the caller who began it (T-095), and each time one is followed the
-//! export's question is judged again (T-150). The manifest is built anew, with one file for each type.
+//! Owns: the links of an export. They are sealed for the caller who began it (T-095), hold all that is known of the
+//! export, so that it outlasts the process, and each time one is followed its question is judged again (T-150). The manifest is built anew, with one file for each type.
 //! Must never: show a link or a count of the EMR's (T-096, T-016), or pass on a file as it is (KF-38).
 //! Look next: `stream`, which filters a file; `narrow::export`, which says what is asked of the EMR.
 
@@ -54,18 +54,21 @@ impl Link {
             Self::Status => b"export status",
             Self::File => b"export file",
         };
-        [&bound_to(&visit.caller), word].concat()
+        // The key is lasting: a link is also bound to the EMR that its place belongs to.
+        [&bound_to(&visit.caller), word, b"|", visit.gate.upstream_base.as_bytes()].concat()
     }
 
     fn seal(self, visit: &Visit<'_>, sealed: &Sealed) -> Result<String, Refusal> {
-        let plaintext = serde_json::to_vec(sealed).map_err(|_| Refusal::Internal)?;
+        let mut plaintext = serde_json::to_vec(sealed).map_err(|_| Refusal::Internal)?;
+        // White space behind JSON is none of it: links tell nothing by their lengths.
+        plaintext.resize(plaintext.len().next_multiple_of(limits::EXPORT_LINK_STEP_BYTES), b' ');
         let until = Timestamp::from_second(sealed.until).map_err(|_| Refusal::Internal)?;
-        visit.gate.seal.seal(&plaintext, &self.binding(visit), until).map_err(|_| Refusal::Internal)
+        visit.gate.exports.seal(&plaintext, &self.binding(visit), until).map_err(|_| Refusal::Internal)
     }
 
     /// Whatever is wrong with a link, it names nothing (T-095).
     fn open(self, visit: &Visit<'_>, token: &PageToken) -> Result<Sealed, Refusal> {
-        let opened = visit.gate.seal.open(token.as_str(), &self.binding(visit), visit.now());
+        let opened = visit.gate.exports.open(token.as_str(), &self.binding(visit), visit.now());
         opened.ok().and_then(|plain| serde_json::from_slice(&plain).ok()).ok_or(Refusal::NotFound)
     }
 }
@@ -204,7 +207,8 @@ pub(super) async fn file(
         export.question,
         Interaction::Operation(Operation::Export { level: ExportLevel::System, .. })
     );
-    let mut units = Units::new(visit, export.permit, resource, of_patients, draft.clone(), files);
+    let (permit, question) = (export.permit, export.question);
+    let mut units = Units::new(visit, permit, question, resource, of_patients, draft.clone(), files);
     let mut first = units.next(visit.gate).await?.unwrap_or_default();
     visit.gate.telemetry.filtered(0, first.body.len() as u64);
     draft.decision.unit = Some(0);

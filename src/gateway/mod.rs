@@ -6,16 +6,20 @@
 
 mod answer;
 mod binary;
+mod body;
 mod bundle;
 mod capabilities;
 mod conclude;
 mod count;
 mod draft;
+mod entries;
 mod establish;
 mod export;
+mod intake;
 mod links;
 mod newest;
 mod operation;
+mod outlet;
 mod page;
 mod refusal;
 mod release;
@@ -23,11 +27,14 @@ mod reply;
 mod rows;
 mod standing;
 mod stream;
+mod turns;
 mod visit;
 mod write;
 
+pub use body::LargeBodies;
 pub use capabilities::Statement;
 pub use reply::ReplyBody;
+pub use turns::Turns;
 
 use crate::clock;
 use crate::domain::access::{Masks, PolicySet};
@@ -36,27 +43,31 @@ use crate::domain::fhir::classify::{self, Asked, Expects, Head};
 use crate::domain::fhir::interaction::Interaction;
 use crate::domain::fhir::path::PublicBase;
 use crate::domain::fhir::search::Registry;
-use crate::domain::identity::VerifiedTokens;
-use crate::edge::coding;
+use crate::domain::identity::{Nonces, VerifiedTokens};
+use crate::edge::introspection::Introspector;
 use crate::edge::journal::Journal;
 use crate::edge::keyring::Keyring;
-use crate::edge::listener::{self, Peer};
+use crate::edge::listener::Peer;
+use crate::edge::replay::Replay;
 use crate::edge::seal::Seal;
 use crate::edge::sessions::Sessions;
 use crate::edge::telemetry::{self, Telemetry};
 use crate::edge::upstream::Upstream;
-use crate::limits;
 use bytes::Bytes;
 use draft::Draft;
 use establish::establish;
 use http::{HeaderValue, Request, Response, StatusCode, header, request};
 use hyper::body::Incoming;
 use jiff::Timestamp;
+use outlet::Outlet;
 use refusal::Refusal;
 use reply::{Answer, outcome_of};
 use std::fmt;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
+use stream::Part;
+use tokio::sync::mpsc::Receiver;
+use tokio::sync::oneshot;
 use visit::Visit;
 
 /// Everything a request meets on its way.
@@ -71,6 +82,12 @@ pub struct Gate {
     pub keyring: Keyring,
     /// Tokens verified lately.
     pub tokens: VerifiedTokens,
+    /// Asks about opaque tokens, if an issuer has them.
+    pub introspector: Option<Introspector>,
+    /// Which proofs were used.
+    pub replay: Arc<dyn Replay>,
+    /// Nonces for proofs, if they must hold one.
+    pub nonces: Option<Nonces>,
     /// Sessions seen lately.
     pub sessions: Sessions,
     /// The policy set in force.
@@ -81,6 +98,8 @@ pub struct Gate {
     pub journal: Journal,
     /// Seals paging links.
     pub seal: Seal,
+    /// Seals links of exports, which last longer than a process.
+    pub exports: Seal,
     /// Metrics.
     pub telemetry: Telemetry,
     /// What `/metadata` says about the issuers.
@@ -93,6 +112,10 @@ pub struct Gate {
     pub compresses: bool,
     /// What `/metadata` says.
     pub statement: Statement,
+    /// Conditional changes under way.
+    pub turns: Turns,
+    /// Room for large request bodies.
+    pub large_bodies: LargeBodies,
 }
 
 impl fmt::Debug for Gate {
@@ -104,16 +127,17 @@ impl fmt::Debug for Gate {
 /// Answers one request, and records it first.
 ///
 /// The journey runs on in a task of its own when the client leaves, so that what was begun is recorded; a
-/// panic in it ends as a recorded refusal.
+/// panic in it ends as a recorded refusal. A long list begins to leave while the journey goes on.
 pub async fn handle(gate: Arc<Gate>, request: Request<Incoming>, peer: Peer) -> Response<ReplyBody> {
     let draft = Draft::open(&request, &peer);
     let spare = draft.clone();
-    let task = tokio::spawn(travel(Arc::clone(&gate), request, peer, draft));
-    match task.await {
+    let (opening, opened) = oneshot::channel();
+    drop(tokio::spawn(travel(Arc::clone(&gate), request, peer, draft, opening)));
+    match opened.await {
         Ok(response) => response,
         Err(_panicked) => {
             gate.telemetry.handler_panicked();
-            leave(&gate, spare, Err(Refusal::Internal)).await
+            leave(&gate, spare, Err(Refusal::Internal), None).await
         }
     }
 }
@@ -123,9 +147,11 @@ async fn travel(
     request: Request<Incoming>,
     peer: Peer,
     mut draft: Draft,
-) -> Response<ReplyBody> {
-    let outcome = journey(&gate, request, &peer, &mut draft).await;
-    leave(&gate, draft, outcome).await
+    opening: oneshot::Sender<Response<ReplyBody>>,
+) {
+    let mut outlet = Outlet::new(Arc::clone(&gate), opening);
+    let outcome = journey(&gate, request, &peer, &mut outlet, &mut draft).await;
+    outlet.close(draft, outcome).await;
 }
 
 /// The journey, top to bottom (design: section 4). Every early end is a [`Refusal`]; nothing is sent here.
@@ -133,6 +159,7 @@ async fn journey(
     gate: &Gate,
     request: Request<Incoming>,
     peer: &Peer,
+    outlet: &mut Outlet,
     draft: &mut Draft,
 ) -> Result<Answer, Refusal> {
     let (parts, body) = request.into_parts();
@@ -144,29 +171,40 @@ async fn journey(
     if let Some(asked) = &early
         && let Some(document) = public_document(gate, asked).await
     {
-        return Ok(document.formed(&asked.wishes, gate.compresses));
+        return Ok(document.formed(&asked.wishes, gate.compresses).await);
     }
 
     // 1 · Who?
-    let caller = establish(gate, &parts, draft).await?;
+    let caller = establish(gate, &parts, peer, draft).await?;
 
     // 2 · What? A body is read only from someone we know.
     let expects = classify::expects(&head, &gate.public).map_err(Refusal::Fhir)?;
-    let body = read_body(&head, body, expects).await?;
+    let (body, _room) = body::read(gate, &head, body, expects).await?;
     let asked = match early {
         Some(asked) => asked,
         None => understand(gate, &head, &body, expects, draft)?,
     };
 
+    let body = match &asked.wishes.content {
+        Some(content) => binary::resource(content, &body)?,
+        None => body,
+    };
+
     // 3 to 8 · May it be asked, what do we ask instead, what of the answer may leave? A write is written down
     // before the EMR hears of it.
     let visit = Visit::begin(gate, caller, peer, &parts, draft)?;
-    let answer = answer::question(&visit, &asked, &body, draft).await?;
-    Ok(answer.formed(&asked.wishes, gate.compresses))
+    let answer = answer::request(&visit, &asked, &body, outlet, draft).await?;
+    Ok(answer.formed(&asked.wishes, gate.compresses).await)
 }
 
 /// The only way out: 9, write it down, durably; 10, reply.
-async fn leave(gate: &Arc<Gate>, mut draft: Draft, outcome: Result<Answer, Refusal>) -> Response<ReplyBody> {
+/// `following`: what comes behind the answer's body, unit by unit, each with a record of its own.
+async fn leave(
+    gate: &Arc<Gate>,
+    mut draft: Draft,
+    outcome: Result<Answer, Refusal>,
+    following: Option<Receiver<Part>>,
+) -> Response<ReplyBody> {
     let refused = outcome.is_err();
     let mut answer = draft.settle(outcome, gate);
     let (interaction, began, head_only) = (draft.interaction, draft.began, draft.head_only);
@@ -183,7 +221,8 @@ async fn leave(gate: &Arc<Gate>, mut draft: Draft, outcome: Result<Answer, Refus
         Ok((receipt, slot)) => {
             gate.telemetry.request(interaction, decision, answer.status, took);
             // What follows the first unit of a long answer is recorded unit by unit, before each.
-            let following = answer.rest.take().map(|units| stream::release(Arc::clone(gate), *units));
+            let files = answer.rest.take().map(|units| stream::release(Arc::clone(gate), *units));
+            let following = files.or(following);
             answer.send(&request_id, receipt, slot, following)
         }
         Err(error) => {
@@ -209,30 +248,12 @@ fn check_protocol(parts: &request::Parts) -> Result<(), Refusal> {
 
 /// The interaction, where the head alone tells it.
 fn understand_early(gate: &Gate, head: &Head<'_>, draft: &mut Draft) -> Option<Asked> {
-    let no_form = classify::expects(head, &gate.public).is_ok_and(|expects| expects != Expects::Form);
+    let asks_itself = |expects| !matches!(expects, Expects::Form | Expects::Parameters);
+    let no_form = classify::expects(head, &gate.public).is_ok_and(asks_itself);
     let read = || classify::classify(head, None, &gate.public, &gate.parameters).ok();
     let asked = no_form.then(read).flatten()?;
     draft.asks(&asked.interaction);
     Some(asked)
-}
-
-/// The body of a form or of a change, whole and bounded.
-async fn read_body(head: &Head<'_>, body: Incoming, expects: Expects) -> Result<Bytes, Refusal> {
-    let bytes_max = match expects {
-        Expects::Nothing => return Ok(Bytes::new()),
-        Expects::Form => limits::FORM_BYTES_MAX,
-        Expects::Resource | Expects::Patch => limits::CHANGE_BYTES_MAX,
-    };
-    // Of a length and chunks together the HTTP library drops the length unseen (RFC 9112 section 6.1, T-136).
-    if head.headers.contains_key(header::TRANSFER_ENCODING) {
-        return Err(Refusal::LengthRequired);
-    }
-    let body = listener::read_body(body, bytes_max).await.map_err(Refusal::Body)?;
-    let coded = head.headers.get(header::CONTENT_ENCODING);
-    if coded.is_some_and(|coding| coding.as_bytes().eq_ignore_ascii_case(b"gzip")) {
-        return coding::decode_gzip(&body, bytes_max).map_err(Refusal::Coding);
-    }
-    Ok(body)
 }
 
 fn understand(
@@ -242,7 +263,7 @@ fn understand(
     expects: Expects,
     draft: &mut Draft,
 ) -> Result<Asked, Refusal> {
-    let form = (expects == Expects::Form).then_some(&**body);
+    let form = matches!(expects, Expects::Form | Expects::Parameters).then_some(&**body);
     let asked = classify::classify(head, form, &gate.public, &gate.parameters).map_err(Refusal::Fhir)?;
     draft.asks(&asked.interaction);
     Ok(asked)
@@ -252,7 +273,7 @@ fn understand(
 async fn public_document(gate: &Gate, asked: &Asked) -> Option<Answer> {
     match &asked.interaction {
         Interaction::SmartConfiguration => {
-            let mut answer = Answer::fhir(StatusCode::OK, smart_configuration(&gate.issuers));
+            let mut answer = Answer::fhir(StatusCode::OK, smart_configuration(&capabilities::issuers(gate)));
             answer.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
             Some(answer)
         }

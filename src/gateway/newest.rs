@@ -7,10 +7,11 @@
 
 use super::count;
 use super::draft::Draft;
+use super::entries::append_entry;
 use super::refusal::Refusal;
 use super::release::{Judged, Release};
 use super::reply::{Answer, read_instant};
-use super::rows::{self, Leg};
+use super::rows::Leg;
 use super::visit::Visit;
 use crate::domain::access::Permit;
 use crate::domain::fhir::interaction::{Interaction, Search};
@@ -59,7 +60,7 @@ pub(super) async fn answer(
         total += 1;
         let record = release.absorb(candidate.shown);
         let tail = r#","search":{"mode":"match"}"#;
-        rows::append_entry(&mut entries, public, &candidate.reference, &record, tail);
+        append_entry(&mut entries, public, &candidate.reference, &record, tail);
     }
     let link = json!([{ "relation": "self", "url": visit.gate.public.question_url(question) }]);
     let head =

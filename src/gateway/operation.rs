@@ -12,7 +12,7 @@ use super::links;
 use super::newest;
 use super::page::Cursor;
 use super::refusal::Refusal;
-use super::release::{self, Judged, Release};
+use super::release::{self, Judged, Release, facts_for};
 use super::reply::Answer;
 use super::rows::Leg;
 use super::visit::Visit;
@@ -63,8 +63,8 @@ pub(super) async fn check_basis(visit: &Visit<'_>, permit: &Permit) -> Result<()
     let current = visit.fetch(permit, resource, id).await?.ok_or(Refusal::NotFound)?;
     let bases = visit.bases();
     let document = filter::parse(&current, &bases).map_err(|_| Refusal::AnswerUnsound)?;
-    let facts = document.records().first().map(|record| &record.facts).ok_or(Refusal::AnswerUnsound)?;
-    permit.rests_on(facts).map_err(
+    let facts = facts_for(permit, &document, 0).ok_or(Refusal::AnswerUnsound)?;
+    permit.rests_on(&facts).map_err(
         |denial| {
             if denial.is_alarm() { Refusal::PolicyFault } else { Refusal::NotFound }
         },

@@ -8,10 +8,10 @@
 
 use crate::domain::access::Denial;
 use crate::domain::change::ChangeRefusal;
-use crate::domain::fhir::classify::{FhirRefusal, NotServed, RefusalClass};
+use crate::domain::fhir::classify::{FhirRefusal, NotServed, RefusalClass as FhirClass};
 use crate::domain::fhir::outcome::IssueType;
 use crate::domain::filter::FilterFault;
-use crate::domain::identity::IdentityRefusal;
+use crate::domain::identity::{IdentityRefusal, ProofRefusal, RefusalClass, Scheme};
 use crate::edge::coding::CodingRefusal;
 use crate::edge::listener::BodyRefusal;
 use crate::edge::sessions::SessionEnded;
@@ -27,6 +27,8 @@ pub(super) enum Refusal {
     LengthRequired,
     /// Nobody could be established behind the request.
     Identity(IdentityRefusal),
+    /// The same for a token that was presented: the challenge fits the scheme, and brings a nonce where proofs need one.
+    Challenged { refusal: IdentityRefusal, scheme: Scheme, nonce: Option<String> },
     /// The session is over.
     Session(SessionEnded),
     /// The request was not understood, or is not served.
@@ -75,6 +77,8 @@ pub(super) enum Refusal {
     QueryRefusedUpstream,
     /// The EMR's answer is not what was asked for, or not sound FHIR JSON; nothing of it is released.
     AnswerUnsound,
+    /// Too much is under way already; nothing was asked of the EMR.
+    Busy,
     /// The trail cannot be written: nothing may be released.
     TrailUnavailable,
     /// A fault of our own.
@@ -87,8 +91,11 @@ pub(super) struct Heard {
     pub(super) code: &'static str,
     pub(super) issue: IssueType,
     pub(super) sentence: String,
-    pub(super) header: Option<(HeaderName, HeaderValue)>,
+    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
 }
+
+/// RFC 9449 section 8.
+const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 
 impl Refusal {
     /// The stable code, as clients and the trail see it.
@@ -96,7 +103,7 @@ impl Refusal {
         match self {
             Self::Protocol => "protocol-not-served",
             Self::LengthRequired => "length-required",
-            Self::Identity(refusal) => refusal.code(),
+            Self::Identity(refusal) | Self::Challenged { refusal, .. } => refusal.code(),
             Self::Session(SessionEnded::Idle) => "session-idle",
             Self::Session(SessionEnded::Absolute) => "session-over",
             Self::Fhir(refusal) => refusal.code(),
@@ -125,6 +132,7 @@ impl Refusal {
             Self::Upstream(error) => upstream_code(*error),
             Self::QueryRefusedUpstream => "query-refused-upstream",
             Self::AnswerUnsound => "upstream-answer-unsound",
+            Self::Busy => "busy",
             Self::TrailUnavailable => "audit-unavailable",
             Self::Internal => "internal",
         }
@@ -163,12 +171,14 @@ impl Refusal {
             | Self::Protocol
             | Self::LengthRequired
             | Self::Identity(_)
+            | Self::Challenged { .. }
             | Self::Session(_)
             | Self::Fhir(_)
             | Self::Body(_)
             | Self::PageLink
             | Self::NotFound
             | Self::Upstream(_)
+            | Self::Busy
             | Self::QueryRefusedUpstream => false,
         }
     }
@@ -176,7 +186,7 @@ impl Refusal {
     /// Status, issue type, sentence and header for the client.
     pub(super) fn heard(&self) -> Heard {
         let (status, issue, sentence) = self.answer();
-        Heard { status, code: self.code(), issue, sentence, header: self.header() }
+        Heard { status, code: self.code(), issue, sentence, headers: self.headers() }
     }
 
     #[expect(
@@ -196,12 +206,10 @@ impl Refusal {
                 IssueType::NotSupported,
                 "a form must come with its length, not in chunks",
             ),
-            Self::Identity(IdentityRefusal::KeysUnavailable) => say(
-                StatusCode::SERVICE_UNAVAILABLE,
-                IssueType::Transient,
-                "the issuer's keys are not available",
-            ),
-            Self::Identity(refusal) => (StatusCode::UNAUTHORIZED, IssueType::Login, refusal.to_string()),
+            Self::Identity(refusal) | Self::Challenged { refusal, .. } => {
+                let (status, issue) = identity_class(refusal.class());
+                (status, issue, refusal.to_string())
+            }
             Self::Session(ended) => (StatusCode::UNAUTHORIZED, IssueType::Expired, ended.to_string()),
             Self::Fhir(refusal) => (status_of(refusal.class()), refusal.issue_type(), refusal.to_string()),
             Self::Body(BodyRefusal::TooLarge) => {
@@ -298,6 +306,9 @@ impl Refusal {
             Self::AnswerUnsound => {
                 say(StatusCode::BAD_GATEWAY, IssueType::Exception, "the record system gave an unsound answer")
             }
+            Self::Busy => {
+                say(StatusCode::SERVICE_UNAVAILABLE, IssueType::Throttled, "too much is under way; try again")
+            }
             Self::TrailUnavailable => {
                 say(StatusCode::SERVICE_UNAVAILABLE, IssueType::NoStore, "the audit trail cannot be written")
             }
@@ -307,10 +318,26 @@ impl Refusal {
         }
     }
 
+    fn headers(&self) -> Vec<(HeaderName, HeaderValue)> {
+        let mut headers: Vec<(HeaderName, HeaderValue)> = self.header().into_iter().collect();
+        if let Self::Challenged { refusal: IdentityRefusal::Proof(about), nonce: Some(nonce), .. } = self
+            && *about != ProofRefusal::NotRemembered
+            && let Ok(nonce) = HeaderValue::from_str(nonce)
+        {
+            headers.push((DPOP_NONCE, nonce));
+        }
+        headers
+    }
+
     fn header(&self) -> Option<(HeaderName, HeaderValue)> {
         let challenge = match self {
-            Self::Identity(IdentityRefusal::KeysUnavailable) => return None,
+            Self::Identity(refusal) | Self::Challenged { refusal, .. }
+                if refusal.class() != RefusalClass::Unauthorized =>
+            {
+                return None;
+            }
             Self::Identity(refusal) => refusal.challenge(),
+            Self::Challenged { refusal, scheme, .. } => refusal.challenge_under(*scheme),
             Self::Session(_) => "Bearer error=\"invalid_token\"".to_owned(),
             Self::Fhir(refusal) => {
                 let allow = refusal.allow()?;
@@ -340,6 +367,7 @@ impl Refusal {
             | Self::Upstream(_)
             | Self::QueryRefusedUpstream
             | Self::AnswerUnsound
+            | Self::Busy
             | Self::TrailUnavailable
             | Self::Internal => return None,
         };
@@ -375,18 +403,26 @@ fn change_answer(refusal: &ChangeRefusal) -> (StatusCode, IssueType, String) {
     (status, issue, refusal.to_string())
 }
 
-fn status_of(class: RefusalClass) -> StatusCode {
+fn identity_class(class: RefusalClass) -> (StatusCode, IssueType) {
     match class {
-        RefusalClass::BadRequest => StatusCode::BAD_REQUEST,
-        RefusalClass::Forbidden => StatusCode::FORBIDDEN,
-        RefusalClass::NotFound => StatusCode::NOT_FOUND,
-        RefusalClass::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-        RefusalClass::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
-        RefusalClass::ContentTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        RefusalClass::TargetTooLong => StatusCode::URI_TOO_LONG,
-        RefusalClass::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        RefusalClass::Unauthorized => (StatusCode::UNAUTHORIZED, IssueType::Login),
+        RefusalClass::ClientRefused => (StatusCode::FORBIDDEN, IssueType::Forbidden),
+        RefusalClass::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, IssueType::Transient),
+    }
+}
+
+fn status_of(class: FhirClass) -> StatusCode {
+    match class {
+        FhirClass::BadRequest => StatusCode::BAD_REQUEST,
+        FhirClass::Forbidden => StatusCode::FORBIDDEN,
+        FhirClass::NotFound => StatusCode::NOT_FOUND,
+        FhirClass::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+        FhirClass::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
+        FhirClass::ContentTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        FhirClass::TargetTooLong => StatusCode::URI_TOO_LONG,
+        FhirClass::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         // RFC 9112 section 3.2 asks for 400 when Host is not what it should be.
-        RefusalClass::Misdirected => StatusCode::BAD_REQUEST,
+        FhirClass::Misdirected => StatusCode::BAD_REQUEST,
     }
 }
 

@@ -82,6 +82,14 @@ impl Masks {
     }
 }
 
+/// A record's facts, with its content where the permit looks at it.
+pub(super) fn facts_for(permit: &Permit, document: &Document<'_>, index: usize) -> Option<Facts> {
+    if permit.needs_content() {
+        return document.facts_with_content(index);
+    }
+    document.records().get(index).map(|record| record.facts.clone())
+}
+
 /// A record that may leave: what policy said of it, and what of that was asked for.
 struct Decided {
     disclosure: Disclosure,
@@ -141,7 +149,8 @@ impl<'a> Judged<'a> {
                 decided.push(None);
                 continue;
             }
-            decided.push(match permit.record(&record.facts, container) {
+            let whole = permit.needs_content().then(|| document.facts_with_content(decided.len())).flatten();
+            decided.push(match permit.record(whole.as_ref().unwrap_or(&record.facts), container) {
                 Ok(disclosure) => {
                     let shown = release.masks.shaped(disclosure.mask(), shape);
                     Some(Decided { disclosure, shown })
@@ -153,6 +162,11 @@ impl<'a> Judged<'a> {
             });
         }
         Ok(Self { document, decided, references, bases })
+    }
+
+    /// A record's facts for a further decision under this permit.
+    pub(super) fn facts_for(&self, permit: &Permit, index: usize) -> Option<Facts> {
+        facts_for(permit, &self.document, index)
     }
 
     pub(super) fn facts(&self, index: usize) -> Option<&Facts> {

@@ -58,9 +58,7 @@ pub(super) fn outcome_of(refusal: &Refusal, request_id: &str, head_only: bool) -
     let heard = refusal.heard();
     let body = operation_outcome(heard.issue, heard.code, &heard.sentence, request_id);
     let mut answer = Answer::fhir(heard.status, body);
-    if let Some((name, value)) = heard.header {
-        answer.headers.insert(name, value);
-    }
+    answer.headers.extend(heard.headers);
     if head_only { answer.bare() } else { answer }
 }
 
@@ -113,14 +111,14 @@ impl Answer {
     /// The answer in the form the client asked for: indented, compressed. Compression comes after
     /// filtering and only where the operator switched it on: lengths of compressed text can tell of what is beside
     /// text that an attacker chose (T-134).
-    pub(super) fn formed(mut self, wishes: &Wishes, compresses: bool) -> Self {
+    pub(super) async fn formed(mut self, wishes: &Wishes, compresses: bool) -> Self {
         let json = self.headers.get(header::CONTENT_TYPE).is_some_and(|kind| *kind == FHIR_JSON);
         if wishes.pretty && json {
             self.body = filter::pretty(&self.body).into();
         }
         if compresses {
             self.headers.insert(header::VARY, HeaderValue::from_static("Authorization, Accept-Encoding"));
-            self.compress(wishes);
+            self.compress(wishes).await;
         }
         if wishes.head_only { self.bare() } else { self }
     }
@@ -134,7 +132,8 @@ impl Answer {
         self
     }
 
-    fn compress(&mut self, wishes: &Wishes) {
+    /// A long answer takes some time: other requests must not wait for it.
+    async fn compress(&mut self, wishes: &Wishes) {
         let Some(wished) = wishes.codings.first() else { return };
         let coding = match wished {
             classify::Coding::Gzip => coding::Coding::Gzip,
@@ -143,7 +142,13 @@ impl Answer {
         if self.body.len() < limits::COMPRESS_BYTES_MIN || self.rest.is_some() {
             return;
         }
-        if let Some(coded) = coding::encode(coding, &self.body) {
+        let body = self.body.clone();
+        let coded = if body.len() <= limits::CODING_INLINE_BYTES_MAX {
+            coding::encode(coding, &body)
+        } else {
+            tokio::task::spawn_blocking(move || coding::encode(coding, &body)).await.ok().flatten()
+        };
+        if let Some(coded) = coded {
             self.body = coded.into();
             self.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.token()));
         }

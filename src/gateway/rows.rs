@@ -2,11 +2,16 @@
 //!
 //! Owns: the page a client gets. Its envelope is built anew from what is visible (T-059), it is refilled from the
 //! EMR's following pages where rows are withheld, and it has a `next` only where a visible row follows, so that
-//! neither fullness nor the number of pages tells of withheld rows (T-017), up to `REFILL_REQUESTS_MAX`.
+//! neither fullness nor the number of pages tells of withheld rows (T-017), up to `REFILL_REQUESTS_MAX`. A long page
+//! leaves in units, whose ends depend on what is shown alone.
 //! Must never: let a row through that policy did not decide, or a total that counts withheld rows (T-016).
 //! Look next: `release`, which decides each row; `page`, how a place in the rows is sealed into a link.
 
+use super::draft::Draft;
+use super::entries::{append_entry, deleted, push_item, split, version_members};
+use super::intake::Intake;
 use super::links::{self, Shown, in_compartment};
+use super::outlet::Outlet;
 use super::page::{self, Cursor};
 use super::refusal::Refusal;
 use super::release::{Judged, Release};
@@ -14,8 +19,7 @@ use super::standing;
 use super::visit::Visit;
 use super::{binary, operation};
 use crate::domain::access::Permit;
-use crate::domain::fhir::interaction::{HistoryScope, Interaction, is_id};
-use crate::domain::fhir::r4::ResourceType;
+use crate::domain::fhir::interaction::{HistoryScope, Interaction};
 use crate::domain::fhir::shape::Shape;
 use crate::domain::filter::{Entry, Envelope, Verdict};
 use crate::domain::narrow::{self, Plan};
@@ -54,6 +58,16 @@ impl Listing<'_> {
 
     fn is_history(&self) -> bool {
         matches!(self.question, Interaction::History(_))
+    }
+
+    /// The `Bundle.type` of the answer, and of the EMR's.
+    fn kind(&self) -> &'static str {
+        if self.is_history() { "history" } else { "searchset" }
+    }
+
+    /// Whether rows may leave before the last one is read: nothing but matches, in the EMR's order.
+    fn passes(&self) -> bool {
+        !self.legs.iter().any(|leg| links::includes(leg) || operation::is_everything(leg))
     }
 
     fn leg(&self, place: usize) -> Option<&Leg> {
@@ -95,9 +109,12 @@ pub(super) fn may_withhold(permit: &Permit) -> bool {
 pub(super) async fn page(
     visit: &Visit<'_>,
     listing: &Listing<'_>,
+    mut outlet: Option<&mut Outlet>,
+    draft: &Draft,
     release: &mut Release,
 ) -> Result<(), Refusal> {
-    let mut sheet = Sheet::new(listing);
+    let passes = outlet.as_deref().is_some_and(Outlet::passes) && listing.passes();
+    let mut sheet = Sheet::new(listing, passes);
     sheet.check_instance(visit).await?;
     let mut at = listing.cursor.clone();
     let mut asked = 0;
@@ -111,11 +128,30 @@ pub(super) async fn page(
         }
         asked += 1;
         let plan = listing.plan(visit, leg, &at)?;
-        let body = visit.ask(&plan).await?;
-        visit.gate.telemetry.filtered(body.len() as u64, 0);
-        let judged = Judged::judge(&body, visit.bases(), &leg.permit, listing.shape, release)?;
-        sheet.look_up(visit, &judged, leg).await?;
-        match sheet.take(&judged, leg, &mut at, release)? {
+        let mut intake = if passes {
+            Intake::open(visit, &plan, listing.kind()).await?
+        } else {
+            Intake::whole(visit, &plan).await?
+        };
+        let mut taken = Taken::All;
+        let mut before = 0;
+        while let Some(body) = intake.next(visit).await? {
+            let judged = Judged::judge(&body, visit.bases(), &leg.permit, listing.shape, release)?;
+            sheet.look_up(visit, &judged, leg).await?;
+            taken = sheet.take(&judged, leg, &mut at, before, release)?;
+            before += judged.envelope().map_or(0, |envelope| envelope.entries.len());
+            for unit in std::mem::take(&mut sheet.units) {
+                let Some(outlet) = outlet.as_deref_mut() else { return Err(Refusal::Internal) };
+                outlet.unit(draft, unit).await?;
+            }
+            if matches!(taken, Taken::Full) {
+                break;
+            }
+        }
+        if let Some(frame) = intake.frame() {
+            taken = sheet.follow(&frame);
+        }
+        match taken {
             Taken::Full => {
                 sheet.next = Some(at);
                 break;
@@ -173,6 +209,12 @@ struct Sheet<'l> {
     standing: BTreeMap<String, bool>,
     total: Option<u64>,
     next: Option<Cursor>,
+    /// Rows may leave in units, before the page is whole.
+    passes: bool,
+    /// Units that are full, each with its records.
+    units: Vec<Release>,
+    /// The first unit was made, so that what follows continues it.
+    has_begun: bool,
 }
 
 /// Why a row is in a searchset. An `outcome` holds the EMR's own words and goes no further (T-162).
@@ -203,7 +245,7 @@ impl Mode {
 }
 
 impl<'l> Sheet<'l> {
-    fn new(listing: &'l Listing<'l>) -> Self {
+    fn new(listing: &'l Listing<'l>, passes: bool) -> Self {
         Self {
             listing,
             refills: listing.refills(),
@@ -216,6 +258,9 @@ impl<'l> Sheet<'l> {
             standing: BTreeMap::new(),
             total: None,
             next: None,
+            passes,
+            units: Vec::new(),
+            has_begun: false,
         }
     }
 
@@ -259,29 +304,29 @@ impl<'l> Sheet<'l> {
         !self.listing.is_history() || !self.refills || self.standing.get(reference).copied().unwrap_or(false)
     }
 
-    /// Takes what is visible of one page of the EMR's, from `at.skip` on; moves `at` to where it stopped.
+    /// Takes what is visible of one batch of the EMR's page, `before` rows into it, from `at.skip` on; moves `at` to where it
+    /// stopped.
     fn take(
         &mut self,
         judged: &Judged<'_>,
         leg: &Leg,
         at: &mut Cursor,
+        before: usize,
         release: &mut Release,
     ) -> Result<Taken, Refusal> {
-        let kind = if self.listing.is_history() { "history" } else { "searchset" };
-        let envelope = judged.envelope().filter(|envelope| envelope.kind == kind);
+        let envelope = judged.envelope().filter(|envelope| envelope.kind == self.listing.kind());
         let envelope = envelope.ok_or(Refusal::AnswerUnsound)?;
-        self.total = envelope.total;
         let verdicts = judged.verdicts();
         let mut leading = Vec::new();
         let mut full = false;
-        for (place, entry) in envelope.entries.iter().enumerate().skip(at.skip) {
+        for (place, entry) in envelope.entries.iter().enumerate().skip(at.skip.saturating_sub(before)) {
             if Mode::here(leg, judged, entry) != Some(Mode::Match) {
                 continue;
             }
             let page_is_full = self.refills && self.rows >= self.listing.page_rows();
             if page_is_full {
                 if self.would_show(judged, leg, entry, &verdicts) {
-                    at.skip = place;
+                    at.skip = before + place;
                     full = true;
                     break;
                 }
@@ -289,13 +334,47 @@ impl<'l> Sheet<'l> {
                 continue;
             }
             leading.extend(self.show_row(judged, leg, entry, &verdicts, release));
+            self.fill_unit(release);
         }
-        self.show_includes(judged, envelope, leading, &verdicts, leg, release);
-        if full {
-            return Ok(Taken::Full);
+        if !self.passes {
+            self.show_includes(judged, envelope, leading, &verdicts, leg, release);
         }
+        if full { Ok(Taken::Full) } else { Ok(self.follow(envelope)) }
+    }
+
+    /// What the EMR says beside its rows: how many there are, and whether more follow.
+    fn follow(&mut self, envelope: &Envelope) -> Taken {
+        self.total = envelope.total;
         let next = envelope.links.iter().find(|(relation, _)| relation == "next");
-        Ok(next.map_or(Taken::All, |(_, link)| Taken::More(link.clone())))
+        next.map_or(Taken::All, |(_, link)| Taken::More(link.clone()))
+    }
+
+    /// Puts the rows so far aside as a unit when there are enough of them: by what is shown alone.
+    fn fill_unit(&mut self, release: &mut Release) {
+        let enough = self.matches.len() >= limits::EXPORT_UNIT_BYTES
+            || release.records.len() >= limits::EXPORT_UNIT_RECORDS;
+        if !self.passes || !enough || self.matches.is_empty() {
+            return;
+        }
+        let mut unit = std::mem::take(release);
+        unit.body = self.opened();
+        self.units.push(unit);
+    }
+
+    /// The rows so far, behind those of the units before, or behind the beginning of the Bundle.
+    fn opened(&mut self) -> Vec<u8> {
+        let mut body = Vec::with_capacity(self.matches.len() + 64);
+        let begun = std::mem::replace(&mut self.has_begun, true);
+        if !begun {
+            let kind = self.listing.kind();
+            body.extend_from_slice(
+                format!(r#"{{"resourceType":"Bundle","type":"{kind}","entry":["#).as_bytes(),
+            );
+        } else if !self.matches.is_empty() {
+            body.push(b',');
+        }
+        body.append(&mut self.matches);
+        body
     }
 
     fn would_show(&self, judged: &Judged<'_>, leg: &Leg, entry: &Entry, verdicts: &[Verdict<'_>]) -> bool {
@@ -352,6 +431,9 @@ impl<'l> Sheet<'l> {
             push_item(&mut self.matches, &item);
         }
         self.rows += 1;
+        if self.passes {
+            return None;
+        }
         self.visible.insert(reference.clone());
         Shown::read(reference, record)
     }
@@ -434,13 +516,20 @@ impl<'l> Sheet<'l> {
         if let Some(url) = next.and_then(|cursor| page::seal_next(visit, self.listing.question, cursor)) {
             links.push(json!({ "relation": "next", "url": url }));
         }
-        let kind = if self.listing.is_history() { "history" } else { "searchset" };
-        let out = &mut release.body;
-        out.extend_from_slice(format!(r#"{{"resourceType":"Bundle","type":"{kind}""#).as_bytes());
-        if let Some(total) = self.total.filter(|_| !self.refills) {
-            out.extend_from_slice(format!(r#","total":{total}"#).as_bytes());
+        let links = Value::Array(links);
+        let total = self.total.filter(|_| !self.refills).map(|total| format!(r#","total":{total}"#));
+        let total = total.unwrap_or_default();
+        if self.has_begun {
+            // What was known only at the end stands there: the order of members means nothing (RFC 8259 section 4).
+            release.body = self.opened();
+            release.body.extend_from_slice(format!(r#"]{total},"link":{links}}}"#).as_bytes());
+            return;
         }
-        out.extend_from_slice(format!(r#","link":{}"#, Value::Array(links)).as_bytes());
+        let out = &mut release.body;
+        let kind = self.listing.kind();
+        out.extend_from_slice(
+            format!(r#"{{"resourceType":"Bundle","type":"{kind}"{total},"link":{links}"#).as_bytes(),
+        );
         for item in std::mem::take(&mut self.unordered).into_values() {
             push_item(&mut self.matches, &item);
         }
@@ -465,53 +554,4 @@ impl<'l> Sheet<'l> {
         }
         out.push(b'}');
     }
-}
-
-/// `Type/id` of the record that a history's row says was deleted.
-fn deleted(entry: &Entry) -> Option<String> {
-    let request = entry.request.as_ref().filter(|request| request.method == "DELETE")?;
-    let mut steps = request.url.rsplit('/');
-    let (id, name) = (steps.next()?, steps.next()?);
-    let reference = format!("{name}/{id}");
-    split(&reference).is_some().then_some(reference)
-}
-
-fn split(reference: &str) -> Option<(ResourceType, &str)> {
-    let (name, id) = reference.split_once('/')?;
-    ResourceType::from_name(name).filter(|_| is_id(id)).map(|resource| (resource, id))
-}
-
-fn push_item(list: &mut Vec<u8>, item: &[u8]) {
-    if !list.is_empty() {
-        list.push(b',');
-    }
-    list.extend_from_slice(item);
-}
-
-pub(super) fn append_entry(list: &mut Vec<u8>, public: &str, reference: &str, record: &[u8], tail: &str) {
-    let url = json!(format!("{public}/{reference}"));
-    push_item(list, format!(r#"{{"fullUrl":{url},"resource":"#).as_bytes());
-    list.extend_from_slice(record);
-    list.extend_from_slice(tail.as_bytes());
-    list.push(b'}');
-}
-
-/// `request` and `response` of a version, as far as the record itself shows them.
-fn version_members(judged: &Judged<'_>, index: usize, entry: &Entry) -> String {
-    let (version, updated) = judged.shown_version(index);
-    let reference = judged.reference(index);
-    let created = entry.request.as_ref().is_some_and(|request| request.method == "POST");
-    let (method, url) = match reference.split_once('/') {
-        Some((name, _)) if created => ("POST", name.to_owned()),
-        Some(_) | None => ("PUT", reference),
-    };
-    let mut response = serde_json::Map::new();
-    response.insert("status".to_owned(), json!(if created { "201" } else { "200" }));
-    response.extend(version.map(|version| ("etag".to_owned(), json!(format!("W/\"{version}\"")))));
-    response.extend(updated.map(|updated| ("lastModified".to_owned(), json!(updated))));
-    format!(
-        r#","request":{},"response":{}"#,
-        json!({ "method": method, "url": url }),
-        Value::Object(response)
-    )
 }

@@ -14,7 +14,9 @@ use super::release::{Judged, Release};
 use super::visit::{Visit, request_of};
 use crate::domain::access::Permit;
 use crate::domain::audit::Record;
+use crate::domain::fhir::interaction::Interaction;
 use crate::domain::fhir::r4::ResourceType;
+use crate::domain::fhir::search::Holds;
 use crate::domain::fhir::shape::Shape;
 use crate::domain::filter::{Bases, FilterFault, Lines};
 use crate::domain::narrow::Plan;
@@ -24,6 +26,7 @@ use crate::edge::upstream::{AnswerBody, UpstreamError};
 use crate::limits;
 use bytes::Bytes;
 use http::StatusCode;
+use serde_json::Value;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -39,6 +42,8 @@ pub(super) enum Part {
 /// The files of one type on their way through, one after the other.
 pub(super) struct Units {
     permit: Permit,
+    /// What the export was begun with.
+    question: Interaction,
     resource: ResourceType,
     /// Only records that show whose they are: the export is of patients' records, and some may be withheld.
     of_patients: bool,
@@ -57,6 +62,7 @@ impl Units {
     pub(super) fn new(
         visit: &Visit<'_>,
         permit: Permit,
+        question: Interaction,
         resource: ResourceType,
         of_patients: bool,
         draft: Draft,
@@ -65,6 +71,7 @@ impl Units {
         Self {
             of_patients: of_patients && !permit.releases_every(resource),
             permit,
+            question,
             resource,
             draft,
             peer: visit.peer.clone(),
@@ -106,6 +113,9 @@ impl Units {
         if !asked || !judged.is_single() {
             return Err(Refusal::AnswerUnsound);
         }
+        if !self.is_asked_for(judged.raw(0), &upstream, gate)? {
+            return Ok(());
+        }
         let mut record = Vec::new();
         let is_shown = judged.write(0, &judged.verdicts(), &mut record)
             && (!self.of_patients || links::shows_patient(self.resource, &record, judged.public()));
@@ -117,6 +127,16 @@ impl Units {
         release.body.append(&mut record);
         release.body.push(b'\n');
         Ok(())
+    }
+
+    /// Whether the record may be what `_since` and `_typeFilter` ask for. The EMR was asked the same: a record that is
+    /// certainly not is left out as if the EMR had done so.
+    fn is_asked_for(&self, record: &[u8], upstream: &[&str], gate: &Gate) -> Result<bool, Refusal> {
+        let Interaction::Operation(operation) = &self.question else { return Err(Refusal::Internal) };
+        let Some(narrowing) = operation.narrows(self.resource) else { return Ok(true) };
+        let record: Value = serde_json::from_slice(record).map_err(|_| Refusal::AnswerUnsound)?;
+        let here: Vec<&str> = upstream.iter().copied().chain([gate.public.as_str()]).collect();
+        Ok(narrowing.holds_for(&record, &here) != Holds::No)
     }
 
     /// Reads another piece, or opens another file; `false` when there is none left.
@@ -168,7 +188,7 @@ pub(super) fn refused(status: StatusCode) -> Refusal {
     }
 }
 
-fn is_full(release: &Release) -> bool {
+pub(super) fn is_full(release: &Release) -> bool {
     release.body.len() >= limits::EXPORT_UNIT_BYTES || release.records.len() >= limits::EXPORT_UNIT_RECORDS
 }
 
@@ -204,12 +224,20 @@ async fn pour(gate: &Gate, units: &mut Units, sender: &mpsc::Sender<Part>) -> Re
             break;
         };
         let body = Bytes::from(std::mem::take(&mut unit.body));
-        let recorded = gate.journal.append(&[units.record(&mut unit)]).await.map_err(|error| {
-            tracing::error!(%error, "no record, no unit");
-            Refusal::TrailUnavailable
-        })?;
+        let recorded = record(gate, units.record(&mut unit)).await?;
         gate.telemetry.filtered(0, body.len() as u64);
         place.send(Part::Unit(recorded, body));
     }
     Ok(())
+}
+
+/// Writes the record of a unit down, durably.
+///
+/// # Errors
+/// [`Refusal::TrailUnavailable`]: the unit must not leave.
+pub(super) async fn record(gate: &Gate, unit: Record) -> Result<Receipt, Refusal> {
+    gate.journal.append(&[unit]).await.map_err(|error| {
+        tracing::error!(%error, "no record, no unit");
+        Refusal::TrailUnavailable
+    })
 }

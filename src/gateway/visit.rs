@@ -29,6 +29,7 @@ use std::sync::{Arc, PoisonError};
 /// The header in which a caller chooses among the purposes that the token allows.
 const PURPOSE_OF_USE: HeaderName = HeaderName::from_static("x-purpose-of-use");
 const PREFER: HeaderName = HeaderName::from_static("prefer");
+const IF_NONE_EXIST: HeaderName = HeaderName::from_static("if-none-exist");
 
 /// An established caller with the policies in force when they came.
 pub(super) struct Visit<'g> {
@@ -86,13 +87,17 @@ impl<'g> Visit<'g> {
     /// The EMR's answer to a question, whole and bounded; any status but success is a refusal of ours, without
     /// its text.
     pub(super) async fn ask(&self, plan: &Plan) -> Result<Bytes, Refusal> {
+        let answer = self.heard(plan).await?;
+        answer.body.read(limits::UPSTREAM_ANSWER_BYTES_MAX).await.map_err(Refusal::Upstream)
+    }
+
+    /// The same with its body unread.
+    pub(super) async fn heard(&self, plan: &Plan) -> Result<upstream::Answer, Refusal> {
         let answer = self.gate.upstream.send(request_of(plan)).await.map_err(Refusal::Upstream)?;
         let lists = matches!(plan.expected(), Expected::Searchset { .. } | Expected::History { .. });
         let about_one = !lists || matches!(plan.expected(), Expected::History { instance: true });
         match answer.status {
-            StatusCode::OK => {
-                answer.body.read(limits::UPSTREAM_ANSWER_BYTES_MAX).await.map_err(Refusal::Upstream)
-            }
+            StatusCode::OK => Ok(answer),
             StatusCode::NOT_FOUND | StatusCode::GONE if about_one => Err(Refusal::NotFound),
             StatusCode::BAD_REQUEST
             | StatusCode::NOT_FOUND
@@ -134,7 +139,7 @@ impl<'g> Visit<'g> {
             if_none_match: None,
             if_modified_since: None,
         };
-        let asked = classify::entry(&request, &self.gate.public, &self.gate.parameters);
+        let asked = classify::entry(&request, &[], &self.gate.public, &self.gate.parameters);
         asked.map(|asked| asked.interaction).map_err(Refusal::Fhir)
     }
 
@@ -199,6 +204,9 @@ pub(super) fn request_of(plan: &Plan) -> UpstreamRequest {
     }
     if let Some(tag) = plan.if_match().and_then(|tag| HeaderValue::try_from(tag).ok()) {
         request = request.header(header::IF_MATCH, tag);
+    }
+    if let Some(criteria) = plan.if_none_exist().and_then(|text| HeaderValue::try_from(text).ok()) {
+        request = request.header(IF_NONE_EXIST, criteria);
     }
     if plan.if_none_match() {
         request = request.header(header::IF_NONE_MATCH, HeaderValue::from_static("*"));

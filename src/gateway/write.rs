@@ -10,7 +10,7 @@
 
 use super::draft::Draft;
 use super::refusal::Refusal;
-use super::release::{Judged, Release};
+use super::release::{Judged, Release, facts_for};
 use super::reply::Answer;
 use super::rows;
 use super::visit::Visit;
@@ -61,6 +61,7 @@ pub(super) async fn answer(
     body: &Bytes,
     draft: &mut Draft,
 ) -> Result<Answer, Refusal> {
+    let _turn = visit.gate.turns.take(std::iter::once(asked)).await?;
     let mut tries = 0;
     loop {
         tries += 1;
@@ -173,7 +174,10 @@ impl Writer<'_> {
         draft: &mut Draft,
     ) -> Result<Ready, Refusal> {
         let sent = Sent::read(self.visit, resource, body)?;
+        let mut unless = None;
         if let Some(search) = if_none_exist {
+            // Who sees all hears the same from the EMR as from us; nobody else may have it answer them (T-066).
+            unless = self.sees_all().then(|| search.canonical_query());
             match self.matches(search).await?.as_slice() {
                 [] => {}
                 [id] => {
@@ -182,7 +186,11 @@ impl Writer<'_> {
                 _ => return Err(Refusal::MultipleMatches),
             }
         }
-        self.create_as(resource, None, sent, draft).await
+        let mut ready = self.create_as(resource, None, sent, draft).await?;
+        if let Ready::Send(prepared) = &mut ready {
+            prepared.change.only_unless(unless);
+        }
+        Ok(ready)
     }
 
     /// A conditional update that found nothing: a create, if policy allows that too (R4 http.html, conditional update).
@@ -232,15 +240,17 @@ impl Writer<'_> {
         };
         let mask = Arc::new(change::changed(resource, None, &tree));
         let written = audit::Written { reference, version: None, patients, mask };
-        let change = Change::Create { resource, id, body: Bytes::from(tree.print()) };
+        let change = Change::Create { resource, id, unless: None, body: Bytes::from(tree.print()) };
         Ok(Ready::Send(Box::new(Prepared { permit: self.permit, change, written, may_retry: false })))
     }
 
-    /// The one record a change is for. For criteria: the one visible match, none, or a refusal for several.
+    /// The one record a change is for. For criteria: the one visible match, none, or a refusal for several. Where none
+    /// is visible, no version that the client may have named is there (RFC 9110, 13.1.1), whether or not one is withheld.
     async fn target(&self, target: &Target) -> Result<Option<String>, Refusal> {
         match target {
             Target::Id(id) => Ok(Some(id.as_str().to_owned())),
             Target::Match(search) => match self.matches(search).await?.as_slice() {
+                [] if self.wishes.if_match.is_some() => Err(Refusal::PreconditionFailed),
                 [] => Ok(None),
                 [id] => Ok(Some(id.clone())),
                 _ => Err(Refusal::MultipleMatches),
@@ -297,7 +307,7 @@ impl Writer<'_> {
         // Whoever may change a Binary has to be merged with it; what is shown of it afterwards is another matter.
         let mut release = Release::of_owned_binary();
         let judged = Judged::judge(&current, self.visit.bases(), &self.permit, &Shape::Whole, &mut release)?;
-        let before = judged.facts(0).ok_or(Refusal::AnswerUnsound)?.clone();
+        let before = judged.facts_for(&self.permit, 0).ok_or(Refusal::AnswerUnsound)?;
         let expected = Expected::Record { resource, id: id.to_owned(), version: None };
         if !expected.is(&before) {
             return Err(Refusal::AnswerUnsound);
@@ -315,6 +325,10 @@ impl Writer<'_> {
         let mut view = Tree::parse(&view).map_err(|_| Refusal::Internal)?;
         self.localise(&mut view);
         let mut sent = match new {
+            // Content alone says nothing of the rest of a Binary: its labels and its context stay.
+            New::Record(sent) if self.wishes.content.is_some() => {
+                change::completed(sent.tree, &view, &["data", "contentType"])
+            }
             New::Record(sent) => sent.tree,
             New::Patch(format, patch) => {
                 self.check_touches(resource, format, &patch, &seen, change.modify())?;
@@ -375,7 +389,7 @@ impl Writer<'_> {
         let current = self.visit.fetch(&self.permit, resource, id).await?.ok_or(Refusal::NotFound)?;
         let mut release = Release::of_owned_binary();
         let judged = Judged::judge(&current, self.visit.bases(), &self.permit, &Shape::Whole, &mut release)?;
-        let before = judged.facts(0).ok_or(Refusal::AnswerUnsound)?;
+        let before = &judged.facts_for(&self.permit, 0).ok_or(Refusal::AnswerUnsound)?;
         let expected = Expected::Record { resource, id: id.to_owned(), version: None };
         if !expected.is(before) {
             return Err(Refusal::AnswerUnsound);
@@ -417,9 +431,8 @@ impl Writer<'_> {
         let bases = self.visit.bases();
         // What was sent has been read strictly; what the EMR holds beside it may have elements of its own.
         let document = filter::parse(image, &bases).map_err(Refusal::BodyUnsound)?;
-        let records = document.records();
-        let root = records.first().map(|record| &record.facts).ok_or(Refusal::Internal)?;
-        let change = self.permit.change(before, Some(root), None).map_err(refused)?;
+        let root = facts_for(&self.permit, &document, 0).ok_or(Refusal::Internal)?;
+        let change = self.permit.change(before, Some(&root), None).map_err(refused)?;
         if nests {
             self.judge_contained(&document)?;
         }

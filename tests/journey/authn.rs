@@ -110,7 +110,11 @@ const FORGERIES: &[(&str, Change, &str)] = &[
     ),
     ("lives for ever", |d| d.claims["exp"] = ago(d, "iat", -900_000), "token-lifetime-refused"),
     ("nobody's", |d| remove(d, "sub"), "token-claim-missing"),
-    ("somebody for somebody else", |d| d.claims["act"] = json!({"sub": "other"}), "token-acting-for-another"),
+    (
+        "somebody for nobody in particular",
+        |d| d.claims["act"] = json!({"iss": "other"}),
+        "token-claim-malformed",
+    ),
     ("bound to a key", |d| d.claims["cnf"] = json!({"jkt": "x"}), "token-sender-constrained"),
 ];
 

@@ -317,21 +317,6 @@ fn what_is_no_bundle_of_requests_is_refused() {
             // T-084: a Bundle of requests inside one.
             (
                 bundle(
-                    "batch",
-                    vec![
-                        get("Patient/p1"),
-                        entry(
-                            "POST",
-                            "",
-                            json!({"resourceType": "Bundle", "type": "batch", "entry": [get("Patient/p1")]}),
-                        ),
-                    ],
-                ),
-                400,
-                "body-unsound",
-            ),
-            (
-                bundle(
                     "transaction",
                     vec![
                         get("Patient/p1"),
@@ -359,6 +344,50 @@ fn what_is_no_bundle_of_requests_is_refused() {
                 ask(&hospital, "nurse", &json!({"resourceType": "Bundle", "type": kind}).to_string()).await;
             assert_eq!((empty.status, &empty.json()["type"]), (200, &json!(format!("{kind}-response"))));
         }
+    });
+}
+
+/// T-084: a Bundle of requests in an entry of a batch is that entry's fault, whatever the entry asks; the others are
+/// answered. A validation is a request like any other.
+#[test]
+fn t084_one_entry_of_a_batch_is_refused_alone() {
+    run(async {
+        let hospital = Hospital::doors().await;
+        let inner = |kind: &str| {
+            let secret = entry("POST", "Observation", plain("NESTED-MARK"));
+            json!({"resourceType": "Bundle", "type": kind, "entry": [secret]})
+        };
+        let sound = plain("x");
+        let body = bundle(
+            "batch",
+            vec![
+                get("Patient/p1"),
+                entry("POST", "", inner("batch")),
+                entry("POST", "Bundle", inner("transaction")),
+                entry("POST", "Patient/p1/$everything", inner("batch")),
+                entry("POST", "Observation/$validate", sound),
+                get("Patient/p1"),
+            ],
+        );
+        let reply = ask(&hospital, "integration", &body).await;
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        let found: Vec<String> = statuses(&reply).into_iter().map(|status| status[..3].to_owned()).collect();
+        assert_eq!(found, ["200", "403", "403", "403", "200", "200"], "{}", reply.text());
+        let entries = reply.json();
+        for place in 1..4 {
+            assert_eq!(code(&entries["entry"][place]), "nested-not-supported", "{place}");
+        }
+        assert_eq!(entries["entry"][4]["resource"]["resourceType"], "OperationOutcome", "{}", reply.text());
+        assert_eq!(hospital.upstream_saw("NESTED-MARK"), 0);
+        let records = entry_records(&hospital.trail(), &reply);
+        assert_eq!(records.len(), 6);
+        assert_eq!(records[1]["reason"], "nested-not-supported");
+        let empty = json!({"request": {"method": "POST", "url": "Observation/$validate"}});
+        let reply = ask(&hospital, "integration", &bundle("batch", vec![empty])).await;
+        assert_eq!(code(&reply.json()["entry"][0]), "bundle-not-understood", "{}", reply.text());
+        let transaction = vec![get("Patient/p1"), entry("POST", "", inner("batch"))];
+        let reply = ask(&hospital, "integration", &bundle("transaction", transaction)).await;
+        reply.check_refusal(400, "body-unsound");
     });
 }
 

@@ -87,19 +87,19 @@ impl Hospital {
     }
 
     /// Decisions about the units of an answer, in their order.
-    fn units(&self, request_id: &str) -> Vec<Value> {
+    pub(crate) fn units(&self, request_id: &str) -> Vec<Value> {
         let of_request = |record: &Value| record["requestId"] == request_id && record["unit"].is_u64();
         self.trail().into_iter().filter(of_request).collect()
     }
 
     /// The same once it is known how the answer ended.
-    async fn ended_units(&self, request_id: &str) -> Vec<Value> {
+    pub(crate) async fn ended_units(&self, request_id: &str) -> Vec<Value> {
         let over = || self.units(request_id).iter().all(|unit| unit["outcome"] != "unknown");
         assert!(until(Duration::from_secs(10), over).await, "no outcome");
         self.units(request_id)
     }
 
-    async fn raw(&self, url: &str, token: &str, narrow: bool) -> TlsStream<TcpStream> {
+    pub(crate) async fn raw(&self, url: &str, token: &str, narrow: bool) -> TlsStream<TcpStream> {
         let port = self.stage.running().unwrap().address().port();
         let ca = self.stage.ca_file();
         let mut stream =
@@ -120,7 +120,7 @@ fn files(manifest: &Reply) -> BTreeMap<String, String> {
 }
 
 /// All that comes until the gate closes or is quiet; whether the body ended as it should.
-async fn drain(stream: &mut TlsStream<TcpStream>) -> (String, bool) {
+pub(crate) async fn drain(stream: &mut TlsStream<TcpStream>) -> (String, bool) {
     let (mut heard, mut buffer) = (Vec::new(), vec![0; 64 * 1024]);
     while let Ok(Ok(length @ 1..)) = timeout(Duration::from_secs(5), stream.read(&mut buffer)).await {
         heard.extend_from_slice(&buffer[..length]);
@@ -132,7 +132,7 @@ async fn drain(stream: &mut TlsStream<TcpStream>) -> (String, bool) {
     (String::from_utf8(heard).unwrap(), ended)
 }
 
-fn request_id(head: &str) -> String {
+pub(crate) fn request_id(head: &str) -> String {
     let line = head.lines().find_map(|line| line.strip_prefix("x-request-id: "));
     line.unwrap_or_else(|| panic!("{head}")).trim().to_owned()
 }
@@ -198,6 +198,43 @@ fn kf_38_a_file_holds_what_reading_each_record_gives() {
     });
 }
 
+/// A kick-off by POST is the same question as one by GET (Bulk Data Access IG, kick-off).
+#[test]
+fn an_export_may_be_asked_for_by_post() {
+    run(async {
+        let hospital = ward().await;
+        let token = hospital.token("researcher");
+        let bearer = format!("Bearer {token}");
+        let headers = [
+            ("authorization", bearer.as_str()),
+            ("prefer", "respond-async"),
+            ("content-type", "application/fhir+json"),
+        ];
+        let body = json!({"resourceType": "Parameters", "parameter": [
+            {"name": "_type", "valueString": "Patient,Observation"},
+            {"name": "_since", "valueInstant": "2020-01-01T00:00:00Z"},
+            {"name": "_outputFormat", "valueString": "application/fhir+ndjson"},
+        ]});
+        let got =
+            hospital.kick_off(&token, "$export?_type=Observation,Patient&_since=2020-01-01T00:00:00Z").await;
+        let posted = hospital.ask("POST", "$export", &headers, &body.to_string()).await;
+        assert_eq!((got.status, posted.status), (202, 202), "{}", posted.text());
+        let targets: Vec<String> =
+            hospital.stage.emr().requests().into_iter().map(|asked| asked.target).collect();
+        assert!(targets.len() == 2 && targets[0] == targets[1], "{targets:?}");
+        let link = posted.header("content-location").unwrap().to_owned();
+        hospital.finish(&token, &link).await.check_ok();
+        let twice = json!({"resourceType": "Parameters", "parameter": [
+            {"name": "_since", "valueInstant": "2020-01-01T00:00:00Z"},
+            {"name": "_since", "valueInstant": "2020-01-01T00:00:00Z"},
+        ]});
+        let twice = hospital.ask("POST", "Patient/$export", &headers, &twice.to_string()).await;
+        let plain = [headers[0], headers[2]];
+        let at_once = hospital.ask("POST", "$export", &plain, &body.to_string()).await;
+        hospital.check_refusals(&[(twice, 400, "repeated-parameter"), (at_once, 400, "async-required")]);
+    });
+}
+
 /// Withheld records leave no trace in a manifest: a type is named whether or not the EMR has a file of it.
 #[test]
 fn a_manifest_does_not_tell_of_withheld_records() {
@@ -225,6 +262,100 @@ fn a_manifest_does_not_tell_of_withheld_records() {
         let files = hospital.export(&hospital.engine(), path).await;
         let whole = hospital.get_with(&hospital.engine(), &files["Immunization"]).await;
         assert!(whole.text().contains("CANARY"), "nothing was there to be withheld");
+    });
+}
+
+/// P4: `_since` and `_typeFilter` are judged on each record, so that an EMR that ignores them gives no more; what a record
+/// does not tell by itself is not asked.
+#[test]
+#[expect(clippy::too_many_lines, reason = "cases as data")]
+fn p4_an_export_holds_what_was_asked_for() {
+    run(async {
+        let hospital = ward().await;
+        let emr = hospital.stage.emr();
+        let token = hospital.engine();
+        let filters = [
+            "Observation?category=http://c|laboratory&date=ge2026-01-01T00:00:00Z",
+            "Observation?code=http://loinc.org|1-1&subject=Patient/p2",
+        ];
+        let filters: Vec<String> = filters.iter().map(|filter| crate::harness::encoded(filter)).collect();
+        let path = format!(
+            "$export?_type=Observation,Patient&_since=2026-01-01T00:00:00Z&_typeFilter={}&_typeFilter={}",
+            filters[0], filters[1]
+        );
+        let link = hospital.begin(&token, &path).await;
+        let output = ["Observation", "Patient"].map(|kind| {
+            json!({"type": kind, "url": format!("/fhir/export-files/1/{kind}.ndjson")}).to_string()
+        });
+        for _ in 0..3 {
+            emr.next_answer(JOB, manifest(&output.join(",")));
+        }
+        let files = files(&hospital.finish(&token, &link).await);
+        let observation = |id: &str, changed: Option<&str>, change: Value| {
+            let mut record = json!({"resourceType": "Observation", "id": id, "status": "final",
+                "category": [{"coding": [{"system": "http://c", "code": "laboratory"}]}],
+                "code": {"coding": [{"system": "http://loinc.org", "code": "2-2"}]},
+                "subject": {"reference": "Patient/p1"}, "effectiveDateTime": "2026-01-05T08:00:00Z"});
+            if let Some(changed) = changed {
+                record["meta"] = json!({"lastUpdated": changed});
+            }
+            let Value::Object(change) = change else { panic!("{change}") };
+            record.as_object_mut().unwrap().extend(change);
+            record.to_string() + "\n"
+        };
+        let (new, old) = (Some("2026-01-02T00:00:00Z"), Some("2025-12-31T23:59:59Z"));
+        let other = json!([{"coding": [{"system": "http://c", "code": "vital-signs"}]}]);
+        let second = json!({"category": other, "code": {"coding": [{"system": "http://loinc.org", "code": "1-1"}]},
+            "subject": {"reference": "Patient/p2"}});
+        let rows = [
+            (true, observation("both", new, json!({}))),
+            (false, observation("old", old, json!({}))),
+            (true, observation("unsaid", None, json!({}))),
+            (false, observation("other-category", new, json!({"category": other}))),
+            (
+                false,
+                observation(
+                    "other-system",
+                    new,
+                    json!({"category": [{"coding": [{"system": "http://d", "code": "laboratory"}]}]}),
+                ),
+            ),
+            (false, observation("earlier", new, json!({"effectiveDateTime": "2025-12-31T23:00:00Z"}))),
+            (true, observation("zoneless", new, json!({"effectiveDateTime": "2025-12-31"}))),
+            (true, observation("second", new, second.clone())),
+            (false, observation("second-old", old, second)),
+        ];
+        let all: String = rows.iter().map(|(_, row)| row.as_str()).collect();
+        emr.next_answer("/fhir/export-files/1/Observation.ndjson", Canned::status(200).body(all));
+        let file = hospital.get_with(&token, &files["Observation"]).await;
+        let expected: String = rows.iter().filter(|(kept, _)| *kept).map(|(_, row)| row.as_str()).collect();
+        assert_eq!(file.text(), expected);
+        let released = &hospital.ended_units(file.request_id()).await[0]["released"];
+        assert_eq!(released.as_array().unwrap().len(), rows.iter().filter(|(kept, _)| *kept).count());
+        // A type without a filter is asked for whole, but for what did not change.
+        let old = r#"{"resourceType":"Patient","id":"old","meta":{"lastUpdated":"2025-01-01T00:00:00Z"}}"#;
+        let lines = format!("{old}\n{}", patient("x"));
+        emr.next_answer("/fhir/export-files/1/Patient.ndjson", Canned::status(200).body(lines));
+        assert_eq!(hospital.get_with(&token, &files["Patient"]).await.text(), patient("x"));
+        let mut refused = Vec::new();
+        for filter in [
+            "Observation?subject:Patient.gender=female",
+            "Observation?value-quantity=gt5",
+            "Observation?date=ap2026",
+            "Observation?code:in=http://vs",
+            "Observation?code-value-quantity=1$2",
+            "Patient?phone=555",
+            "Patient?_has:Observation:patient:code=1",
+            "Patient?_content=x",
+        ] {
+            let path = format!("$export?_typeFilter={}", crate::harness::encoded(filter));
+            refused.push((hospital.kick_off(&token, &path).await, 400, "parameter-not-supported"));
+        }
+        hospital.check_refusals(&refused);
+        // Links tell nothing by their lengths.
+        let all = hospital.export(&token, "$export").await;
+        let lengths: std::collections::BTreeSet<usize> = all.values().map(String::len).collect();
+        assert!(all.len() > 10 && lengths.len() == 1, "{lengths:?}");
     });
 }
 
@@ -281,6 +412,34 @@ fn kf_38_links_are_their_creators_own() {
         let ends =
             hospital.stage.emr().requests().into_iter().filter(|asked| asked.method == "DELETE").count();
         assert_eq!(ends, 2, "only the owner's reached the EMR");
+    });
+}
+
+/// A link holds all that is known of an export: a restart of the gate does not end it, nor open it to anybody else.
+#[test]
+fn an_export_outlasts_the_gate() {
+    run(async {
+        let mut hospital = ward().await;
+        let token = hospital.token("researcher");
+        let link = hospital.begin(&token, "$export?_type=Patient").await;
+        let first = files(&hospital.finish(&token, &link).await)["Patient"].clone();
+        let before = hospital.get_with(&token, &first).await;
+        before.check_ok();
+        let port = |hospital: &Hospital| hospital.stage.running().unwrap().address().port();
+        let old = port(&hospital);
+        hospital.stage.stop().await.unwrap();
+        hospital.stage.start().await.unwrap();
+        let moved = |url: &str| url.replace(&format!(":{old}/"), &format!(":{}/", port(&hospital)));
+        let again = hospital.token("researcher");
+        let manifest = hospital.follow("GET", &again, &moved(&link)).await;
+        manifest.check_ok();
+        for url in [moved(&first), files(&manifest)["Patient"].clone()] {
+            assert_eq!(hospital.get_with(&again, &url).await.text(), before.text());
+        }
+        for url in [&link, &first] {
+            hospital.follow("GET", &hospital.engine(), &moved(url)).await.check_refusal(404, "not-found");
+        }
+        assert_eq!(hospital.follow("DELETE", &again, &moved(&link)).await.status, 202);
     });
 }
 
@@ -649,6 +808,6 @@ async fn stand_still(hospital: &Hospital) -> (TlsStream<TcpStream>, String, usiz
     }
 }
 
-fn named(units: &[Value]) -> usize {
+pub(crate) fn named(units: &[Value]) -> usize {
     units.iter().map(|unit| unit["released"].as_array().unwrap().len()).sum()
 }

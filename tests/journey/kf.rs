@@ -408,7 +408,7 @@ fn what_is_asked_upstream_would_be_understood_at_the_front_door() {
             let base = PublicBase::parse(&format!("https://{host}/fhir")).unwrap();
             let head = Head { method: &one.method, target: &one.target, authority: None, headers: &headers };
             let asked = expects(&head, &base).and_then(|expected| {
-                let form = (expected == Expects::Form).then_some(&*one.body);
+                let form = matches!(expected, Expects::Form | Expects::Parameters).then_some(&*one.body);
                 classify(&head, form, &base, &Registry::default())
             });
             match asked {

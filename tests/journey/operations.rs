@@ -376,6 +376,96 @@ fn terminology_is_for_everyone_who_may_come_in() {
     });
 }
 
+/// T-092: what is asked by POST is the same question as by GET, to the last byte, and is asked of the EMR by GET.
+#[test]
+#[expect(clippy::too_many_lines, reason = "cases as data")]
+fn an_operation_asked_by_post_is_the_same_question() {
+    run(async {
+        let hospital = Hospital::open(Script::default()).await;
+        hospital.stage.emr().load_extras().unwrap();
+        let url = "http://hospital.example/fhir/ValueSet/glucose";
+        let system = "http://hospital.example/fhir/CodeSystem/wards";
+        let cases = [
+            (
+                "physician",
+                "Patient/p1/$everything",
+                vec![("_type", json!("Observation")), ("_count", json!(3))],
+            ),
+            ("physician", "Patient/p1/$everything", vec![]),
+            ("physician", "Patient/p3/$everything", vec![("start", json!("2020-01-01"))]),
+            ("nurse", "Patient/p1/$everything", vec![("_type", json!("Observation"))]),
+            (
+                "nurse",
+                "Observation/$lastn",
+                vec![("patient", json!("p1")), ("category", json!("laboratory")), ("max", json!(2))],
+            ),
+            ("nurse", "ValueSet/$expand", vec![("url", json!(url))]),
+            ("nurse", "ValueSet/vs-glucose/$expand", vec![("filter", json!("glu"))]),
+            ("nurse", "CodeSystem/$lookup", vec![("system", json!(system)), ("code", json!("m1"))]),
+        ];
+        for (who, path, parameters) in cases {
+            let query: Vec<String> = parameters
+                .iter()
+                .map(|(name, value)| {
+                    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                    format!("{name}={}", crate::harness::encoded(&text))
+                })
+                .collect();
+            let list: Vec<Value> = parameters
+                .iter()
+                .map(|(name, value)| match value {
+                    Value::String(_) => json!({"name": name, "valueString": value}),
+                    _ => json!({"name": name, "valueInteger": value}),
+                })
+                .collect();
+            let resource = json!({"resourceType": "Parameters", "parameter": list});
+            let got = hospital.get(who, format!("{path}?{}", query.join("&")).trim_end_matches('?')).await;
+            hospital.stage.emr().clear_requests();
+            let posted = post(&hospital, who, path, &resource).await;
+            let methods: BTreeSet<String> =
+                hospital.stage.emr().requests().iter().map(|asked| asked.method.clone()).collect();
+            assert!(
+                methods.is_empty() || methods == BTreeSet::from(["GET".to_owned()]),
+                "{path}: {methods:?}"
+            );
+            let batch = json!({"resourceType": "Bundle", "type": "batch",
+                "entry": [{"resource": resource, "request": {"method": "POST", "url": path}}]});
+            let batch = post(&hospital, who, "", &batch).await;
+            if got.status == 200 {
+                let page = |reply: &Reply| {
+                    let mut body = reply.json();
+                    // A sealed link is another one each time.
+                    body.as_object_mut().unwrap().remove("link");
+                    body.pointer_mut("/expansion/timestamp").map(Value::take);
+                    body
+                };
+                assert_eq!(page(&posted), page(&got), "{who} {path}");
+                let mut inside = batch.json()["entry"][0]["resource"].clone();
+                inside.as_object_mut().unwrap().remove("link");
+                inside.pointer_mut("/expansion/timestamp").map(Value::take);
+                assert_eq!(inside, page(&got), "{who} {path}");
+            } else {
+                assert_eq!((posted.status, posted.code()), (got.status, got.code()), "{who} {path}");
+            }
+            let records = hospital.check_recorded([&got, &posted]);
+            assert_eq!(records[0]["request"], records[1]["request"], "{path}");
+            assert_eq!(records[0]["released"], records[1]["released"], "{path}");
+        }
+        let body = json!({"resourceType": "Parameters", "parameter": [{"name": "_count", "part": []}]});
+        let refused = post(&hospital, "physician", "Patient/p1/$everything", &body).await;
+        let unknown = json!({"resourceType": "Parameters", "parameter": [{"name": "x", "valueCode": "y"}]});
+        let unknown = post(&hospital, "physician", "Patient/p1/$everything", &unknown).await;
+        let large = json!({"resourceType": "Parameters",
+            "parameter": [{"name": "x", "valueString": "y".repeat(chartgate::limits::FORM_BYTES_MAX)}]});
+        let large = post(&hospital, "physician", "Patient/p1/$everything", &large).await;
+        hospital.check_refusals(&[
+            (refused, 400, "malformed-parameters"),
+            (unknown, 400, "unknown-parameter"),
+            (large, 413, "body-too-large"),
+        ]);
+    });
+}
+
 /// The shipped policies open no Binary. These do: whole for two roles, trimmed for a third.
 const BINARIES: &str = r#"
 @id("test-binary-records")
@@ -499,6 +589,52 @@ fn a_binary_has_one_door() {
 }
 
 /// T-101: content leaves as bytes that no browser runs.
+/// A Binary sent as its content is judged and stored as the resource that it stands for.
+#[test]
+fn a_binary_may_be_sent_as_its_content() {
+    run(async {
+        let hospital = Hospital::open(crate::harness::with_integration()).await;
+        let emr = hospital.stage.emr();
+        let headers = [("content-type", "application/pdf"), ("x-security-context", "Patient/p1")];
+        let made = hospital.change("integration", ("POST", "Binary"), &headers, "%PDF-1 \u{1}").await;
+        assert_eq!(made.status, 201, "{}", made.text());
+        let id = emr.ids("Binary").into_iter().next_back().unwrap();
+        let stored = hospital.stored("Binary", &id);
+        assert_eq!(
+            (&stored["contentType"], &stored["data"], &stored["securityContext"]),
+            (&json!("application/pdf"), &json!("JVBERi0xIAE="), &json!({"reference": "Patient/p1"}))
+        );
+        // The labels and the context are not the content's to change.
+        let mut labelled = stored.clone();
+        labelled["meta"] = json!({"security": [{"code": "R"}]});
+        emr.put(labelled.to_string().as_bytes()).unwrap();
+        let path = format!("Binary/{id}");
+        let text = [("content-type", "text/plain; charset=iso-8859-1")];
+        let changed = hospital.change("integration", ("PUT", &path), &text, "hello").await;
+        assert_eq!(changed.status, 200, "{}", changed.text());
+        let stored = hospital.stored("Binary", &id);
+        assert_eq!(
+            (&stored["contentType"], &stored["data"], &stored["securityContext"]["reference"]),
+            (&json!("text/plain; charset=iso-8859-1"), &json!("aGVsbG8="), &json!("Patient/p1"))
+        );
+        assert_eq!(stored["meta"]["security"][0]["code"], "R");
+        let records = hospital.check_recorded([&made, &changed]);
+        let written = records[1]["written"][0]["reference"].as_str().unwrap();
+        assert!(written.starts_with(&path), "{written}");
+        // Whoever may not write a Binary may not write it this way.
+        let refused = hospital.change("nurse", ("POST", "Binary"), &headers, "x").await;
+        let large = "x".repeat(chartgate::limits::BINARY_CONTENT_BYTES_MAX + 1);
+        let large = hospital.change("integration", ("POST", "Binary"), &headers, &large).await;
+        let resource = [("content-type", "application/json")];
+        let resource = hospital.change("integration", ("POST", "Binary"), &resource, "hello").await;
+        hospital.check_refusals(&[
+            (refused, 403, "type-not-permitted"),
+            (large, 413, "body-too-large"),
+            (resource, 400, "body-unsound"),
+        ]);
+    });
+}
+
 #[test]
 fn raw_content_is_not_run_by_browsers() {
     run(async {

@@ -6,11 +6,12 @@
 //! Look next: `tests/change.rs`, the merge itself; `src/gateway/write.rs`, the order of the steps.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use chartgate_sandbox::listen::Canned;
 use serde_json::{Value, json};
 
-use crate::harness::{Hospital, Reply, run};
+use crate::harness::{Hospital, Reply, run, with_integration};
 
 /// A chart with something in it that each role must not see.
 pub(crate) fn patient(id: &str) -> Value {
@@ -575,6 +576,115 @@ fn a_deletion_is_recorded_and_done() {
 }
 
 /// T-161: what the EMR says of a change it does not make, or whose end nobody knows.
+/// T-089, KF-35: a version named beside criteria is that of the one visible match. Where none is visible it is not there,
+/// whether one is withheld or not.
+#[test]
+fn t089_a_version_may_be_named_beside_criteria() {
+    run(async {
+        let hospital = Hospital::doors().await;
+        let with_identifier = |id: &str, value: &str| {
+            let mut record = observation(id, "Patient/p1");
+            record["identifier"] = json!([{"system": "urn:example:match", "value": value}]);
+            record
+        };
+        hospital.store(&with_identifier("match-one", "one"));
+        let mut hidden = with_identifier("match-hidden", "hidden");
+        hidden["meta"] = json!({"security": [{"code": "R"}]});
+        hospital.store(&hidden);
+        let path = |value: &str| format!("Observation?identifier=urn:example:match%7C{value}");
+        let amend = r#"[{"op":"replace","path":"/status","value":"amended"}]"#;
+        let bodies = |value: &str| {
+            [
+                ("PUT", "application/fhir+json", fresh(with_identifier("x", value))),
+                ("PATCH", "application/json-patch+json", amend.to_owned()),
+                ("DELETE", "", String::new()),
+            ]
+        };
+        let send = async |who: &str, method: &str, kind: &str, value: &str, version: &str, body: &str| {
+            let mut headers = vec![("if-match", version)];
+            headers.extend((!kind.is_empty()).then_some(("content-type", kind)));
+            hospital.change(who, (method, &path(value)), &headers, body).await
+        };
+        for (place, (method, kind, body)) in bodies("one").into_iter().enumerate() {
+            let (now, later) = (format!("W/\"{}\"", place + 1), format!("W/\"{}\"", place + 2));
+            let who = if method == "DELETE" { "integration" } else { "nurse" };
+            for wrong in [later.as_str(), "W/\"9\""] {
+                let reply = send(who, method, kind, "one", wrong, &body).await;
+                reply.check_refusal(412, "version-mismatch");
+            }
+            let right = send(who, method, kind, "one", &now, &body).await;
+            assert!([200, 204].contains(&right.status), "{method}: {} {}", right.status, right.text());
+        }
+        assert!(hospital.stage.emr().read("Observation", "match-one").is_none());
+        // What is withheld sounds like what is not there, in each version, and is not changed.
+        for (method, kind, body) in bodies("hidden").into_iter().filter(|(method, ..)| *method != "DELETE") {
+            let nobody = send("nurse", method, kind, "nobody", "W/\"1\"", &body).await;
+            nobody.check_refusal(412, "version-mismatch");
+            for version in ["W/\"1\"", "W/\"2\""] {
+                let reply = send("nurse", method, kind, "hidden", version, &body).await;
+                assert_eq!(reply.without_request_id(), nobody.without_request_id(), "{method} {version}");
+            }
+        }
+        assert_eq!(hospital.stored("Observation", "match-hidden")["meta"]["versionId"], "1");
+    });
+}
+
+/// T-068: of two conditional creates at once one makes the record, and the other finds it.
+#[test]
+fn t068_a_condition_that_is_met_twice_at_once_makes_one_record() {
+    run(async {
+        let hospital = Hospital::open(with_integration()).await;
+        let emr = hospital.stage.emr();
+        let record = |value: &str| {
+            let mut record = observation("x", "Patient/p1");
+            record["identifier"] = json!([{"system": "urn:example:race", "value": value}]);
+            fresh(record)
+        };
+        let made = |value: &str| {
+            let all = emr.ids("Observation");
+            let has =
+                |id: &String| String::from_utf8_lossy(&emr.read("Observation", id).unwrap()).contains(value);
+            all.iter().filter(|id| has(id)).count()
+        };
+        emr.set_delay(Duration::from_millis(150));
+        for who in ["nurse", "integration"] {
+            let value = format!("race-{who}");
+            let condition = format!("identifier=urn:example:race%7C{value}");
+            let headers = [("if-none-exist", condition.as_str())];
+            let body = record(&value);
+            let path = format!("Observation?{condition}");
+            let once = || hospital.change(who, ("POST", "Observation"), &headers, &body);
+            let (one, two, three) =
+                tokio::join!(once(), once(), hospital.change(who, ("PUT", &path), &[], &body));
+            let mut statuses = [one.status, two.status, three.status];
+            statuses.sort_unstable();
+            assert_eq!(statuses, [200, 200, 201], "{who}: {} {} {}", one.text(), two.text(), three.text());
+            assert_eq!(made(&value), 1, "{who}");
+            // Only for whom nothing can be withheld is the EMR told of the condition.
+            let told = emr.requests().iter().filter(|asked| asked.header("if-none-exist").is_some()).count();
+            assert_eq!(told, usize::from(who == "integration" && three.status != 201), "{who}");
+        }
+        emr.set_delay(Duration::ZERO);
+        // A record that came to the EMR by another way, in between: it is found, and nothing was written.
+        let condition = "identifier=urn:example:race%7Cbetween";
+        let nothing = json!({"resourceType": "Bundle", "type": "searchset", "total": 0});
+        emr.next_answer("/fhir/Observation", Canned::fhir(nothing.to_string()));
+        let there = record("between").replacen('{', "{\"id\":\"between\",", 1);
+        emr.next_answer("/fhir/Observation", Canned::fhir(there));
+        let reply = hospital
+            .change(
+                "integration",
+                ("POST", "Observation"),
+                &[("if-none-exist", condition)],
+                &record("between"),
+            )
+            .await;
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        let written = record_of(&hospital, &reply);
+        assert_eq!(written["written"].as_array().map_or(0, Vec::len), 0, "{written}");
+    });
+}
+
 #[test]
 fn what_the_emr_answers_is_told_in_our_words() {
     run(async {

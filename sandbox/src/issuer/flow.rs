@@ -5,6 +5,8 @@
 //! Look next: `login`, which is the client of all this.
 
 use aws_lc_rs::{constant_time, digest};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use hyper::body::Incoming;
@@ -60,6 +62,9 @@ pub(super) async fn answer(issuer: Issuer, request: Request<Incoming>) -> Option
     let Some(body) = collect(body, FORM_BYTES_MAX).await else {
         return Some(bare(StatusCode::PAYLOAD_TOO_LARGE));
     };
+    if (parts.method.as_str(), path.as_str()) == ("POST", "/introspect") {
+        return Some(introspect(&issuer, parts.headers.get(header::AUTHORIZATION), &body));
+    }
     Some(route(&issuer, &parts.method, &parts.uri, &body))
 }
 
@@ -88,6 +93,25 @@ fn route(issuer: &Issuer, method: &Method, uri: &Uri, body: &Bytes) -> Answer {
     }
 }
 
+/// RFC 7662: only for the one client that may ask, and without a word about tokens that are not active.
+fn introspect(issuer: &Issuer, credentials: Option<&HeaderValue>, body: &Bytes) -> Answer {
+    let (id, secret) = super::INTROSPECTOR;
+    let known = format!("Basic {}", STANDARD.encode(format!("{}:{}", web::encode(id), web::encode(secret))));
+    if credentials.is_none_or(|given| given.as_bytes() != known.as_bytes()) {
+        return bare(StatusCode::UNAUTHORIZED);
+    }
+    let form = web::pairs(&String::from_utf8_lossy(body));
+    let opaque = issuer.0.opaque.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut answer = json!({"active": false});
+    if let Some(claims) = field(&form, "token").and_then(|token| opaque.get(token)) {
+        answer = claims.clone();
+        if let Some(answer) = answer.as_object_mut() {
+            answer.insert("active".to_owned(), Value::Bool(true));
+        }
+    }
+    reply(StatusCode::OK, &answer)
+}
+
 fn reply(status: StatusCode, body: &Value) -> Answer {
     let mut answer = whole(status, "application/json", body.to_string());
     answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -99,6 +123,7 @@ fn discovery(issuer: &Issuer) -> Value {
     json!({
         "issuer": url, "jwks_uri": format!("{url}/jwks"),
         "authorization_endpoint": format!("{url}/authorize"), "token_endpoint": format!("{url}/token"),
+        "introspection_endpoint": format!("{url}/introspect"),
         "response_types_supported": ["code"], "response_modes_supported": ["query"],
         "grant_types_supported": ["authorization_code"], "code_challenge_methods_supported": ["S256"],
         "token_endpoint_auth_methods_supported": ["none"], "subject_types_supported": ["public"],

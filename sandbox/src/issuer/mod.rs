@@ -8,6 +8,7 @@ mod flow;
 mod keys;
 mod login;
 mod personas;
+mod proof;
 
 #[cfg(test)]
 mod tests;
@@ -25,9 +26,12 @@ use keys::Keys;
 pub use keys::Signing;
 pub use login::{LoginError, Tokens, login};
 pub use personas::{Persona, ROLE_NAMES};
+pub use proof::ProofKey;
 
 /// Access tokens are valid this long unless a test says otherwise.
 pub const TOKEN_LIFETIME_S: i64 = 3600;
+/// Who may introspect: name and secret, for HTTP Basic.
+pub const INTROSPECTOR: (&str, &str) = ("chartgate", "introspection demo");
 /// The `acr` of a login with two factors.
 pub const ACR_TWO_FACTORS: &str = "urn:example:aal2";
 /// The `acr` of a login with the password only.
@@ -84,6 +88,8 @@ struct Inner {
     keys: RwLock<Keys>,
     personas: Vec<Persona>,
     codes: Mutex<HashMap<String, flow::Grant>>,
+    /// What opaque tokens stand for while they are active.
+    opaque: Mutex<HashMap<String, Value>>,
     outage: Mutex<Option<Outage>>,
     hits: Mutex<HashMap<String, u64>>,
     shelf: Shelf,
@@ -144,6 +150,7 @@ impl Issuer {
             keys: RwLock::new(Keys::new()?),
             personas: personas::all()?,
             codes: Mutex::default(),
+            opaque: Mutex::default(),
             outage: Mutex::default(),
             hits: Mutex::default(),
             shelf: Shelf::default(),
@@ -260,6 +267,31 @@ impl Issuer {
         };
         let claims = self.claims(persona, &session)?;
         self.signed("at+jwt", claims, change)
+    }
+
+    /// An opaque token of a persona, with changed claims; `/introspect` tells what it stands for.
+    ///
+    /// # Errors
+    /// `NoSuchPersona`, `Keys`.
+    pub fn opaque(&self, name: &str, change: impl FnOnce(&mut Value)) -> Result<String, IssuerError> {
+        let persona = self.persona(name).ok_or(IssuerError::NoSuchPersona)?;
+        let session = Session {
+            sid: random_id()?,
+            authenticated_at: now(),
+            two_factors: true,
+            client: persona.client.to_owned(),
+            scope: persona.scope.to_owned(),
+        };
+        let mut claims = self.claims(persona, &session)?;
+        change(&mut claims);
+        let token = random_id()?;
+        self.0.opaque.lock().unwrap_or_else(PoisonError::into_inner).insert(token.clone(), claims);
+        Ok(token)
+    }
+
+    /// Ends an opaque token.
+    pub fn end(&self, token: &str) {
+        self.0.opaque.lock().unwrap_or_else(PoisonError::into_inner).remove(token);
     }
 
     fn keys(&self) -> std::sync::RwLockReadGuard<'_, Keys> {

@@ -13,7 +13,8 @@ use serde_json::{Map, Value, json};
 
 use super::{Filter, GOOD, complain, keys_of_trail};
 use crate::domain::audit::{
-    self, Assembly, Control, Decision, Ending, Outcome, Record, Released, Verdict, Written, escape,
+    self, Actor, Assembly, Caller, Control, Decision, Ending, Outcome, Record, Released, Verdict, Written,
+    escape,
 };
 use crate::edge::journal::{Entry, Finding, Keys, Settings, read_entries};
 
@@ -322,6 +323,7 @@ fn put_decision(put: &mut impl FnMut(&str, Value), decision: &Decision, outcome:
     put("tokenHash", json!(caller.map(|caller| &caller.token_hash)));
     put("application", json!(caller.and_then(|caller| caller.application.as_ref())));
     put("roles", json!(caller.map_or(&[][..], |caller| &caller.roles)));
+    put_more(put, caller);
     put("purposes", json!(decision.purposes));
     put("source", json!(decision.source));
     put("request", json!(decision.request));
@@ -330,6 +332,21 @@ fn put_decision(put: &mut impl FnMut(&str, Value), decision: &Decision, outcome:
     put("status", json!(decision.status));
     put("outcomeTime", json!(outcome.map(|outcome| outcome.time.to_string())));
     put("sentBytes", json!(outcome.and_then(|outcome| outcome.sent_bytes)));
+}
+
+/// What is told of a caller only where there is something to tell.
+fn put_more(put: &mut impl FnMut(&str, Value), caller: Option<&Caller>) {
+    let Some(caller) = caller else { return };
+    if let Some(kind) = &caller.client_kind {
+        put("clientKind", json!(kind));
+    }
+    if let Some(binding) = &caller.binding {
+        put("binding", json!(binding));
+    }
+    if !caller.actors.is_empty() {
+        let actor = |actor: &Actor| json!({"issuer": actor.issuer, "subject": actor.subject});
+        put("actors", caller.actors.iter().map(actor).collect());
+    }
 }
 
 fn released_json(released: &[Released]) -> Value {

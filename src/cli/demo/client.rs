@@ -3,7 +3,7 @@
 //! Owns: asking the gate as an application would. Must never: skip certificate verification.
 //! Look next: `tour`.
 
-use crate::edge::tls::{ClientFiles, client_config};
+use crate::edge::tls::{CertificateFiles, ClientFiles, client_config};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, Full, Limited};
@@ -25,7 +25,20 @@ impl Client {
     /// # Errors
     /// When the file does not hold one.
     pub fn new(ca_file: &Path) -> Result<Self, String> {
-        let files = ClientFiles { ca: Some(ca_file.to_owned()), own: None };
+        Self::with(ClientFiles { ca: Some(ca_file.to_owned()), own: None })
+    }
+
+    /// The same, which presents a certificate of its own.
+    ///
+    /// # Errors
+    /// When a file does not hold what it should.
+    pub fn with_certificate(ca_file: &Path, certificate: &Path, private_key: &Path) -> Result<Self, String> {
+        let own =
+            CertificateFiles { certificate: certificate.to_owned(), private_key: private_key.to_owned() };
+        Self::with(ClientFiles { ca: Some(ca_file.to_owned()), own: Some(own) })
+    }
+
+    fn with(files: ClientFiles) -> Result<Self, String> {
         let tls = client_config(&files).map_err(|error| error.to_string())?;
         let connector =
             HttpsConnectorBuilder::new().with_tls_config(tls).https_only().enable_all_versions().build();

@@ -138,11 +138,7 @@ pub async fn check(plan: &Plan, progress: &(dyn Fn(&str, usize, usize) + Sync)) 
         let answered = |kind: &Kind| {
             report.roles.iter().any(|role| role.counts.get(kind).is_some_and(|c| c.answered > 0))
         };
-        // Terminology is answered from CodeSystems that the made hospitals do not have.
-        let terminology = [Kind::Expand, Kind::Lookup];
-        let promised = |kind: &Kind| {
-            !terminology.contains(kind) && kind.names().1.is_some_and(|name| served.contains(name))
-        };
+        let promised = |kind: &Kind| kind.names().1.is_some_and(|name| served.contains(name));
         report.silent = Kind::ALL.into_iter().filter(|kind| promised(kind) && !answered(kind)).collect();
     }
     if let Ok(pair) = Arc::try_unwrap(pair).map_err(|_| ()) {

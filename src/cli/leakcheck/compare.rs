@@ -1,7 +1,7 @@
 //! Two answers, and where they first differ.
 //!
-//! Owns: what may differ between any two requests (date, request id, the gate's address, what is sealed) and is made
-//! equal before the comparison, and the short place of a difference.
+//! Owns: what may differ between any two requests (date, request id, the gate's address and the time it was started, what
+//! is sealed) and is made equal before the comparison, and the short place of a difference.
 //! Must never: make anything else equal; print more of an answer than shows the difference.
 //! Look next: `pair`, which asks.
 
@@ -46,6 +46,8 @@ pub(super) struct Own<'o> {
 
 /// What stands before a sealed token in a URL of ours.
 const SEALED: &[&str] = &["~page=", "~export/", "~file/"];
+/// What a statement of capabilities begins with, up to the time at which its gate was started.
+const STATED_SINCE: &str = "{\"resourceType\":\"CapabilityStatement\",\"status\":\"active\",\"date\":\"";
 /// How much of each answer is shown around the place.
 const SHOWN_BYTES: usize = 48;
 
@@ -69,6 +71,7 @@ impl Answer {
                 }
                 text = blank(&text, "\"lastUpdated\":\"", false);
             }
+            let text = blank(&text, STATED_SINCE, true);
             SEALED.iter().fold(text, |text, mark| blank(&text, mark, clock == Clock::Same))
         };
         let body = match std::str::from_utf8(&self.body) {
@@ -197,6 +200,15 @@ mod tests {
             let found = compare(&one, &changed, Clock::Same);
             assert!(found.as_ref().is_some_and(|found| found.starts_with(word)), "{found:?}");
         }
+    }
+
+    #[test]
+    fn gates_may_have_been_started_at_different_times() {
+        let stated =
+            |date: &str| answer("id-7", 200, &[], &format!("{STATED_SINCE}{date}\",\"kind\":\"x\"}}"));
+        assert_eq!(compare(&stated("2026-01-01"), &stated("2026-01-02"), Clock::Same), None);
+        let dated = |date: &str| answer("id-7", 200, &[], &format!("{{\"date\":\"{date}\"}}"));
+        assert!(compare(&dated("2026-01-01"), &dated("2026-01-02"), Clock::Same).is_some());
     }
 
     #[test]

@@ -165,10 +165,10 @@ impl Builder<'_> {
 fn drafts(sight: &Sight, dice: &mut Dice) -> Result<Vec<Draft>, String> {
     let mut drafts = Vec::new();
     for (name, text) in charts::BUNDLES {
-        let bundle: Value = serde_json::from_str(text).map_err(|error| format!("{name}: {error}"))?;
-        let entries = bundle.get("entry").and_then(Value::as_array).into_iter().flatten();
-        drafts.extend(entries.filter_map(|entry| draft(entry.get("resource")?.clone())));
+        drafts.extend(charted(name, text)?);
     }
+    let terminology = |draft: &Draft| ["CodeSystem", "ValueSet"].contains(&draft.resource.name());
+    drafts.extend(charted("ward-extras", charts::ward_extras())?.into_iter().filter(terminology));
     let later: Vec<(ResourceType, String)> =
         drafts.iter().map(|draft| (draft.resource, draft.id.clone())).collect();
     for (place, draft) in drafts.iter_mut().enumerate() {
@@ -185,6 +185,13 @@ fn drafts(sight: &Sight, dice: &mut Dice) -> Result<Vec<Draft>, String> {
         }
     }
     Ok(with_shadows(drafts, sight, dice))
+}
+
+/// The records of one of the sandbox's Bundles.
+fn charted(name: &str, text: &str) -> Result<Vec<Draft>, String> {
+    let bundle: Value = serde_json::from_str(text).map_err(|error| format!("{name}: {error}"))?;
+    let entries = bundle.get("entry").and_then(Value::as_array).into_iter().flatten();
+    Ok(entries.filter_map(|entry| draft(entry.get("resource")?.clone())).collect())
 }
 
 fn draft(record: Value) -> Option<Draft> {

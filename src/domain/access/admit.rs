@@ -35,7 +35,8 @@ pub fn admit(
     if let Interaction::Operation(operation) = interaction {
         situation.operation = super::operations::name(operation);
     }
-    let narrowing = Narrowing::read(&situation.scopes, situation.launch_patient.as_deref())?;
+    let narrowing =
+        Narrowing::read(&situation.scopes, caller.client_scopes(), situation.launch_patient.as_deref())?;
     let door = Door { desk: Desk::new(Arc::clone(policies), masks.clone(), situation), narrowing };
     match interaction {
         Interaction::Read { resource, id, .. } => door.one(Action::Read, *resource, id.as_str(), None),
@@ -88,7 +89,8 @@ impl Door {
         let reads = self.rows(search, &view)?;
         let membership = membership(search, &view)?;
         let wanted = Wanted::Rows { resource: Some(resource), reads };
-        Ok(Permit { membership, ..self.permit(Action::Search, Action::Search, wanted, Some(&view))? })
+        let permit = self.permit(Action::Search, Action::Search, wanted, Some(&view))?;
+        Ok(Permit { membership, letter: 's', ..permit })
     }
 
     fn write_to(&self, action: Action, resource: ResourceType, target: &Target) -> Result<Permit, Denial> {
@@ -144,6 +146,7 @@ impl Door {
             narrowing: self.narrowing.clone(),
             action,
             shown_by,
+            letter: 'r',
             wanted,
             basis: None,
             policies: view.map_or_else(|| Arc::from([]), |view| Arc::clone(&view.policies)),
@@ -213,7 +216,7 @@ impl Door {
     /// A type reached by a chain or `_has` is looked into without being shown, so no record of it can be
     /// judged: everything read there must be open for every record of the type.
     fn sees_always(&self, resource: ResourceType, reads: &[ElementPath]) -> Result<bool, Denial> {
-        if !self.narrowing.allows(resource, 's') || self.narrowing.patient().is_some() {
+        if !self.narrowing.allows_every(resource, 's') || self.narrowing.patient().is_some() {
             return Ok(false);
         }
         let view = self.desk.view(Action::Search, resource)?;

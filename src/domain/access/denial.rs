@@ -53,6 +53,8 @@ pub enum RecordDenial {
     /// A criterion, sort key or include reads an element that is withheld from this record, so that
     /// showing it would tell the element's value.
     CriterionWithheld,
+    /// The scopes leave open only records of which something else holds.
+    OutsideScopes,
     /// It belongs to another patient than the launch patient, or would after the change.
     OutsideLaunch,
     /// Upstream returned a record that was not asked for; or it is a change that was not asked for.
@@ -109,6 +111,7 @@ impl fmt::Display for RecordDenial {
             RecordDenial::NothingDisclosed => "nothing of it is disclosed",
             RecordDenial::NothingModifiable => "nothing of it may be written",
             RecordDenial::CriterionWithheld => "a criterion reads a withheld element of it",
+            RecordDenial::OutsideScopes => "outside the token's scopes",
             RecordDenial::OutsideLaunch => "outside the launch patient's records",
             RecordDenial::NotAsked => "not what was asked for",
             RecordDenial::StatusMissing => "its status is missing",

@@ -210,6 +210,7 @@ impl<'a> Engine<'a> {
             ("mfa".to_owned(), mfa),
             ("scopes".to_owned(), texts(&situation.scopes)),
             ("application".to_owned(), text(&situation.application)),
+            ("binding".to_owned(), text(situation.binding)),
             ("emergency".to_owned(), Value::new_bool(situation.emergency)),
             ("network".to_owned(), Value::new_ip(situation.network.to_string())),
             (

@@ -44,6 +44,9 @@ impl KeyParts {
         if uses.context.contains("application") || !situation.person {
             parts.text(7, &situation.application);
         }
+        if uses.context.contains("binding") {
+            parts.text(19, situation.binding);
+        }
         if uses.principal {
             parts.text(8, &situation.issuer);
             parts.text(9, &situation.subject);

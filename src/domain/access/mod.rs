@@ -31,6 +31,7 @@ pub use denial::{Denial, RecordDenial};
 pub use masks::{Change, Disclosure, Masks};
 pub use permit::Permit;
 pub use rehearsal::{Rehearsal, TypeRehearsal, rehearse_record, rehearse_type};
+pub use scopes::is_scope;
 pub use set::PolicySet;
 pub use situation::{Circumstances, Situation};
 pub use source::{Problem, Source};

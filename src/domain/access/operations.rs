@@ -5,6 +5,7 @@
 
 use super::admit::{Door, covers};
 use super::denial::Denial;
+use super::engine::Verdict;
 use super::permit::{Basis, Permit, Reads, Wanted};
 use super::set::Action;
 use crate::domain::fhir::interaction::{ExportLevel, History, HistoryScope, Operation, Search};
@@ -92,7 +93,7 @@ impl Door {
         let basis = Basis { resource, id: patient.to_owned(), reads: BTreeSet::new(), action };
         let wanted = Wanted::Rows { resource: Some(resource), reads };
         let permit = self.permit(Action::Operate, Action::Read, wanted, Some(&view))?;
-        Ok(Permit { basis: Some(basis), ..permit })
+        Ok(Permit { basis: Some(basis), letter: 's', ..permit })
     }
 
     /// `$lastn` is a search which itself groups by code and picks by time, so that it reads both.
@@ -108,12 +109,18 @@ impl Door {
         }
         reads.entry(resource).or_default().extend(own);
         let wanted = Wanted::Rows { resource: Some(resource), reads };
-        self.permit(Action::Operate, Action::Read, wanted, Some(&view))
+        let permit = self.permit(Action::Operate, Action::Read, wanted, Some(&view))?;
+        Ok(Permit { letter: 's', ..permit })
     }
 
-    /// Terminology is no record of a patient, and what comes back is made for this answer: it need have no id.
+    /// Terminology is no record of a patient, and what comes back is made for this answer: it need have no id. The EMR
+    /// makes it from ValueSets and CodeSystems that it does not name, so every one of them must be open whole:
+    /// otherwise the answer would tell of what is withheld (P4).
     fn terminology(&self, asked: &str, given: &str, holds: &str) -> Result<Permit, Denial> {
         let view = self.open(Action::Operate, 'r', known(asked)?)?;
+        for source in ["ValueSet", "CodeSystem"] {
+            self.open_whole(known(source)?)?;
+        }
         let (resource, holds) = (known(given)?, path(holds)?);
         let seen = self.desk.view(Action::Read, resource)?;
         if !seen.is_open() || !seen.possible.covers(&holds) {
@@ -122,6 +129,13 @@ impl Door {
         let reads = Reads::from([(resource, BTreeSet::from([holds]))]);
         let wanted = Wanted::Output { resource, reads, readable: true, target: None };
         self.permit(Action::Operate, Action::Read, wanted, Some(&view))
+    }
+
+    /// Every record of the type may be read, and every element of it.
+    fn open_whole(&self, resource: ResourceType) -> Result<(), Denial> {
+        let view = self.open(Action::Read, 'r', resource)?;
+        let whole = view.verdict == Verdict::Yes && view.definite.is_total();
+        if whole { Ok(()) } else { Err(Denial::TypeNotPermitted { resource }) }
     }
 
     /// Every type asked for must be open for export; none asked for is all that are. A Binary leaves only by way of the
@@ -165,7 +179,7 @@ impl Door {
             }
         };
         let permit = self.permit(action, action, Wanted::Rows { resource, reads }, None)?;
-        Ok(Permit { basis, ..permit })
+        Ok(Permit { basis, letter: 's', ..permit })
     }
 
     /// The types an answer may hold, with what is read of each: those named, each of which must be open, or all

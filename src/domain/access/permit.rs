@@ -27,6 +27,8 @@ pub struct Permit {
     pub(super) action: Action,
     /// As what each record of the answer is judged: a write's representation is read.
     pub(super) shown_by: Action,
+    /// The letter of scopes under which each record of the answer must be left open.
+    pub(super) letter: char,
     pub(super) wanted: Wanted,
     /// A record that the whole answer rests on.
     pub(super) basis: Option<Basis>,
@@ -125,7 +127,7 @@ impl Permit {
         let view = self.desk.view(self.shown_by, resource);
         let settled =
             view.is_ok_and(|view| view.settled && reads.iter().all(|path| view.definite.covers(path)));
-        settled && self.narrowing.patient().is_none()
+        settled && self.narrowing.patient().is_none() && self.narrowing.allows_every(resource, self.letter)
     }
 
     /// The record that the whole answer rests on: the patient of `$everything`, the group of an export. It must be
@@ -198,6 +200,23 @@ impl Permit {
             || !self.membership.is_empty()
             || self.basis.is_some()
             || self.narrowing.patient().is_some()
+            || self.scopes_judge()
+    }
+
+    /// Whether scopes look at records, so that facts must bring their content ([`Facts::content`]); a record without
+    /// it is withheld then.
+    #[must_use]
+    pub fn needs_content(&self) -> bool {
+        self.narrowing.is_granular()
+    }
+
+    fn scopes_judge(&self) -> bool {
+        let judged = |resource: &ResourceType| self.narrowing.judges(*resource, self.letter);
+        match &self.wanted {
+            Wanted::One { resource, .. } | Wanted::Output { resource, .. } => judged(resource),
+            Wanted::Rows { reads, .. } => reads.keys().any(judged),
+            Wanted::Nothing { .. } => false,
+        }
     }
 
     /// The one patient whose records the token is for (SMART launch), if it is limited to one.
@@ -232,7 +251,7 @@ impl Permit {
             return Err(RecordDenial::NotPermitted);
         }
         self.basis_permits()?;
-        let disclosure = self.judged(self.shown_by, facts, container, &BTreeSet::new())?;
+        let disclosure = self.judged((self.shown_by, self.letter), facts, container, &BTreeSet::new())?;
         let shown = container.is_some() || self.reads(facts).all(|path| disclosure.mask().covers(path));
         if shown { Ok(disclosure) } else { Err(RecordDenial::CriterionWithheld) }
     }
@@ -253,12 +272,13 @@ impl Permit {
         container: Option<&Facts>,
     ) -> Result<Change, RecordDenial> {
         let action = self.change_action(before, after, container).ok_or(RecordDenial::NotAsked)?;
+        let asked = (action, letter_of(action));
         let known: BTreeSet<&String> = before.into_iter().chain(container).flat_map(people).collect();
         let added: BTreeSet<String> =
             after.into_iter().flat_map(people).filter(|one| !known.contains(one)).cloned().collect();
         let before =
-            before.map(|facts| self.judged(action, facts, container, &BTreeSet::new())).transpose()?;
-        let after = after.map(|facts| self.judged(action, facts, container, &added)).transpose()?;
+            before.map(|facts| self.judged(asked, facts, container, &BTreeSet::new())).transpose()?;
+        let after = after.map(|facts| self.judged(asked, facts, container, &added)).transpose()?;
         let (first, second) = match (before, after) {
             (Some(before), after) => (before, after),
             (None, Some(after)) => (after, None),
@@ -304,10 +324,10 @@ impl Permit {
         }
     }
 
-    /// One record, for one action. `added`: patients whom the change would make it name.
+    /// One record, for one action under one letter of scopes. `added`: patients whom the change would make it name.
     fn judged(
         &self,
-        action: Action,
+        (action, letter): (Action, char),
         facts: &Facts,
         container: Option<&Facts>,
         added: &BTreeSet<String>,
@@ -315,6 +335,11 @@ impl Permit {
         let resource = facts.resource_type;
         if self.lacks_status(facts) {
             return Err(RecordDenial::StatusMissing);
+        }
+        // What is contained is left open with the record that contains it.
+        let judged = container.is_none() && self.narrowing.judges(resource, letter);
+        if judged && !self.narrowing.holds_for(letter, facts) {
+            return Err(RecordDenial::OutsideScopes);
         }
         let situation = &self.desk.situation;
         let relations = situation.relations_with(container.unwrap_or(facts), added);
@@ -340,9 +365,9 @@ impl Permit {
     pub fn rests_on(&self, facts: &Facts) -> Result<(), RecordDenial> {
         let basis = self.basis.as_ref().filter(|basis| basis.is(facts)).ok_or(RecordDenial::NotAsked)?;
         if let Some(action) = basis.action {
-            let _ = self.judged(action, facts, None, &BTreeSet::new())?;
+            let _ = self.judged((action, self.letter), facts, None, &BTreeSet::new())?;
         }
-        let disclosure = self.judged(Action::Read, facts, None, &BTreeSet::new())?;
+        let disclosure = self.judged((Action::Read, 'r'), facts, None, &BTreeSet::new())?;
         let shown = basis.reads.iter().all(|path| disclosure.mask().covers(path));
         if shown { Ok(()) } else { Err(RecordDenial::CriterionWithheld) }
     }
@@ -356,7 +381,7 @@ impl Permit {
         let mut facts = Facts::of_type(basis.resource);
         facts.id = Some(basis.id.clone());
         facts.patients.insert(basis.id.clone());
-        self.judged(action, &facts, None, &BTreeSet::new()).map(|_| ())
+        self.judged((action, self.letter), &facts, None, &BTreeSet::new()).map(|_| ())
     }
 
     /// What the question read of this record.
@@ -395,6 +420,15 @@ impl Basis {
     }
 }
 
+/// The letter of scopes for a change.
+fn letter_of(action: Action) -> char {
+    match action {
+        Action::Create => 'c',
+        Action::Delete => 'd',
+        _ => 'u',
+    }
+}
+
 /// Every patient a record is about or names.
 fn people(facts: &Facts) -> impl Iterator<Item = &String> {
     facts.patients.iter().chain(&facts.mentions)
@@ -418,7 +452,7 @@ impl Hidden {
     pub(super) fn of(desk: &Desk, narrowing: &Narrowing) -> Result<Self, Denial> {
         let Some(patient) = ResourceType::from_name("Patient") else { return Ok(Self::default()) };
         let view = desk.view(Action::Read, patient)?;
-        let open = view.is_open() && narrowing.allows(patient, 'r');
+        let open = view.is_open() && narrowing.allows_every(patient, 'r');
         let people = ["Patient", "RelatedPerson", "Person"].into_iter().filter_map(ResourceType::from_name);
         let people: BTreeSet<ResourceType> = people.collect();
         let unless_shown = |element: &str| {

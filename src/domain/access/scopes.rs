@@ -1,26 +1,33 @@
 //! SMART App Launch scopes: they narrow what policy permits, and never widen it.
 //!
-//! Owns: the grammar of clinical scopes, v1 and v2 (SMART App Launch 2.2, "Scopes and Launch Context").
-//! Must never: let a scope it does not understand grant anything. Granular scopes (`?query`) are not
-//! understood yet and grant nothing. Look next: `admit`, where they apply.
+//! Owns: the grammar of clinical scopes, v1 and v2 (SMART App Launch 2.2, "Scopes and Launch Context"), and granular
+//! scopes, whose condition must hold of each record itself, however it was asked for (T-189, T-190).
+//! Must never: let a scope it does not understand, or a condition it cannot judge, grant anything.
+//! Look next: `admit`, where they apply to types; `permit`, where they apply to records.
 
 use super::denial::Denial;
+use crate::domain::fhir::classify;
+use crate::domain::fhir::facts::Facts;
+use crate::domain::fhir::path::PublicBase;
 use crate::domain::fhir::r4::ResourceType;
+use crate::domain::fhir::search::{Holds, Registry, Search};
+use std::sync::Arc;
 
-/// What the scopes of a token leave open.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Narrowing {
-    /// No clinical scope: an ordinary access token.
-    Open,
-    /// Only what is granted, and only about one patient if the scopes are `patient/` scopes.
-    To { grants: Vec<Grant>, patient: Option<String> },
+/// What the scopes of a token, and those left to its client, leave open.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Narrowing {
+    /// Each must grant: the token's scopes, then the client's. None: an ordinary access token.
+    layers: Vec<Vec<Grant>>,
+    /// The one patient that `patient/` scopes are about.
+    patient: Option<String>,
 }
 
-/// One understood scope: a type (or all) and the letters of `cruds` it gives.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Grant {
+/// One understood scope: a type (or all), the letters of `cruds` it gives, and what must hold of a record.
+#[derive(Clone, PartialEq, Eq)]
+struct Grant {
     resource: Option<ResourceType>,
     letters: String,
+    only: Option<Arc<Search>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,40 +37,93 @@ enum Level {
     System,
 }
 
+/// Which version's permissions a scope is written with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    V1,
+    V2,
+}
+
+/// Whether a scope is a clinical one of the grammar, or none of them at all, such as `openid`.
+#[must_use]
+pub fn is_scope(text: &str) -> bool {
+    level(text).is_none_or(|(_, rest)| grant(rest).is_some())
+}
+
 impl Narrowing {
-    /// Reads a token's scopes.
-    pub(super) fn read(scopes: &[String], launch_patient: Option<&str>) -> Result<Self, Denial> {
+    /// Reads a token's scopes. `left`: those that the register of clients leaves to its application, if it names any;
+    /// then a token without clinical scopes has none of them.
+    pub(super) fn read(
+        scopes: &[String],
+        left: Option<&[String]>,
+        launch_patient: Option<&str>,
+    ) -> Result<Self, Denial> {
         let clinical: Vec<(Level, &str)> = scopes.iter().filter_map(|scope| level(scope)).collect();
-        let Some((first, _)) = clinical.first().copied() else { return Ok(Narrowing::Open) };
-        if clinical.iter().any(|(level, _)| *level != first) {
+        let Some((context, _)) = clinical.first().copied() else {
+            let layers = left.map(|_| Vec::new()).into_iter().collect();
+            return Ok(Self { layers, patient: None });
+        };
+        let granted: Vec<(Version, Grant)> = clinical.iter().filter_map(|(_, rest)| grant(rest)).collect();
+        let versions = |wanted| granted.iter().any(|(version, _)| *version == wanted);
+        let mixes_contexts = clinical.iter().any(|(level, _)| *level != context);
+        if mixes_contexts || (versions(Version::V1) && versions(Version::V2)) {
             return Err(Denial::ScopesMixed);
         }
-        let patient = match (first, launch_patient) {
+        let patient = match (context, launch_patient) {
             (Level::Patient, None | Some("")) => return Err(Denial::LaunchPatientMissing),
             (Level::Patient, Some(patient)) => Some(patient.to_owned()),
             (Level::User | Level::System, _) => None,
         };
-        let grants = clinical.iter().filter_map(|(_, rest)| grant(rest)).collect();
-        Ok(Narrowing::To { grants, patient })
+        let own = granted.into_iter().map(|(_, grant)| grant).collect();
+        let of_client = left.map(|left| {
+            let same = left.iter().filter_map(|scope| level(scope)).filter(|(level, _)| *level == context);
+            same.filter_map(|(_, rest)| grant(rest)).map(|(_, grant)| grant).collect()
+        });
+        Ok(Self { layers: std::iter::once(own).chain(of_client).collect(), patient })
     }
 
-    /// Whether an interaction letter on a type is left open: `c` create, `r` read, vread and history, `u` update
-    /// and patch, `d` delete, `s` search and what collects records (`$everything`, `$lastn`, export).
+    /// Whether an interaction letter on a type is left open, for some record at least: `c` create, `r` read, vread and
+    /// history, `u` update and patch, `d` delete, `s` search and what collects records (`$everything`, `$lastn`, export).
     pub(super) fn allows(&self, resource: ResourceType, letter: char) -> bool {
-        match self {
-            Narrowing::Open => true,
-            Narrowing::To { grants, .. } => {
-                grants.iter().any(|g| g.resource.is_none_or(|r| r == resource) && g.letters.contains(letter))
-            }
-        }
+        self.layers.iter().all(|grants| grants.iter().any(|grant| grant.names(resource, letter)))
+    }
+
+    /// The same for every record of the type, whatever it says.
+    pub(super) fn allows_every(&self, resource: ResourceType, letter: char) -> bool {
+        let plain = |grant: &Grant| grant.names(resource, letter) && grant.only.is_none();
+        self.layers.iter().all(|grants| grants.iter().any(plain))
+    }
+
+    /// Whether it depends on the record what is left open of a type.
+    pub(super) fn judges(&self, resource: ResourceType, letter: char) -> bool {
+        self.allows(resource, letter) && !self.allows_every(resource, letter)
+    }
+
+    /// Whether any scope looks at records.
+    pub(super) fn is_granular(&self) -> bool {
+        self.layers.iter().flatten().any(|grant| grant.only.is_some())
+    }
+
+    /// Whether this record is left open. Of a record whose content is not known, nothing is.
+    pub(super) fn holds_for(&self, letter: char, facts: &Facts) -> bool {
+        let fits = |grant: &Grant| grant.names(facts.resource_type, letter) && grant.holds_for(facts);
+        self.layers.iter().all(|grants| grants.iter().any(fits))
     }
 
     /// The one patient whose records are left open, if that is so.
     pub(super) fn patient(&self) -> Option<&str> {
-        match self {
-            Narrowing::Open => None,
-            Narrowing::To { patient, .. } => patient.as_deref(),
-        }
+        self.patient.as_deref()
+    }
+}
+
+impl Grant {
+    fn names(&self, resource: ResourceType, letter: char) -> bool {
+        self.resource.is_none_or(|named| named == resource) && self.letters.contains(letter)
+    }
+
+    fn holds_for(&self, facts: &Facts) -> bool {
+        let Some(only) = &self.only else { return true };
+        facts.content.as_ref().is_some_and(|content| only.holds_for(content, &[]) == Holds::Yes)
     }
 }
 
@@ -77,21 +137,35 @@ fn level(scope: &str) -> Option<(Level, &str)> {
     }
 }
 
-/// `Observation.rs`, `*.read`. Anything else grants nothing.
-fn grant(rest: &str) -> Option<Grant> {
+/// `Observation.rs`, `*.read`, `Observation.rs?category=laboratory`. Anything else grants nothing.
+fn grant(rest: &str) -> Option<(Version, Grant)> {
+    let (rest, query) = rest.split_once('?').map_or((rest, None), |(rest, query)| (rest, Some(query)));
     let (resource, permissions) = rest.split_once('.')?;
     let resource = match resource {
         "*" => None,
         name => Some(ResourceType::from_name(name)?),
     };
-    let letters = match permissions {
-        "read" => "rs",
-        "write" => "cud",
-        "*" => "cruds",
-        letters if in_order(letters) => letters,
+    let (version, letters) = match permissions {
+        "read" => (Version::V1, "rs"),
+        "write" => (Version::V1, "cud"),
+        "*" => (Version::V1, "cruds"),
+        letters if in_order(letters) => (Version::V2, letters),
         _ => return None,
     };
-    Some(Grant { resource, letters: letters.to_owned() })
+    let only = match (query, version) {
+        (None, _) => None,
+        (Some(query), Version::V2) => Some(Arc::new(condition(resource?, query)?)),
+        (Some(_), Version::V1) => return None,
+    };
+    Some((version, Grant { resource, letters: letters.to_owned(), only }))
+}
+
+/// The condition of a granular scope: search criteria that a record alone can answer. Parameters that only this
+/// hospital's EMR knows are none of them, nor is a URL of ours in a value taken for a local reference.
+fn condition(resource: ResourceType, query: &str) -> Option<Search> {
+    let nowhere = PublicBase::parse("https://scope.invalid").ok()?;
+    let criteria = classify::criteria(resource, query, &nowhere, &Registry::empty()).ok()?;
+    criteria.is_judgeable().then_some(criteria)
 }
 
 /// Letters of `cruds`, each at most once, in that order, at least one.
@@ -101,53 +175,5 @@ fn in_order(letters: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(scopes: &str, patient: Option<&str>) -> Result<Narrowing, Denial> {
-        let scopes: Vec<String> = scopes.split_whitespace().map(str::to_owned).collect();
-        Narrowing::read(&scopes, patient)
-    }
-
-    #[test]
-    fn scopes_allow_what_they_name_and_nothing_else() {
-        let cases = [
-            ("openid fhirUser", "Observation", "cruds"),
-            ("user/Observation.rs", "Observation", "rs"),
-            ("user/Observation.r", "Observation", "r"),
-            ("user/Observation.read", "Observation", "rs"),
-            ("user/Observation.*", "Observation", "cruds"),
-            ("user/*.s", "Observation", "s"),
-            ("user/Observation.write", "Observation", "cud"),
-            ("user/Observation.c", "Observation", "c"),
-            ("user/Observation.cu", "Observation", "cu"),
-            ("user/Observation.uc", "Observation", ""),
-            ("user/Observation.sr", "Observation", ""),
-            ("user/Observation.rr", "Observation", ""),
-            ("user/Observation.rs?category=laboratory", "Observation", ""),
-            ("user/observation.rs", "Observation", ""),
-            ("user/Patient.rs", "Observation", ""),
-            ("user/Observation", "Observation", ""),
-            ("user/", "Observation", ""),
-            ("user/.rs", "Observation", ""),
-            ("openid user/Patient.rs user/Observation.s", "Observation", "s"),
-            ("system/*.cruds", "Observation", "cruds"),
-        ];
-        for (scopes, resource, expected) in cases {
-            let narrowing = read(scopes, None).unwrap();
-            let resource = ResourceType::from_name(resource).unwrap();
-            let allowed: String = "cruds".chars().filter(|l| narrowing.allows(resource, *l)).collect();
-            assert_eq!(allowed, expected, "{scopes}");
-        }
-    }
-
-    #[test]
-    fn contexts_do_not_mix_and_patient_scopes_need_a_patient() {
-        assert_eq!(read("patient/*.rs user/*.rs", Some("p1")), Err(Denial::ScopesMixed));
-        assert_eq!(read("patient/nonsense user/*.rs", Some("p1")), Err(Denial::ScopesMixed));
-        assert_eq!(read("patient/*.rs", None), Err(Denial::LaunchPatientMissing));
-        assert_eq!(read("patient/*.rs", Some("")), Err(Denial::LaunchPatientMissing));
-        assert_eq!(read("patient/*.rs", Some("p1")).unwrap().patient(), Some("p1"));
-        assert_eq!(read("user/*.rs", Some("p1")).unwrap().patient(), None);
-    }
-}
+#[path = "scopes_tests.rs"]
+mod tests;

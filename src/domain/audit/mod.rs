@@ -12,6 +12,8 @@ mod tests;
 mod text;
 mod wire;
 
-pub use record::{Caller, Control, Decision, Ending, Event, Outcome, Record, Released, Verdict, Written};
+pub use record::{
+    Actor, Caller, Control, Decision, Ending, Event, Outcome, Record, Released, Verdict, Written,
+};
 pub use text::{escape, json};
 pub use wire::{Assembly, DecodeError, EncodeError, Part, VERSION, decode, encode};

@@ -82,6 +82,28 @@ pub struct Caller {
     pub application: Option<String>,
     /// Roles after renaming.
     pub roles: Vec<String>,
+    /// What sort of application it is, where it is registered.
+    pub client_kind: Option<String>,
+    /// What the token was bound to, and the request showed: `mtls` or `dpop`; none for a bearer token.
+    pub binding: Option<String>,
+    /// Who acts for the subject, the present actor first, then those before (T-197).
+    pub actors: Vec<Actor>,
+}
+
+/// Somebody who acts for the subject of a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Actor {
+    /// Who vouches for them; none: the token's own issuer.
+    pub issuer: Option<String>,
+    /// Their `sub`.
+    pub subject: String,
+}
+
+impl Caller {
+    /// Whether something is known that records did not tell before version 3.
+    pub(super) fn has_more(&self) -> bool {
+        self.client_kind.is_some() || self.binding.is_some() || !self.actors.is_empty()
+    }
 }
 
 /// One request's decision: a release, written before it happens, or a refusal. A batch or transaction has

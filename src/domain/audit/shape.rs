@@ -9,12 +9,12 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::record::{Caller, Control, Decision, Ending, Event, Outcome, Verdict};
+use super::record::{Actor, Caller, Control, Decision, Ending, Event, Outcome, Verdict};
 use super::text::bound;
-use super::wire::{DecodeError, VERSION, VERSION_READS};
+use super::wire::{DecodeError, VERSION_READS, VERSION_WRITES};
 use crate::limits::{
     RECORD_ITEM_BYTES_MAX, RECORD_POLICIES_MAX, RECORD_REQUEST_BYTES_MAX, RECORD_ROLES_MAX,
-    RECORD_TEXT_BYTES_MAX,
+    RECORD_TEXT_BYTES_MAX, TOKEN_ACTORS_MAX,
 };
 
 /// One entry of the trail.
@@ -77,6 +77,19 @@ pub(super) struct CallerWire {
     pub(super) token_hash: String,
     pub(super) application: Option<String>,
     pub(super) roles: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(super) client_kind: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(super) binding: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub(super) actors: Vec<ActorWire>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ActorWire {
+    pub(super) issuer: Option<String>,
+    pub(super) subject: String,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -170,6 +183,9 @@ impl CallerWire {
             token_hash: text(&caller.token_hash),
             application: caller.application.as_deref().map(text),
             roles: items(&caller.roles, RECORD_ROLES_MAX),
+            client_kind: caller.client_kind.as_deref().map(item),
+            binding: caller.binding.as_deref().map(item),
+            actors: caller.actors.iter().take(TOKEN_ACTORS_MAX).map(ActorWire::from_record).collect(),
         }
     }
 
@@ -181,7 +197,20 @@ impl CallerWire {
             token_hash: self.token_hash,
             application: self.application,
             roles: self.roles,
+            client_kind: self.client_kind,
+            binding: self.binding,
+            actors: self.actors.into_iter().map(ActorWire::into_record).collect(),
         }
+    }
+}
+
+impl ActorWire {
+    fn from_record(actor: &Actor) -> Self {
+        Self { issuer: actor.issuer.as_deref().map(text), subject: text(&actor.subject) }
+    }
+
+    fn into_record(self) -> Actor {
+        Actor { issuer: self.issuer, subject: self.subject }
     }
 }
 
@@ -219,7 +248,7 @@ impl OutcomeWire {
 }
 
 fn version_of(entry: Option<u32>) -> u8 {
-    if entry.is_some() { VERSION } else { VERSION_READS }
+    if entry.is_some() { VERSION_WRITES } else { VERSION_READS }
 }
 
 impl ControlWire {

@@ -32,6 +32,7 @@ fn release() -> Decision {
             token_hash: "ab12".to_owned(),
             application: Some("chart".to_owned()),
             roles: vec!["nurse".to_owned()],
+            ..Caller::default()
         }),
         purposes: vec!["TREAT".to_owned()],
         source: Some("192.0.2.7".to_owned()),
@@ -150,6 +151,31 @@ fn golden_bytes_of_version_2() {
     }
 }
 
+/// Version 3: more of the caller. Nothing else is ever written in it.
+#[test]
+fn golden_bytes_of_version_3() {
+    let caller = Caller {
+        issuer: "i".to_owned(),
+        subject: "s".to_owned(),
+        client_kind: Some("smart-app".to_owned()),
+        binding: Some("dpop".to_owned()),
+        actors: vec![Actor { issuer: None, subject: "scribe".to_owned() }],
+        ..Caller::default()
+    };
+    let decision =
+        Decision { caller: Some(caller), ..Decision::new(time(), "req-6".to_owned(), Verdict::Refuse) };
+    let record = Record::Decision(Box::new(decision));
+    let golden = r#"{"kind":"refusal","v":3,"part":1,"parts":1,"requestId":"req-6","time":"2026-03-01T08:00:00.250000Z","head":{"caller":{"issuer":"i","subject":"s","session":"","tokenHash":"","application":null,"roles":[],"clientKind":"smart-app","binding":"dpop","actors":[{"issuer":null,"subject":"scribe"}]},"purposes":[],"source":null,"interaction":"unknown","request":"","reason":null,"policies":[],"policySet":null,"released":0,"withheld":0,"status":0}}"#;
+    assert_eq!(entries(&record), [golden]);
+    assert_eq!(joined(&record), record);
+    let more = r#","clientKind":"smart-app","binding":"dpop","actors":[{"issuer":null,"subject":"scribe"}]"#;
+    for (from, to) in [("\"v\":3", "\"v\":2"), (more, "")] {
+        let wrong = golden.replace(from, to);
+        let joins = |bytes: &str| Assembly::default().push(0, decode(bytes.as_bytes()).ok()?).ok();
+        assert!(joins(golden).is_some() && joins(&wrong).is_none(), "{wrong}");
+    }
+}
+
 /// What each version may say, and that all parts of a record are of one version.
 #[test]
 fn versions_do_not_mix() {
@@ -234,6 +260,9 @@ fn nothing_a_client_sends_makes_a_refusal_unrecordable() {
                 token_hash: long.clone(),
                 application: Some(long.clone()),
                 roles: many.clone(),
+                client_kind: Some(long.clone()),
+                binding: Some(long.clone()),
+                actors: vec![Actor { issuer: Some(long.clone()), subject: long.clone() }; 50],
             }),
             purposes: many.clone(),
             source: Some(long.clone()),
@@ -275,7 +304,7 @@ fn parts_out_of_order_are_refused() {
 fn what_encode_would_not_write_is_not_decoded() {
     let golden = &entries(&Record::Decision(Box::new(release())))[0];
     let cases = [
-        golden.replace("\"v\":1", "\"v\":3"),
+        golden.replace("\"v\":1", "\"v\":4"),
         golden.replace("\"v\":1", "\"v\":1,\"more\":true"),
         golden.replace("\"withheld\":1", "\"withheld\":1,\"value\":\"x\""),
         golden.replace("release\"", "unheard\""),

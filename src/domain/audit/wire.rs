@@ -1,4 +1,4 @@
-//! The one byte encoding of audit records: JSON, versions 1 and 2.
+//! The one byte encoding of audit records: JSON, versions 1 to 3.
 //!
 //! Owns: the versions, the split of large records into parts, and joining them again.
 //! Must never: accept what it would not have written (unknown fields, another version, parts out of order);
@@ -6,8 +6,9 @@
 //! Look next: `shape` for the fields, `pack` for the split, `docs/audit.md` for the same in prose.
 //!
 //! Version 2 is version 1 and what writes and streams need: the kind `intent`, and the fields `written`, `entry`
-//! and `unit`. A record that uses none of them is written as version 1, as it always was; so every record has
-//! exactly one encoding, and a reader that knows version 1 alone is told that it meets another.
+//! and `unit`. Version 3 is version 2 and more of the caller: `clientKind`, `binding` and `actors`. A record is
+//! written in the lowest version that has what it uses, as it always was; so every record has exactly one encoding,
+//! and a reader that knows an older version alone is told that it meets another.
 //!
 //! A decision whose released or written list is long is written as parts `1..=parts`. Part 1 has the head; every part
 //! has version, kind, request id, time and its number, and carries some mask paths and some items of the lists.
@@ -21,13 +22,16 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::pack::{Body, pack};
-use super::record::{Decision, Record, Released, Verdict, Written};
+use super::record::{Caller, Decision, Record, Released, Verdict, Written};
 use super::shape::{
     ControlWire, DecisionWire, Head, ItemWire, OutcomeWire, Wire, count, stamp, text, unstamp,
 };
 
 /// The newest version of the encoding.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
+
+/// The version of records that tell of a write, entry or unit, and no more of the caller.
+pub(super) const VERSION_WRITES: u8 = 2;
 
 /// The version of records that tell of no write, entry or unit.
 pub(super) const VERSION_READS: u8 = 1;
@@ -137,8 +141,11 @@ impl Kind {
 
     /// The one version `decision` is written in.
     fn version(self, decision: &Decision) -> u8 {
+        if decision.caller.as_ref().is_some_and(Caller::has_more) {
+            return VERSION;
+        }
         let is_plain = decision.written.is_empty() && decision.entry.is_none() && decision.unit.is_none();
-        if is_plain && self != Self::Intent { VERSION_READS } else { VERSION }
+        if is_plain && self != Self::Intent { VERSION_READS } else { VERSION_WRITES }
     }
 }
 
@@ -174,7 +181,7 @@ pub struct Part(Wire);
 pub fn decode(bytes: &[u8]) -> Result<Part, DecodeError> {
     let wire: Wire = serde_json::from_slice(bytes).map_err(|_| DecodeError::Malformed)?;
     let (version, is_known) = match &wire {
-        Wire::Intent(part) => (part.v, part.v == VERSION),
+        Wire::Intent(part) => (part.v, (VERSION_WRITES..=VERSION).contains(&part.v)),
         Wire::Release(part) | Wire::Refusal(part) => (part.v, (VERSION_READS..=VERSION).contains(&part.v)),
         Wire::Outcome(outcome) => (outcome.v, outcome.v == outcome.version()),
         Wire::Control(control) => (control.v, control.v == VERSION_READS),

@@ -28,6 +28,7 @@ mod json_patch;
 mod list;
 mod localise;
 mod merge;
+mod nested;
 mod pointing;
 mod refusal;
 mod tree;
@@ -38,6 +39,7 @@ use crate::domain::fhir::mask::Mask;
 use crate::domain::fhir::r4::ResourceType;
 use crate::domain::filter::References;
 
+pub use nested::Flattened;
 pub use refusal::ChangeRefusal;
 pub use tree::Tree;
 
@@ -105,6 +107,22 @@ pub fn merge_seen(
     modify: &Mask,
 ) -> Result<Tree, ChangeRefusal> {
     merge::merge(resource, current, sent, sight, modify)
+}
+
+/// What was sent for a record of which some elements cannot be sent this way: those that are not in `named` stay as they
+/// are in `view`, unless they were sent.
+#[must_use]
+pub fn completed(sent: Tree, view: &Tree, named: &[&str]) -> Tree {
+    sent.completed(view, named)
+}
+
+/// A batch without the batches and transactions that stand in its entries, and the places of those entries. `None`: it is
+/// no batch, or holds none.
+///
+/// # Errors
+/// `Malformed` or `TooLarge`, as from [`Tree::parse`].
+pub fn without_nested(bundle: &[u8]) -> Result<Option<Flattened>, ChangeRefusal> {
+    nested::without(bundle)
 }
 
 /// The elements a patch reads and writes, from its literal paths alone.

@@ -75,6 +75,18 @@ impl Tree {
         self.root.says("id")
     }
 
+    /// With the members of `below` that it lacks, but for those named and their underscore twins.
+    pub(super) fn completed(mut self, below: &Self, named: &[&str]) -> Self {
+        if let Node::Object(members) = &mut self.root {
+            let has = |name: &str| members.iter().any(|member| member.name() == name);
+            let stays = |name: &str| named.contains(&name.strip_prefix('_').unwrap_or(name));
+            let lacking = |member: &&Member| !has(member.name()) && !stays(member.name());
+            let mut more: Vec<Member> = below.root.members().iter().filter(lacking).cloned().collect();
+            members.append(&mut more);
+        }
+        self
+    }
+
     /// The same record under this logical id, for an update that creates.
     #[must_use]
     pub fn with_id(mut self, id: &str) -> Self {

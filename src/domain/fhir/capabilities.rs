@@ -15,7 +15,7 @@ use super::r4::{ResourceType, SearchParameter, SearchType, search_parameters};
 use super::search::Registry;
 
 /// What is known of one trusted issuer; endpoints come from its discovery document.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct IssuerEndpoints {
     /// The issuer's URL, as in `iss`.
     pub issuer: String,
@@ -25,6 +25,20 @@ pub struct IssuerEndpoints {
     pub authorization_endpoint: Option<String>,
     /// Where codes become tokens.
     pub token_endpoint: Option<String>,
+    /// Where a token's meaning is told (RFC 7662).
+    pub introspection_endpoint: Option<String>,
+    /// Where tokens are given up (RFC 7009).
+    pub revocation_endpoint: Option<String>,
+    /// How clients authenticate at the token endpoint.
+    pub token_endpoint_auth_methods: Vec<String>,
+    /// Grants of the token endpoint.
+    pub grant_types: Vec<String>,
+    /// Response types of the authorization endpoint.
+    pub response_types: Vec<String>,
+    /// Scopes the issuer knows.
+    pub scopes: Vec<String>,
+    /// PKCE methods.
+    pub code_challenge_methods: Vec<String>,
 }
 
 const OAUTH_URIS: &str = "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris";
@@ -86,7 +100,8 @@ pub fn capability_statement(gate: &Gatehouse<'_>, emr: Option<&Offer>) -> Vec<u8
     statement.to_string().into_bytes()
 }
 
-/// The SMART configuration as JSON. SMART knows one issuer: it is the first one given.
+/// The SMART configuration as JSON (SMART App Launch 2.2, `.well-known/smart-configuration`). SMART knows one issuer: it
+/// is the first one given. `pkce` other than S256 is not named, since SMART forbids `plain`.
 #[must_use]
 pub fn smart_configuration(issuers: &[IssuerEndpoints]) -> Vec<u8> {
     let mut document = serde_json::Map::new();
@@ -96,15 +111,30 @@ pub fn smart_configuration(issuers: &[IssuerEndpoints]) -> Vec<u8> {
             ("jwks_uri", &first.jwks_uri),
             ("authorization_endpoint", &first.authorization_endpoint),
             ("token_endpoint", &first.token_endpoint),
+            ("introspection_endpoint", &first.introspection_endpoint),
+            ("revocation_endpoint", &first.revocation_endpoint),
         ];
         for (name, url) in endpoints {
             if let Some(url) = url {
                 document.insert(name.to_owned(), json!(url));
             }
         }
+        let s256 = first.code_challenge_methods.iter().filter(|method| *method == "S256").cloned().collect();
+        let lists = [
+            ("token_endpoint_auth_methods_supported", &first.token_endpoint_auth_methods),
+            ("grant_types_supported", &first.grant_types),
+            ("response_types_supported", &first.response_types),
+            ("scopes_supported", &first.scopes),
+            ("code_challenge_methods_supported", &s256),
+        ];
+        for (name, values) in lists {
+            if !values.is_empty() {
+                document.insert(name.to_owned(), json!(values));
+            }
+        }
     }
     // What the issuer does (launch, sign-on, clients) is the issuer's to say; the gate reads scopes.
-    let capabilities = ["permission-patient", "permission-user", "permission-v2"];
+    let capabilities = ["permission-patient", "permission-user", "permission-v1", "permission-v2"];
     document.insert("capabilities".to_owned(), json!(capabilities));
     Value::Object(document).to_string().into_bytes()
 }
@@ -358,6 +388,9 @@ mod tests {
             jwks_uri: Some("https://idp.test/jwks".to_owned()),
             authorization_endpoint: Some("https://idp.test/auth".to_owned()),
             token_endpoint: Some("https://idp.test/token".to_owned()),
+            code_challenge_methods: ["plain", "S256"].map(str::to_owned).to_vec(),
+            grant_types: vec!["authorization_code".to_owned()],
+            ..IssuerEndpoints::default()
         }
     }
 
@@ -435,6 +468,9 @@ mod tests {
     fn the_smart_configuration_tells_what_is_known() {
         let known: Value = serde_json::from_slice(&smart_configuration(&[issuer()])).unwrap();
         assert_eq!(known["token_endpoint"], "https://idp.test/token");
+        assert_eq!(known["code_challenge_methods_supported"], json!(["S256"]), "plain is forbidden");
+        assert_eq!(known["grant_types_supported"], json!(["authorization_code"]));
+        assert!(known.get("scopes_supported").is_none(), "nothing is made up");
         let unknown: Value = serde_json::from_slice(&smart_configuration(&[])).unwrap();
         assert!(unknown.get("issuer").is_none());
     }

@@ -6,6 +6,9 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
+
+use serde_json::Value;
 
 use super::r4::ResourceType;
 
@@ -34,6 +37,8 @@ pub struct Facts {
     pub category: BTreeSet<String>,
     /// Codings of the element `code`, bare and `system|code`.
     pub code: BTreeSet<String>,
+    /// The whole record, read strictly, where a decision needs it.
+    pub content: Option<Arc<Value>>,
 }
 
 impl Facts {
@@ -51,6 +56,7 @@ impl Facts {
             status: None,
             category: BTreeSet::new(),
             code: BTreeSet::new(),
+            content: None,
         }
     }
 }

@@ -6,9 +6,11 @@
 
 use std::fmt;
 
+use serde_json::Value;
+
 use super::interaction::LogicalId;
 use super::r4::ResourceType;
-use super::search::Search;
+use super::search::{Holds, Search, changed_since};
 use super::shape::Shape;
 
 /// Whose versions a history lists.
@@ -100,7 +102,7 @@ impl fmt::Debug for History {
 #[must_use]
 #[derive(Clone, PartialEq, Eq)]
 pub enum Operation {
-    /// `Patient/{id}/$everything`, by GET, or by POST without a body.
+    /// `Patient/{id}/$everything`. Like all but `$validate` by GET, or by POST with `Parameters` or without a body.
     Everything {
         /// Whose record.
         patient: LogicalId,
@@ -178,6 +180,17 @@ impl Operation {
         }
     }
 
+    /// What an export asks of the records of this type, by `_since` and `_typeFilter`; `None` for nothing. Of several
+    /// filters for a type one is enough.
+    #[must_use]
+    pub fn narrows(&self, resource: ResourceType) -> Option<Narrowing<'_>> {
+        let Self::Export { since, type_filters, .. } = self else { return None };
+        let filters: Vec<&Search> =
+            type_filters.iter().filter(|filter| filter.resource_type() == resource).collect();
+        let asks = since.is_some() || !filters.is_empty();
+        asks.then_some(Narrowing { since: since.as_deref(), filters })
+    }
+
     /// The type in the path; none for an export of the whole system.
     #[must_use]
     pub fn resource_type(&self) -> Option<ResourceType> {
@@ -192,6 +205,29 @@ impl Operation {
             Self::Export { level: ExportLevel::Group(_), .. } => ResourceType::from_name("Group"),
             Self::Export { level: ExportLevel::System, .. } => None,
         }
+    }
+}
+
+/// What an export asks of the records of one type.
+pub struct Narrowing<'o> {
+    since: Option<&'o str>,
+    filters: Vec<&'o Search>,
+}
+
+impl Narrowing<'_> {
+    /// Whether it asks for this record; `record` and `here` as for [`Search::holds_for`].
+    pub fn holds_for(&self, record: &Value, here: &[&str]) -> Holds {
+        let since = self.since.map_or(Holds::Yes, |since| changed_since(record, since));
+        if self.filters.is_empty() {
+            return since;
+        }
+        since.and(Holds::any(self.filters.iter().map(|filter| filter.holds_for(record, here))))
+    }
+}
+
+impl fmt::Debug for Narrowing<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Narrowing").field("filters", &self.filters.len()).finish_non_exhaustive()
     }
 }
 

@@ -23,6 +23,7 @@
 //!   whose references are resolved through them. Everything else is copied.
 
 mod bars;
+mod batches;
 mod data_type;
 mod emit;
 mod facts;
@@ -44,6 +45,7 @@ mod walk;
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use data_type::DataTypes;
 use tape::{Node, Tape, View};
@@ -51,6 +53,7 @@ use tape::{Node, Tape, View};
 use crate::domain::fhir::facts::Facts;
 use crate::domain::fhir::mask::Mask;
 
+pub use batches::Batches;
 pub use fault::{FilterFault, Withheld};
 pub use ndjson::Lines;
 pub use pretty::pretty;
@@ -274,6 +277,15 @@ impl Document<'_> {
     #[must_use]
     pub fn bundle(&self) -> Option<&Envelope> {
         self.bound.envelope.as_ref()
+    }
+
+    /// A record's facts with its whole content beside them, for a decision that needs it; where it cannot be had,
+    /// without.
+    #[must_use]
+    pub fn facts_with_content(&self, record: usize) -> Option<Facts> {
+        let facts = self.records().get(record)?.facts.clone();
+        let content = serde_json::from_slice(self.raw(record)).ok().map(Arc::new);
+        Some(Facts { content, ..facts })
     }
 
     /// A record's own bytes, as they came; empty if there is no such record.

@@ -7,17 +7,20 @@
 use jiff::Timestamp;
 use jsonwebtoken::crypto::aws_lc;
 use serde::de::IgnoredAny;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use super::binding::Possession;
 use super::caller::{Caller, Mfa, Window};
 use super::claims::{self, Claims};
+use super::clients::Standing;
 use super::issuer::Issuer;
 use super::keys::{Key, KeySet};
 use super::refusal::IdentityRefusal;
-use super::token::Unverified;
+use super::token::{Unverified, hexadecimal};
 use crate::limits;
 
-/// Establishes who is asking, from a token, its issuer's settings and keys, and the time.
+/// Establishes who is asking, from a token, its issuer's settings and keys, what the request shows besides it, and
+/// the time.
 ///
 /// # Errors
 /// The first check that fails; see `IdentityRefusal`.
@@ -25,17 +28,32 @@ pub fn authenticate(
     unverified: &Unverified<'_>,
     issuer: &Issuer,
     keys: &KeySet,
+    shown: &Possession<'_>,
     now: Timestamp,
 ) -> Result<Caller, IdentityRefusal> {
     let key = choose_key(unverified, issuer, keys)?;
     verify_signature(unverified, issuer, key)?;
     // Nothing in the payload is believed above this line.
     let claims = Claims::read(unverified.payload())?;
+    judge(claims, unverified.payload(), unverified.hash(), issuer, shown, now)
+}
+
+/// The checks of claims that somebody trusted vouches for: a key's signature, or the issuer's own word.
+pub(super) fn judge(
+    claims: Claims,
+    payload: &Map<String, Value>,
+    token: [u8; 32],
+    issuer: &Issuer,
+    shown: &Possession<'_>,
+    now: Timestamp,
+) -> Result<Caller, IdentityRefusal> {
     check_addressee(&claims, issuer)?;
     check_window(&claims.window, now)?;
-    let mfa = read_mfa(&claims)?;
+    claims.binding.holds(token, shown)?;
+    let client = issuer.standing(claims.application.as_deref());
+    let mfa = read_mfa(&claims, &client)?;
     check_mfa(&mfa, issuer, now)?;
-    build(unverified, issuer, claims, mfa)
+    build(payload, token, issuer, claims, mfa, client)
 }
 
 /// The time checks, which a kept token must pass again at every use.
@@ -61,7 +79,7 @@ pub(super) fn check_window(window: &Window, now: Timestamp) -> Result<(), Identi
 /// The MFA rule, which a kept token must pass again at every use. `auth_time` counts, not `iat`: a fresh
 /// token from an old login is no fresh login (KF-09; NIST SP 800-63C).
 pub(super) fn check_mfa(mfa: &Mfa, issuer: &Issuer, now: Timestamp) -> Result<(), IdentityRefusal> {
-    if !issuer.proves_mfa(&mfa.methods, mfa.acr.as_deref()) {
+    if !mfa.by_key && !issuer.proves_mfa(&mfa.methods, mfa.acr.as_deref()) {
         return Err(IdentityRefusal::MfaMissing(issuer.step_up()));
     }
     let Some(at) = mfa.authenticated_at else {
@@ -148,38 +166,52 @@ fn check_addressee(claims: &Claims, issuer: &Issuer) -> Result<(), IdentityRefus
     Ok(())
 }
 
-fn read_mfa(claims: &Claims) -> Result<Mfa, IdentityRefusal> {
-    let authenticated_at = claims
-        .auth_time
+fn read_mfa(claims: &Claims, client: &Standing) -> Result<Mfa, IdentityRefusal> {
+    let by_key =
+        client.registered().is_some_and(|client| client.stands_by_key(&claims.subject, claims.binding));
+    // A program authenticates when it is given a token; it has no other login.
+    let authenticated_at = claims.auth_time.or(by_key.then_some(claims.window.issued_at));
+    let authenticated_at = authenticated_at
         .map(Timestamp::from_second)
         .transpose()
         .map_err(|_| IdentityRefusal::ClaimMalformed { claim: "auth_time" })?;
     let resistant = |value: &str| matches!(value, "phr" | "phrh");
     let phishing_resistant = claims.methods.iter().any(|method| method == "hwk" || resistant(method))
         || claims.acr.as_deref().is_some_and(resistant);
-    Ok(Mfa { methods: claims.methods.clone(), acr: claims.acr.clone(), authenticated_at, phishing_resistant })
+    Ok(Mfa {
+        methods: claims.methods.clone(),
+        acr: claims.acr.clone(),
+        authenticated_at,
+        phishing_resistant,
+        by_key,
+    })
 }
 
 fn build(
-    unverified: &Unverified<'_>,
+    payload: &Map<String, Value>,
+    token: [u8; 32],
     issuer: &Issuer,
     claims: Claims,
     mfa: Mfa,
+    client: Standing,
 ) -> Result<Caller, IdentityRefusal> {
-    let payload = Value::Object(unverified.payload().clone());
-    let token_hash = unverified.token_hash();
+    let payload = Value::Object(payload.clone());
+    let token_hash = hexadecimal(token);
     Ok(Caller {
         issuer: claims.issuer,
         subject: claims.subject,
-        roles: claims::roles(&payload, issuer)?,
+        roles: client.roles(claims::roles(&payload, issuer)?),
         application: claims.application,
         fhir_user: claims.fhir_user,
         scopes: claims.scopes,
-        purposes: claims::purposes(&payload, issuer)?,
+        purposes: client.purposes(claims::purposes(&payload, issuer)?),
         launch_patient: claims.launch_patient,
         mfa,
         session: claims.session_id.or(claims.token_id).unwrap_or_else(|| token_hash.clone()),
         token_hash,
         window: claims.window,
+        binding: claims.binding,
+        actors: claims.actors,
+        client,
     })
 }

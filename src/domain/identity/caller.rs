@@ -9,6 +9,10 @@ use std::fmt;
 
 use jiff::Timestamp;
 
+use super::binding::Binding;
+use super::clients::{ClientKind, Standing, Visitor};
+use super::refusal::IdentityRefusal;
+
 /// Who is asking, proven by a verified token with a recent second factor.
 ///
 /// The identity of a person is issuer *and* subject: one subject at two issuers is two people (T-177).
@@ -27,6 +31,37 @@ pub struct Caller {
     pub(super) session: String,
     pub(super) token_hash: String,
     pub(super) window: Window,
+    pub(super) binding: Binding,
+    pub(super) actors: Vec<Actor>,
+    pub(super) client: Standing,
+}
+
+/// Somebody who acts for the subject of a token (RFC 8693 section 4.1).
+#[derive(Clone, PartialEq, Eq)]
+pub struct Actor {
+    pub(super) issuer: Option<String>,
+    pub(super) subject: String,
+}
+
+impl Actor {
+    /// Who vouches for the actor, where it is another than the token's issuer.
+    #[must_use]
+    pub fn issuer(&self) -> Option<&str> {
+        self.issuer.as_deref()
+    }
+
+    /// `sub` of the actor.
+    #[must_use]
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+}
+
+/// Shows nobody.
+impl fmt::Debug for Actor {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Actor").finish_non_exhaustive()
+    }
 }
 
 /// When a token is good, in seconds since 1970 UTC.
@@ -44,6 +79,8 @@ pub struct Mfa {
     pub(super) acr: Option<String>,
     pub(super) authenticated_at: Option<Timestamp>,
     pub(super) phishing_resistant: bool,
+    /// A registered program's bound key stands for a second factor.
+    pub(super) by_key: bool,
 }
 
 impl Mfa {
@@ -145,6 +182,56 @@ impl Caller {
     #[must_use]
     pub fn token_hash(&self) -> &str {
         &self.token_hash
+    }
+
+    /// What the token is bound to. That the request showed it was checked.
+    #[must_use]
+    pub fn binding(&self) -> Binding {
+        self.binding
+    }
+
+    /// Who acts for the subject now, if somebody does. Policies decide about the subject; both are recorded.
+    #[must_use]
+    pub fn actor(&self) -> Option<&Actor> {
+        self.actors.first()
+    }
+
+    /// Everybody who acted for the subject on the way here, the present actor first.
+    #[must_use]
+    pub fn actors(&self) -> &[Actor] {
+        &self.actors
+    }
+
+    /// What sort of application it is, where it is registered.
+    #[must_use]
+    pub fn client_kind(&self) -> Option<ClientKind> {
+        self.client.registered().map(|client| client.kind)
+    }
+
+    /// The scopes that the register leaves to the application; `None` where it leaves the token's as they are.
+    #[must_use]
+    pub fn client_scopes(&self) -> Option<&[String]> {
+        match &self.client {
+            Standing::Unasked => None,
+            Standing::Unknown => Some(&[]),
+            Standing::Registered(client) => client.scopes.as_deref(),
+        }
+    }
+
+    /// Whether the application may be used at all, now and like this.
+    ///
+    /// # Errors
+    /// [`IdentityRefusal::Client`].
+    pub fn admitted(&self, now: Timestamp) -> Result<(), IdentityRefusal> {
+        let visitor = Visitor {
+            subject: &self.subject,
+            application: self.application.as_deref(),
+            fhir_user: self.fhir_user.as_deref(),
+            roles: &self.roles,
+            purposes: &self.purposes,
+            binding: self.binding,
+        };
+        self.client.admits(&visitor, now).map_err(IdentityRefusal::from)
     }
 
     /// `exp`.

@@ -9,7 +9,8 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-use super::caller::Window;
+use super::binding::Binding;
+use super::caller::{Actor, Window};
 use super::issuer::Issuer;
 use super::refusal::IdentityRefusal;
 use crate::limits;
@@ -32,6 +33,8 @@ pub(super) struct Claims {
     pub(super) methods: BTreeSet<String>,
     pub(super) acr: Option<String>,
     pub(super) auth_time: Option<i64>,
+    pub(super) binding: Binding,
+    pub(super) actors: Vec<Actor>,
 }
 
 impl Claims {
@@ -59,6 +62,8 @@ impl Claims {
             methods: methods(payload)?,
             acr: name(payload, "acr")?,
             auth_time: seconds(payload, "auth_time")?,
+            binding: Binding::read(payload)?,
+            actors: actors(payload)?,
         })
     }
 }
@@ -80,12 +85,6 @@ pub(super) fn purposes(payload: &Value, issuer: &Issuer) -> Read<Vec<String>> {
 /// logout tokens and security events (`events`), and the kind some issuers write down themselves
 /// (Keycloak's `typ`, Cognito's `token_use`).
 fn refuse_other_kinds(payload: &Payload) -> Read<()> {
-    if payload.contains_key("cnf") {
-        return Err(IdentityRefusal::SenderConstrained);
-    }
-    if payload.contains_key("act") {
-        return Err(IdentityRefusal::ActingForAnother);
-    }
     let foreign = ["nonce", "at_hash", "c_hash", "s_hash", "events"];
     let says = |claim: &str, value: &str| payload.get(claim).is_none_or(|given| given == value);
     if foreign.iter().any(|claim| payload.contains_key(*claim))
@@ -188,6 +187,24 @@ fn fhir_user(url: &str) -> Read<String> {
     };
     let based = base.is_none_or(|base| base.starts_with("https://") || base.starts_with("http://"));
     if based && kinds.contains(&kind) && is_fhir_id(id) { Ok(format!("{kind}/{id}")) } else { Err(malformed) }
+}
+
+/// `act` (RFC 8693 section 4.1): who acts for the subject, the present actor first, then those before. Each names
+/// at least its `sub`; a claim of another form would leave an actor unrecorded (T-197).
+fn actors(payload: &Payload) -> Read<Vec<Actor>> {
+    let malformed = IdentityRefusal::ClaimMalformed { claim: "act" };
+    let mut actors = Vec::new();
+    let mut next = payload.get("act");
+    while let Some(value) = next {
+        let Some(act) = value.as_object().filter(|_| actors.len() < limits::TOKEN_ACTORS_MAX) else {
+            return Err(malformed);
+        };
+        let text = |member: &'static str| name(act, member).map_err(|_| malformed.clone());
+        let subject = text("sub")?.ok_or_else(|| malformed.clone())?;
+        actors.push(Actor { issuer: text("iss")?, subject });
+        next = act.get("act");
+    }
+    Ok(actors)
 }
 
 fn launch_patient(payload: &Payload) -> Read<Option<String>> {

@@ -5,9 +5,11 @@
 //! Look next: `authenticate.rs`, which applies these; `edge::keyring` for the network side.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{Context, SHA256};
 
+use super::clients::{Client, Clients, Standing};
 use super::refusal::StepUp;
 use crate::limits;
 
@@ -27,7 +29,8 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    const ALL: [Self; 9] = [
+    /// Every algorithm, preferred first.
+    pub(super) const ALL: [Self; 9] = [
         Self::RS256,
         Self::RS384,
         Self::RS512,
@@ -118,6 +121,8 @@ pub struct Issuer {
     mfa_amr: BTreeSet<String>,
     mfa_acr: BTreeSet<String>,
     mfa_max_age_seconds: i64,
+    /// The register of clients, if there is one.
+    clients: Option<Clients>,
     fingerprint: [u8; 32],
 }
 
@@ -157,8 +162,34 @@ impl Issuer {
             mfa_amr: spec.mfa.amr.into_iter().collect(),
             mfa_acr: spec.mfa.acr.into_iter().collect(),
             mfa_max_age_seconds: spec.mfa.max_age_seconds,
+            clients: None,
             fingerprint,
         })
+    }
+
+    /// The same issuer with a register of clients: from now on only those may come (S-003-44).
+    #[must_use]
+    pub fn with_clients(mut self, clients: impl IntoIterator<Item = Client>) -> Self {
+        let clients: Clients =
+            clients.into_iter().map(|client| (client.id.clone(), Arc::new(client))).collect();
+        let mut hash = Context::new(&SHA256);
+        hash.update(&self.fingerprint);
+        hash.update(format!("{clients:?}").as_bytes());
+        self.fingerprint = finish(hash);
+        self.clients = Some(clients);
+        self
+    }
+
+    /// The registered clients; none where every client may come.
+    pub fn clients(&self) -> impl Iterator<Item = &Client> {
+        self.clients.iter().flat_map(BTreeMap::values).map(Arc::as_ref)
+    }
+
+    /// How the client with this id stands.
+    pub(super) fn standing(&self, application: Option<&str>) -> Standing {
+        let Some(clients) = &self.clients else { return Standing::Unasked };
+        let known = application.and_then(|id| clients.get(id));
+        known.map_or(Standing::Unknown, |client| Standing::Registered(Arc::clone(client)))
     }
 
     /// The value `iss` must have.
@@ -217,6 +248,10 @@ fn fingerprint(spec: &IssuerSpec) -> [u8; 32] {
     let mut hash = Context::new(&SHA256);
     // Debug text quotes and escapes strings, so two different specs never print alike.
     hash.update(format!("{spec:?}").as_bytes());
+    finish(hash)
+}
+
+fn finish(hash: Context) -> [u8; 32] {
     let mut out = [0; 32];
     for (to, from) in out.iter_mut().zip(hash.finish().as_ref()) {
         *to = *from;

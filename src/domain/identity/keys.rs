@@ -190,7 +190,7 @@ fn choose_algorithm(jwk: &Map<String, Value>, material: &Material, issuer: &Issu
 }
 
 /// Public key parameters of the right shape.
-enum Material {
+pub(super) enum Material {
     Rsa { modulus: Vec<u8>, exponent: Vec<u8> },
     P256 { point: Vec<u8> },
     P384 { point: Vec<u8> },
@@ -198,7 +198,7 @@ enum Material {
 }
 
 impl Material {
-    fn read(jwk: &Map<String, Value>) -> Option<Self> {
+    pub(super) fn read(jwk: &Map<String, Value>) -> Option<Self> {
         match (text(jwk, "kty")?, text(jwk, "crv")) {
             ("RSA", None) => Self::read_rsa(jwk),
             ("EC", Some("P-256")) => Some(Self::P256 { point: read_point(jwk, 32)? }),
@@ -221,7 +221,7 @@ impl Material {
         (sized && exponent_fits).then_some(Self::Rsa { modulus, exponent })
     }
 
-    fn fits(&self, algorithm: Algorithm) -> bool {
+    pub(super) fn fits(&self, algorithm: Algorithm) -> bool {
         match algorithm {
             Algorithm::RS256
             | Algorithm::RS384
@@ -235,12 +235,34 @@ impl Material {
         }
     }
 
-    fn verifier(&self) -> DecodingKey {
+    pub(super) fn verifier(&self) -> DecodingKey {
         match self {
             Self::Rsa { modulus, exponent } => DecodingKey::from_rsa_raw_components(modulus, exponent),
             Self::P256 { point } | Self::P384 { point } => DecodingKey::from_ec_der(point),
             Self::Ed25519 { point } => DecodingKey::from_ed_der(point),
         }
+    }
+
+    /// The JWK thumbprint with SHA-256: the required members in order of their names (RFC 7638 section 3.2, RFC 8037
+    /// section 2 for `OKP`).
+    pub(super) fn thumbprint(&self) -> [u8; 32] {
+        let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        let on_curve = |curve: &str, point: &[u8]| {
+            let coordinates = point.get(1..).unwrap_or_default();
+            let (x, y) = coordinates.split_at_checked(coordinates.len() / 2).unwrap_or_default();
+            format!(r#"{{"crv":"{curve}","kty":"EC","x":"{}","y":"{}"}}"#, encode(x), encode(y))
+        };
+        let text = match self {
+            Self::Rsa { modulus, exponent } => {
+                format!(r#"{{"e":"{}","kty":"RSA","n":"{}"}}"#, encode(exponent), encode(modulus))
+            }
+            Self::P256 { point } => on_curve("P-256", point),
+            Self::P384 { point } => on_curve("P-384", point),
+            Self::Ed25519 { point } => {
+                format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#, encode(point))
+            }
+        };
+        sha256(text.as_bytes())
     }
 
     fn fingerprint(&self, algorithm: Algorithm) -> [u8; 32] {

@@ -1,19 +1,25 @@
 //! Who is asking: a token, the issuer's keys and the time become a `Caller`, or a refusal.
 //!
 //! Owns: every check of an access token, the MFA rule, the challenge a refused client is sent, and the
-//! cache of tokens already verified. Sources: RFC 7515, 7519, 8725 (and its successor draft), 9068, 9470.
-//! Must never: fetch a key, read a clock, take a key from the token itself, or print any part of a token.
+//! cache of tokens already verified. Sources: RFC 7515, 7519, 7662, 8705, 8725 (and its
+//! successor draft), 9068, 9449, 9470.
+//! Must never: fetch a key, read a clock, trust a key that a token brings along, or print any part of a token.
 //! Look next: `token.rs` (what is read before trust), `authenticate.rs` (the checks in order),
 //! `edge::keyring` (where keys come from).
 //!
 //! ```text
-//! header -> bearer -> token text -> Unverified::inspect -> (issuer, kid) -> keyring -> KeySet
-//!            -> authenticate(unverified, issuer, keys, now) -> Caller | IdentityRefusal
+//! header -> credentials -> token text -> Unverified::inspect -> (issuer, kid) -> keyring -> KeySet
+//!            -> authenticate(unverified, issuer, keys, shown, now) -> Caller | IdentityRefusal
+//! DPoP header -> Proof::verify -> Proof, shown with the token; an opaque token -> Introspection -> the same checks
 //! ```
 
 mod authenticate;
+mod binding;
 mod caller;
 mod claims;
+mod clients;
+mod dpop;
+mod introspected;
 mod issuer;
 mod keys;
 mod refusal;
@@ -27,9 +33,13 @@ pub(crate) mod specimen;
 mod tests;
 
 pub use authenticate::authenticate;
-pub use caller::{Caller, Mfa};
+pub use binding::{Binding, Credentials, Possession, Scheme, credentials};
+pub use caller::{Actor, Caller, Mfa};
+pub use clients::{BindingDemand, Client, ClientKind, ClientRefusal, Clients, SecondFactor};
+pub use dpop::{Nonces, Proof, ProofRefusal, Proven, fuzz_proof};
+pub use introspected::{Introspection, is_opaque, token_digest};
 pub use issuer::{Algorithm, Issuer, IssuerSpec, MfaSpec};
 pub use keys::{KeySet, KeySetError};
-pub use refusal::{IdentityRefusal, StepUp};
-pub use token::{Unverified, bearer, fuzz_token};
+pub use refusal::{IdentityRefusal, RefusalClass, StepUp};
+pub use token::{Unverified, fuzz_token};
 pub use verified::VerifiedTokens;

@@ -7,8 +7,11 @@
 
 use std::fmt;
 
-/// Why the caller is not known. Everything here is answered with status 401, except `KeysUnavailable`,
-/// which is our neighbour's fault and not the client's.
+use super::binding::Scheme;
+use super::clients::{BindingDemand, ClientRefusal};
+use super::dpop::{ProofRefusal, proof_algorithms};
+
+/// Why the caller is not known, or may not come. [`IdentityRefusal::class`] says with which status it is answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IdentityRefusal {
     /// No bearer token came with the request.
@@ -63,15 +66,36 @@ pub enum IdentityRefusal {
     LifetimeRefused,
     /// An ID token, logout token, refresh token or security event, not an access token.
     OtherTokenKind,
-    /// The token is bound to a key of the sender (`cnf`), and that binding cannot be checked here yet.
-    /// RFC 8705 and RFC 9449: accepting it as a plain bearer token would be a downgrade.
+    /// The token is bound to its sender (`cnf`) in a way that cannot be checked here (RFC 7800): accepting it as a
+    /// plain bearer token would be a downgrade.
     SenderConstrained,
-    /// The token speaks for someone on another's behalf (`act`); taking it would record the wrong person.
-    ActingForAnother,
+    /// The token is bound to a client certificate and none came with this connection (RFC 8705).
+    CertificateMissing,
+    /// It is bound to another client certificate.
+    CertificateMismatch,
+    /// The proof of the token's key is missing or not good (RFC 9449).
+    Proof(ProofRefusal),
+    /// The issuer says that the token is not active (RFC 7662).
+    TokenInactive,
+    /// The issuer does not say what the token stands for.
+    IntrospectionUnavailable,
+    /// The application may not be used, or not like this.
+    Client(ClientRefusal),
     /// Neither `amr` nor `acr` shows a second factor.
     MfaMissing(StepUp),
     /// A second factor was used, but too long ago or at an unknown time.
     MfaTooOld(StepUp),
+}
+
+/// Whose fault an identity refusal is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusalClass {
+    /// The request's: status 401 with a challenge.
+    Unauthorized,
+    /// The application's: status 403, since another token of its own would not help.
+    ClientRefused,
+    /// A neighbour's: status 503.
+    Unavailable,
 }
 
 /// What a client needs to step up: the parameters of the RFC 9470 challenge.
@@ -112,13 +136,47 @@ impl IdentityRefusal {
             Self::LifetimeRefused => "token-lifetime-refused",
             Self::OtherTokenKind => "token-of-another-kind",
             Self::SenderConstrained => "token-sender-constrained",
-            Self::ActingForAnother => "token-acting-for-another",
+            Self::CertificateMissing => "client-certificate-missing",
+            Self::CertificateMismatch => "client-certificate-mismatch",
+            Self::Proof(refusal) => refusal.code(),
+            Self::TokenInactive => "token-inactive",
+            Self::IntrospectionUnavailable => "introspection-unavailable",
+            Self::Client(refusal) => refusal.code(),
             Self::MfaMissing(_) => "mfa-missing",
             Self::MfaTooOld(_) => "mfa-too-old",
         }
     }
 
-    /// The value of `WWW-Authenticate` that goes with status 401.
+    /// Whose fault it is.
+    #[must_use]
+    pub fn class(&self) -> RefusalClass {
+        match self {
+            Self::KeysUnavailable
+            | Self::IntrospectionUnavailable
+            | Self::Proof(ProofRefusal::NotRemembered) => RefusalClass::Unavailable,
+            Self::Client(refusal) if !refusal.is_of_token() => RefusalClass::ClientRefused,
+            _ => RefusalClass::Unauthorized,
+        }
+    }
+
+    /// The value of `WWW-Authenticate` that goes with status 401, for a token that came under this scheme. A refusal
+    /// about proofs, and a client whose tokens must be bound to a key, are told of `DPoP` under either scheme.
+    #[must_use]
+    pub fn challenge_under(&self, scheme: Scheme) -> String {
+        let error = match self {
+            Self::Proof(refusal) => refusal.error(),
+            Self::Client(ClientRefusal::Unbound(BindingDemand::Dpop)) => "invalid_token",
+            _ if scheme == Scheme::Dpop => {
+                let challenge = self.challenge();
+                let parameters = challenge.strip_prefix("Bearer ").unwrap_or_default();
+                return format!("DPoP {parameters}, algs=\"{}\"", proof_algorithms());
+            }
+            _ => return self.challenge(),
+        };
+        format!("DPoP error=\"{error}\", algs=\"{}\"", proof_algorithms())
+    }
+
+    /// The same for a bearer token.
     #[must_use]
     pub fn challenge(&self) -> String {
         let (Self::MfaMissing(step_up) | Self::MfaTooOld(step_up)) = self else {
@@ -138,7 +196,9 @@ impl fmt::Display for IdentityRefusal {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match self {
             Self::TokenMissing => "the request carries no access token",
-            Self::AuthorizationMalformed => "the request must carry one `Authorization: Bearer` header",
+            Self::AuthorizationMalformed => {
+                "the request must carry one `Authorization` header with the scheme `Bearer` or `DPoP`"
+            }
             Self::TokenTooLarge => "the access token is too large",
             Self::NotCompact => "the access token is not a signed JWT in compact form",
             Self::HeaderMalformed => "the token header is malformed",
@@ -160,8 +220,13 @@ impl fmt::Display for IdentityRefusal {
             Self::IssuedInFuture => "the token was issued in the future",
             Self::LifetimeRefused => "the token's lifetime is not acceptable",
             Self::OtherTokenKind => "the token is not an access token",
-            Self::SenderConstrained => "the token is bound to a key, which is not supported",
-            Self::ActingForAnother => "the token acts for another person, which is not supported",
+            Self::SenderConstrained => "the token is bound in a way that is not supported",
+            Self::CertificateMissing => "the token is bound to a client certificate, and none was presented",
+            Self::CertificateMismatch => "the token is bound to another client certificate",
+            Self::Proof(refusal) => return refusal.fmt(out),
+            Self::TokenInactive => "the token is not active",
+            Self::IntrospectionUnavailable => "the issuer does not say what the token stands for",
+            Self::Client(refusal) => return refusal.fmt(out),
             Self::MfaMissing(_) => "the token shows no second factor",
             Self::MfaTooOld(_) => "the second factor was used too long ago",
         };

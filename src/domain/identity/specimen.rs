@@ -8,7 +8,9 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
+use super::binding::Binding;
 use super::caller::{Caller, Mfa, Window};
+use super::clients::Standing;
 
 /// What a test wants to say about a caller; the rest is plausible.
 #[derive(Clone, Debug)]
@@ -58,6 +60,7 @@ impl CallerSpecimen {
             launch_patient: self.launch_patient.map(str::to_owned),
             mfa: Mfa {
                 phishing_resistant: methods.contains("hwk"),
+                by_key: false,
                 methods,
                 acr: None,
                 authenticated_at: Some(Timestamp::from_second(self.authenticated_at).unwrap()),
@@ -69,6 +72,9 @@ impl CallerSpecimen {
                 not_before: None,
                 expires_at: self.authenticated_at + 600,
             },
+            binding: Binding::NONE,
+            actors: Vec::new(),
+            client: Standing::Unasked,
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Tests of the room: tables of tokens and keys, and the laws of the cache, of time and of MFA.
 
+mod clients;
 mod forge;
+mod proofs;
 
 use std::collections::BTreeMap;
 
@@ -60,7 +62,7 @@ fn token_with(changes: Value) -> String {
 
 fn check(token: &str, now: i64) -> Result<Caller, IdentityRefusal> {
     let unverified = Unverified::inspect(token)?;
-    authenticate(&unverified, &issuer(), &keys(), at(now))
+    authenticate(&unverified, &issuer(), &keys(), &Possession::BARE, at(now))
 }
 
 /// One row of `tests/data/tokens/tokens.toml`; its head explains the columns.
@@ -206,7 +208,8 @@ fn a_key_without_algorithm_is_for_one_only() {
     let as_rs = Row { key: Some("rsa".into()), ..Row::default() };
     let judge = |row: Row| {
         let token = row.token();
-        authenticate(&Unverified::inspect(&token).unwrap(), &issuer(), &keys, at(NOW)).map(|_| ())
+        authenticate(&Unverified::inspect(&token).unwrap(), &issuer(), &keys, &Possession::BARE, at(NOW))
+            .map(|_| ())
     };
     assert_eq!(judge(as_rs), Ok(()));
     assert_eq!(judge(as_ps), Err(IdentityRefusal::KeyMismatch));
@@ -329,7 +332,7 @@ fn debug_and_display_show_no_secret() {
     let caller = check(&token, NOW).unwrap();
     let refusal = check(&token, NOW + 100_000).unwrap_err();
     let cache = VerifiedTokens::new();
-    cache.authenticate(&unverified, &issuer(), &keys(), at(NOW)).unwrap();
+    cache.authenticate(&unverified, &issuer(), &keys(), &Possession::BARE, at(NOW)).unwrap();
     let shown = format!("{unverified:?} {caller:?} {refusal:?} {refusal} {cache:?} {:?}", keys());
     let pieces: Vec<&str> = token.split('.').chain(["SECRET"]).collect();
     for piece in pieces {
@@ -342,8 +345,9 @@ fn a_kept_token_is_checked_again_at_every_use() {
     let cache = VerifiedTokens::new();
     let token = token_with(json!({"exp": NOW + 7200}));
     let unverified = Unverified::inspect(&token).unwrap();
-    let ask =
-        |issuer: &Issuer, keys: &KeySet, now: i64| cache.authenticate(&unverified, issuer, keys, at(now));
+    let ask = |issuer: &Issuer, keys: &KeySet, now: i64| {
+        cache.authenticate(&unverified, issuer, keys, &Possession::BARE, at(now))
+    };
     let first = ask(&issuer(), &keys(), NOW).unwrap();
     let second = ask(&issuer(), &keys(), NOW + 1).unwrap();
     assert!(std::sync::Arc::ptr_eq(&first, &second), "not kept");
@@ -366,13 +370,14 @@ fn a_kept_token_is_checked_again_at_every_use() {
     assert_eq!(too_old.code(), "mfa-too-old");
     let token = token_with(json!({}));
     let unverified = Unverified::inspect(&token).unwrap();
-    cache.authenticate(&unverified, &issuer(), &keys(), at(NOW)).unwrap();
-    let expired = cache.authenticate(&unverified, &issuer(), &keys(), at(NOW + 630)).unwrap_err();
+    cache.authenticate(&unverified, &issuer(), &keys(), &Possession::BARE, at(NOW)).unwrap();
+    let expired =
+        cache.authenticate(&unverified, &issuer(), &keys(), &Possession::BARE, at(NOW + 630)).unwrap_err();
     assert_eq!(expired, IdentityRefusal::Expired);
 }
 
 #[test]
-fn one_bearer_header_is_taken_and_nothing_else() {
+fn one_authorization_header_is_taken_and_nothing_else() {
     let cases: [(&[&str], &str); 10] = [
         (&["Bearer a.b.c"], "a.b.c"),
         (&["bearer a.b.c"], "a.b.c"),
@@ -382,14 +387,17 @@ fn one_bearer_header_is_taken_and_nothing_else() {
         (&["Bearer "], "authorization-malformed"),
         (&["Bearer  a.b.c"], "authorization-malformed"),
         (&["Bearer a.b.c x"], "authorization-malformed"),
-        (&["DPoP a.b.c"], "authorization-malformed"),
+        (&["DPoP a.b.c"], "a.b.c"),
         (&["Basic YTpi"], "authorization-malformed"),
     ];
     for (values, expected) in cases {
-        let got = bearer(values.iter().map(|value| value.as_bytes()));
+        let got = credentials(values.iter().map(|value| value.as_bytes()));
+        let got = got.map(|given| given.token);
         assert_eq!(got.unwrap_or_else(|refusal| refusal.code()), expected, "{values:?}");
     }
-    assert!(bearer([&b"Bearer \xff"[..]]).is_err());
+    assert!(credentials([&b"Bearer \xff"[..]]).is_err());
+    let scheme = |text: &str| credentials([text.as_bytes()]).unwrap().scheme;
+    assert_eq!([scheme("bearer t"), scheme("dPoP t")], [Scheme::Bearer, Scheme::Dpop]);
 }
 
 #[test]
@@ -442,8 +450,8 @@ proptest! {
         let cache = VerifiedTokens::new();
         let unverified = Unverified::inspect(&token).unwrap();
         let (issuer, keys) = (issuer(), keys());
-        let ask = |now: i64| cache.authenticate(&unverified, &issuer, &keys, at(now)).map(|_| ());
-        let direct = |now: i64| authenticate(&unverified, &issuer, &keys, at(now)).map(|_| ());
+        let ask = |now: i64| cache.authenticate(&unverified, &issuer, &keys, &Possession::BARE, at(now)).map(|_| ());
+        let direct = |now: i64| authenticate(&unverified, &issuer, &keys, &Possession::BARE, at(now)).map(|_| ());
         let first = ask(NOW + early);
         prop_assert_eq!(&first, &direct(NOW + early));
         let second = ask(NOW + early + later);

@@ -79,7 +79,7 @@ impl<'t> Unverified<'t> {
     /// SHA-256 of the token text in hexadecimal: what records hold in the token's place.
     #[must_use]
     pub fn token_hash(&self) -> String {
-        self.hash.iter().map(|byte| format!("{byte:02x}")).collect()
+        hexadecimal(self.hash)
     }
 
     pub(super) fn hash(&self) -> [u8; 32] {
@@ -101,27 +101,6 @@ impl fmt::Debug for Unverified<'_> {
     }
 }
 
-/// The token in a request's `Authorization` header values (RFC 6750 section 2.1; no other way to send one is
-/// accepted, and the scheme `DPoP` is none we can check).
-///
-/// # Errors
-/// `TokenMissing` when there is no header; `AuthorizationMalformed` when there are several, or the one is
-/// not `Bearer`, a space, and a token.
-pub fn bearer<'h>(values: impl IntoIterator<Item = &'h [u8]>) -> Result<&'h str, IdentityRefusal> {
-    let mut values = values.into_iter();
-    let value = values.next().ok_or(IdentityRefusal::TokenMissing)?;
-    if values.next().is_some() {
-        return Err(IdentityRefusal::AuthorizationMalformed);
-    }
-    let text = std::str::from_utf8(value).map_err(|_| IdentityRefusal::AuthorizationMalformed)?;
-    let (scheme, token) = text.split_once(' ').ok_or(IdentityRefusal::AuthorizationMalformed)?;
-    // RFC 9110 section 11.1: the scheme's case does not matter.
-    if !scheme.eq_ignore_ascii_case("Bearer") || token.is_empty() || token.contains(' ') {
-        return Err(IdentityRefusal::AuthorizationMalformed);
-    }
-    Ok(token)
-}
-
 /// Inspects arbitrary bytes: must return for every input. The entry point of the fuzz target `token`.
 pub fn fuzz_token(bytes: &[u8]) {
     if let Ok(text) = std::str::from_utf8(bytes)
@@ -129,6 +108,11 @@ pub fn fuzz_token(bytes: &[u8]) {
     {
         let _ = super::claims::Claims::read(unverified.payload());
     }
+}
+
+/// A digest as records hold it.
+pub(super) fn hexadecimal(digest: [u8; 32]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
@@ -140,7 +124,7 @@ pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
 }
 
 /// Header and payload of a compact JWS (RFC 7515 section 7.1). Five parts would be a JWE.
-fn split(token: &str) -> Result<(&str, &str), IdentityRefusal> {
+pub(super) fn split(token: &str) -> Result<(&str, &str), IdentityRefusal> {
     let compact = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     if !token.bytes().all(compact) {
         return Err(IdentityRefusal::NotCompact);

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use moka::sync::Cache;
 
 use super::authenticate::{authenticate, check_mfa, check_window, choose_key};
+use super::binding::Possession;
 use super::caller::Caller;
 use super::issuer::Issuer;
 use super::keys::KeySet;
@@ -61,14 +62,16 @@ impl VerifiedTokens {
         unverified: &Unverified<'_>,
         issuer: &Issuer,
         keys: &KeySet,
+        shown: &Possession<'_>,
         now: Timestamp,
     ) -> Result<Arc<Caller>, IdentityRefusal> {
         let key = choose_key(unverified, issuer, keys)?;
         let proof = Proof { token: unverified.hash(), issuer: issuer.fingerprint(), key: key.fingerprint() };
         if let Some(kept) = self.kept.get(&proof) {
+            kept.caller.binding.holds(unverified.hash(), shown)?;
             return self.recheck(&proof, kept.caller, issuer, now);
         }
-        let caller = Arc::new(authenticate(unverified, issuer, keys, now)?);
+        let caller = Arc::new(authenticate(unverified, issuer, keys, shown, now)?);
         self.kept.insert(proof, Kept { caller: Arc::clone(&caller), weight: weigh(unverified) });
         Ok(caller)
     }

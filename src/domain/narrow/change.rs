@@ -1,8 +1,8 @@
 //! The upstream requests that change something.
 //!
 //! Owns: [`Change`], what is to be stored after it was judged and merged; its request, alone or in a transaction.
-//! Must never: carry a client's body: what is sent was made by `domain::change`. Ask for a condition upstream: the
-//! gate has looked for itself, with the caller's eyes.
+//! Must never: carry a client's body: what is sent was made by `domain::change`. Leave a condition to the EMR: the
+//! gate has looked for itself, with the caller's eyes. A caller who sees all has it said again, for what happens at once.
 //! Look next: `gateway::write`.
 
 use std::fmt;
@@ -26,6 +26,8 @@ pub enum Change {
         resource: ResourceType,
         /// Its logical id, for an update that creates.
         id: Option<String>,
+        /// Criteria that nothing may match when it is stored, as a canonical query.
+        unless: Option<String>,
         /// The record.
         body: Bytes,
     },
@@ -88,15 +90,28 @@ impl Change {
         matches!(self, Self::Create { .. })
     }
 
+    /// Adds the criteria that nothing may match when the record is created.
+    pub fn only_unless(&mut self, criteria: Option<String>) {
+        if let Self::Create { unless, .. } = self {
+            *unless = criteria;
+        }
+    }
+
+    /// The criteria that nothing may match when the record is created.
+    #[must_use]
+    pub fn unless(&self) -> Option<&str> {
+        if let Self::Create { unless, .. } = self { unless.as_deref() } else { None }
+    }
+
     fn parts(&self) -> Parts<'_> {
         match self {
-            Self::Create { resource, id: None, body } => Parts {
+            Self::Create { resource, id: None, body, .. } => Parts {
                 method: Method::POST,
                 target: resource.name().to_owned(),
                 body: Some(body),
                 version: None,
             },
-            Self::Create { resource, id: Some(id), body } => Parts {
+            Self::Create { resource, id: Some(id), body, .. } => Parts {
                 method: Method::PUT,
                 target: format!("{}/{id}", resource.name()),
                 body: Some(body),
@@ -132,6 +147,7 @@ pub fn plan_change(change: &Change, permit: &Permit) -> Result<Plan, PlanError> 
         prefer: Some(REPRESENTATION),
         if_match: parts.version.map(|version| format!("W/\"{version}\"")),
         if_none_match: matches!(change, Change::Create { id: Some(_), .. }),
+        if_none_exist: change.unless().map(str::to_owned),
         expected: Expected::Change,
     })
 }
@@ -157,6 +173,7 @@ pub fn plan_transaction(changes: &[(&Change, &Permit, Option<&str>)]) -> Result<
         prefer: Some(REPRESENTATION),
         if_match: None,
         if_none_match: false,
+        if_none_exist: None,
         expected: Expected::Transaction,
     })
 }
@@ -175,6 +192,9 @@ fn push_entry(out: &mut Vec<u8>, change: &Change, full_url: Option<&str>) {
     let mut request = serde_json::json!({ "method": parts.method.as_str(), "url": parts.target });
     if let (Some(version), Some(members)) = (parts.version, request.as_object_mut()) {
         members.insert("ifMatch".to_owned(), format!("W/\"{version}\"").into());
+    }
+    if let (Some(criteria), Some(members)) = (change.unless(), request.as_object_mut()) {
+        members.insert("ifNoneExist".to_owned(), criteria.into());
     }
     out.extend_from_slice(format!(r#""request":{request}}}"#).as_bytes());
 }

@@ -119,6 +119,7 @@ pub struct Plan {
     prefer: Option<&'static str>,
     if_match: Option<String>,
     if_none_match: bool,
+    if_none_exist: Option<String>,
     expected: Expected,
 }
 
@@ -192,6 +193,12 @@ impl Plan {
         self.prefer
     }
 
+    /// The `If-None-Exist` header: a record is created only where nothing matches these criteria.
+    #[must_use]
+    pub fn if_none_exist(&self) -> Option<&str> {
+        self.if_none_exist.as_deref()
+    }
+
     /// The `If-Match` header: a change is made to the version it was judged on, or not at all (P5).
     #[must_use]
     pub fn if_match(&self) -> Option<&str> {
@@ -239,6 +246,7 @@ impl Plan {
             prefer: None,
             if_match: None,
             if_none_match: false,
+            if_none_exist: None,
             expected,
         }
     }

@@ -20,6 +20,7 @@ use rustls_pki_types::pem::PemObject as _;
 use super::Settings;
 use super::entry::Cipher;
 use crate::domain::ledger::LogSigner;
+use crate::edge::seal::Seal;
 
 /// Both keys, ready for use.
 #[derive(Debug)]
@@ -86,12 +87,25 @@ fn signing_key(path: &Path) -> Result<LogSigner, KeyError> {
     LogSigner::new(pair).ok_or_else(wrong)
 }
 
+/// A seal for what must outlast the process, under a key derived from the trail's encryption key. The two keys tell nothing
+/// of each other.
+///
+/// # Errors
+/// [`KeyError`] names the file that cannot be used.
+pub fn lasting_seal(settings: &Settings, purpose: &'static str) -> Result<Seal, KeyError> {
+    let key = secret(&settings.encryption_key)?;
+    Seal::lasting(&key, purpose).map_err(|_| KeyError::Encryption(settings.encryption_key.clone()))
+}
+
 fn encryption_key(path: &Path) -> Result<Cipher, KeyError> {
+    Cipher::new(&secret(path)?).ok_or_else(|| KeyError::Encryption(path.to_owned()))
+}
+
+fn secret(path: &Path) -> Result<[u8; 32], KeyError> {
     let wrong = || KeyError::Encryption(path.to_owned());
     let text = String::from_utf8(read(path)?).map_err(|_| wrong())?;
     let bytes = STANDARD.decode(text.trim()).map_err(|_| wrong())?;
-    let key: [u8; 32] = bytes.try_into().map_err(|_| wrong())?;
-    Cipher::new(&key).ok_or_else(wrong)
+    bytes.try_into().map_err(|_| wrong())
 }
 
 /// Which key files [`generate_missing`] made.

@@ -18,6 +18,7 @@ use serde_json::Value;
 use std::sync::Arc;
 
 use super::{FetchError, IssuerSource};
+use crate::domain::fhir::capabilities::IssuerEndpoints;
 use crate::domain::identity::{Issuer, KeySet};
 use crate::limits;
 
@@ -44,27 +45,27 @@ impl Fetcher {
                 Start::Discovery(acceptable(&url).ok_or_else(|| refused("url"))?)
             }
         };
-        let roots = trusted_roots(source)?;
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let tls = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| format!("TLS cannot be set up: {error}"))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let connector =
-            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
-        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(1).build(connector);
+        let client = https_client(source.ca.as_deref())?;
         Ok(Self { client, start })
     }
 
-    /// The issuer's key set, whole and checked.
-    pub(super) async fn fetch(&self, issuer: &Issuer) -> Result<KeySet, FetchError> {
-        let keys_at = match &self.start {
-            Start::Keys(uri) => uri.clone(),
-            Start::Discovery(uri) => discovered(&self.read(uri.clone()).await?, issuer, uri)?,
+    /// The issuer's key set, whole and checked, and what its discovery document says of its endpoints.
+    pub(super) async fn fetch(
+        &self,
+        issuer: &Issuer,
+    ) -> Result<(KeySet, Option<IssuerEndpoints>), FetchError> {
+        let (keys_at, endpoints) = match &self.start {
+            Start::Keys(uri) => (uri.clone(), None),
+            Start::Discovery(uri) => {
+                let document = self.read(uri.clone()).await?;
+                let document =
+                    serde_json::from_slice(&document).map_err(|_| FetchError::DiscoveryMalformed)?;
+                (discovered(&document, issuer, uri)?, Some(endpoints(&document, issuer)))
+            }
         };
         let document = self.read(keys_at).await?;
-        KeySet::read(&document, issuer).map_err(FetchError::KeySet)
+        let keys = KeySet::read(&document, issuer).map_err(FetchError::KeySet)?;
+        Ok((keys, endpoints))
     }
 
     /// One document, in full and within `limits`.
@@ -88,8 +89,7 @@ impl Fetcher {
 }
 
 /// The key set's URL in a discovery document that is this issuer's own.
-fn discovered(document: &[u8], issuer: &Issuer, from: &Uri) -> Result<Uri, FetchError> {
-    let document: Value = serde_json::from_slice(document).map_err(|_| FetchError::DiscoveryMalformed)?;
+fn discovered(document: &Value, issuer: &Issuer, from: &Uri) -> Result<Uri, FetchError> {
     let text = |name: &str| document.get(name).and_then(Value::as_str).ok_or(FetchError::DiscoveryMalformed);
     if text("issuer")? != issuer.url() {
         return Err(FetchError::IssuerMismatch);
@@ -102,8 +102,37 @@ fn discovered(document: &[u8], issuer: &Issuer, from: &Uri) -> Result<Uri, Fetch
     Ok(uri)
 }
 
+/// What a discovery document says that clients of ours may want to know (OpenID Connect Discovery section 3, RFC 8414
+/// section 2). A URL we would not go to ourselves is not passed on, nor is a list that is not one.
+fn endpoints(document: &Value, issuer: &Issuer) -> IssuerEndpoints {
+    let url = |name: &str| {
+        let text = document.get(name).and_then(Value::as_str);
+        text.filter(|text| acceptable(text).is_some()).map(str::to_owned)
+    };
+    let list = |name: &str| {
+        let items = document.get(name).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let plain =
+            |text: &&str| text.len() <= limits::TOKEN_NAME_BYTES_MAX && !text.contains(char::is_control);
+        let texts = items.iter().filter_map(Value::as_str).filter(plain).map(str::to_owned);
+        texts.take(limits::TOKEN_LIST_MAX).collect()
+    };
+    IssuerEndpoints {
+        issuer: issuer.url().to_owned(),
+        jwks_uri: url("jwks_uri"),
+        authorization_endpoint: url("authorization_endpoint"),
+        token_endpoint: url("token_endpoint"),
+        introspection_endpoint: url("introspection_endpoint"),
+        revocation_endpoint: url("revocation_endpoint"),
+        token_endpoint_auth_methods: list("token_endpoint_auth_methods_supported"),
+        grant_types: list("grant_types_supported"),
+        response_types: list("response_types_supported"),
+        scopes: list("scopes_supported"),
+        code_challenge_methods: list("code_challenge_methods_supported"),
+    }
+}
+
 /// https, or http to loopback.
-fn acceptable(url: &str) -> Option<Uri> {
+pub(in crate::edge) fn acceptable(url: &str) -> Option<Uri> {
     let uri: Uri = url.parse().ok().filter(|_| url.len() <= limits::ISSUER_URL_BYTES_MAX * 2)?;
     let host = uri.host()?;
     match uri.scheme_str()? {
@@ -122,10 +151,28 @@ fn refused(key: &str) -> String {
     format!("{key}: must be https (plain http only to loopback)")
 }
 
+/// A client for an issuer: over TLS with the given certificates or the system's, no redirects.
+pub(in crate::edge) fn https_client<B>(
+    ca: Option<&[u8]>,
+) -> Result<Client<HttpsConnector<HttpConnector>, B>, String>
+where
+    B: http_body::Body + Send,
+    B::Data: Send,
+{
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let tls = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| format!("TLS cannot be set up: {error}"))?
+        .with_root_certificates(trusted_roots(ca)?)
+        .with_no_client_auth();
+    let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
+    Ok(Client::builder(TokioExecutor::new()).pool_max_idle_per_host(1).build(connector))
+}
+
 /// The given certificates and no others, or the system's.
-fn trusted_roots(source: &IssuerSource) -> Result<RootCertStore, String> {
+fn trusted_roots(ca: Option<&[u8]>) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
-    let Some(pem) = &source.ca else {
+    let Some(pem) = ca else {
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         return Ok(roots);
     };

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::fetch::Fetcher;
 use super::{FetchError, KeyringCounts, KeyringError, Pace};
+use crate::domain::fhir::capabilities::IssuerEndpoints;
 use crate::domain::identity::{Issuer, KeySet};
 
 pub(super) struct Neighbour {
@@ -31,6 +32,8 @@ pub(super) struct Neighbour {
 #[derive(Clone, Default)]
 struct Known {
     keys: Option<(Arc<KeySet>, Instant)>,
+    /// From its discovery document, if it was read.
+    endpoints: Option<Arc<IssuerEndpoints>>,
     /// When the last attempt ended, well or not.
     attempted: Option<Instant>,
 }
@@ -51,6 +54,11 @@ impl Neighbour {
 
     pub(super) fn issuer(&self) -> &Issuer {
         &self.issuer
+    }
+
+    /// What its discovery document said last.
+    pub(super) fn endpoints(&self) -> Option<Arc<IssuerEndpoints>> {
+        self.known().endpoints
     }
 
     /// The keys, refreshed first if they lack `kid` and it is time.
@@ -130,9 +138,12 @@ impl Neighbour {
         let now = Instant::now();
         self.write(|known| known.attempted = Some(now));
         match fetched {
-            Ok(keys) => {
+            Ok((keys, endpoints)) => {
                 let keys = Arc::new(keys);
-                self.write(|known| known.keys = Some((keys, now)));
+                self.write(|known| {
+                    known.keys = Some((keys, now));
+                    known.endpoints = endpoints.map(Arc::new);
+                });
                 self.refreshed.fetch_add(1, Ordering::Relaxed);
             }
             Err(error) => {

@@ -51,25 +51,16 @@ impl Generator<'_> {
                 ask
             }
             Kind::Validate => {
-                let known = self.dice.pick(&self.shown).copied();
-                let Some(known) = known else { return Ask::new(kind, "POST", "Patient/$validate") };
                 let ask = self.of(Kind::Create);
-                Ask { kind, path: format!("{}/$validate", known.resource.name()), headers: Vec::new(), ..ask }
+                Ask { kind, path: format!("{}/$validate", ask.path), headers: Vec::new(), ..ask }
             }
-            Kind::Expand => {
-                Ask::get(kind, self.dice.word(&["ValueSet/$expand", "ValueSet/made-valueset/$expand"]))
-                    .with(
-                        "url",
-                        self.dice.word(&[
-                            "urn:example:made:10",
-                            "http://hl7.org/fhir/ValueSet/administrative-gender",
-                        ]),
-                    )
-                    .with("count", self.dice.word(&["1", "10"]))
-            }
+            Kind::Expand => self.expand(),
             Kind::Lookup => Ask::get(kind, "CodeSystem/$lookup")
-                .with("system", self.dice.word(&["http://loinc.org", "http://snomed.info/sct"]))
-                .with("code", self.dice.word(&["29463-7", "44054006"])),
+                .with(
+                    "system",
+                    self.dice.word(&["http://hospital.example/fhir/CodeSystem/wards", "http://loinc.org"]),
+                )
+                .with("code", self.dice.word(&["medical", "m1", "surgical", "29463-7", "nowhere"])),
             Kind::Export => self.export(),
             _ => {
                 let (resource, id, _) = self.address();
@@ -86,6 +77,19 @@ impl Generator<'_> {
                 }
             }
         }
+    }
+
+    fn expand(&mut self) -> Ask {
+        let places = ["ValueSet/$expand", "ValueSet/vs-wards/$expand", "ValueSet/made-valueset/$expand"];
+        let ask = Ask::get(Kind::Expand, self.dice.word(&places));
+        let urls = [
+            "http://hospital.example/fhir/ValueSet/wards",
+            "http://hospital.example/fhir/ValueSet/glucose",
+            "urn:example:made:10",
+            "http://hl7.org/fhir/ValueSet/administrative-gender",
+        ];
+        let ask = if ask.path == "ValueSet/$expand" { ask.with("url", self.dice.word(&urls)) } else { ask };
+        ask.with("count", self.dice.word(&["1", "10"]))
     }
 
     fn everything(&mut self) -> Ask {

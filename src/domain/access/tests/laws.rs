@@ -56,7 +56,7 @@ static CURIOUS: LazyLock<Arc<PolicySet>> = LazyLock::new(|| {
         r#"permit (principal, action, resource is FHIR::Observation) when {
              context.relations.contains("self") || context.network == ip("10.0.0.1")
              || context.now > datetime("2026-01-01") || context.mfa.age + 1 > 2
-             || context.scopes.contains("x") || context.application == "a" || principal == User::"i|s"
+             || context.scopes.contains("x") || context.application == "a" || context.binding == "dpop" || principal == User::"i|s"
              || resource.labels.contains("R") || resource.status == "final" || resource.code.contains("c")
              || resource.category.contains("c") || resource.mentions.contains(Patient::"p")
              || resource in Patient::"p" };"#,
@@ -255,7 +255,7 @@ proptest! {
     }
 
     #[test]
-    fn changing_a_used_input_changes_the_key(change in 0..24_usize) {
+    fn changing_a_used_input_changes_the_key(change in 0..25_usize) {
         let situation = Situation::rehearsal(&["nurse"], "TREAT").with_fhir_user("Patient/p1");
         let facts = facts("Observation", "o1", &["p1"], &["R"]);
         let key = |situation: &Situation, facts: &Facts, relations: &BTreeSet<String>, action| {
@@ -291,6 +291,7 @@ proptest! {
             20 => { changed.labels.insert(extra()); }
             21 => changed.status = None,
             22 => { changed.category.insert(extra()); }
+            23 => other.binding = "dpop",
             _ => { changed.code.insert(extra()); }
         }
         prop_assert_ne!(before, key(&other, &changed, &relations, action), "{}", change);

@@ -34,7 +34,7 @@ forbid (principal, action == Action::"modify", resource in FHIR::Element::"Obser
 when { context.labels.contains("N") };
 @id("restricted")
 forbid (principal, action in [Action::"view", Action::"change", Action::"export", Action::"operate"], resource)
-when { resource.labels.contains("R") };
+when { !(resource is FHIR::ValueSet || resource is FHIR::CodeSystem) && resource.labels.contains("R") };
 @id("operates")
 permit (principal in Role::"nurse", action == Action::"operate", resource)
 when {
@@ -45,9 +45,16 @@ when {
   || (context.operation == "$lookup" && resource is FHIR::CodeSystem)
 };
 @id("value-sets")
-permit (principal in Role::"nurse", action == Action::"read", resource is FHIR::ValueSet);
+permit (principal in Role::"nurse", action == Action::"read", resource)
+when { resource is FHIR::ValueSet || resource is FHIR::CodeSystem };
 @id("value-sets-elements")
-permit (principal in Role::"nurse", action == Action::"disclose", resource in FHIR::Element::"ValueSet");
+permit (principal in Role::"nurse", action == Action::"disclose", resource)
+when {
+  resource in [
+    FHIR::Element::"ValueSet", FHIR::Element::"ValueSet.extension",
+    FHIR::Element::"CodeSystem", FHIR::Element::"CodeSystem.extension"
+  ]
+};
 @id("exports")
 permit (principal in Role::"nurse", action == Action::"export", resource)
 when { resource is FHIR::Patient || resource is FHIR::Observation };
@@ -393,6 +400,39 @@ fn what_an_operation_gives_back_is_read() {
     assert!(export.record(&observation(&["p1"], &[], &[]), None).is_ok());
     assert!(export.record(&observation(&["p1"], &[], &["R"]), None).is_err());
     assert!(export.record(&facts("Practitioner", "d1", &[], &[]), None).is_err());
+}
+
+/// The EMR expands from records that it does not name, so one that is withheld, or an element, closes the operation.
+#[test]
+fn terminology_is_answered_only_where_all_of_it_is_open() {
+    let expand = |forbid: &str| {
+        let set = load(&format!("{WARD} forbid (principal, {forbid};")).unwrap();
+        gist(ward_of(&set, &NURSE, "ValueSet/$expand?url=http://x"))
+    };
+    let cases = [
+        ("action == Action::\"read\", resource is FHIR::Patient)", "Ok"),
+        ("action == Action::\"read\", resource is FHIR::CodeSystem)", "TypeNotPermitted"),
+        (
+            "action == Action::\"read\", resource is FHIR::CodeSystem) when { resource.labels.contains(\"V\") }",
+            "TypeNotPermitted",
+        ),
+        (
+            "action == Action::\"read\", resource is FHIR::ValueSet) when { resource.status == \"draft\" }",
+            "TypeNotPermitted",
+        ),
+        (
+            "action == Action::\"disclose\", resource in FHIR::Element::\"CodeSystem.concept.definition\")",
+            "TypeNotPermitted",
+        ),
+        (
+            "action == Action::\"disclose\", resource in FHIR::Element::\"ValueSet.publisher\") \
+             when { context.labels.contains(\"N\") }",
+            "TypeNotPermitted",
+        ),
+    ];
+    for (forbid, expected) in cases {
+        assert_eq!(expand(forbid), expected, "{forbid}");
+    }
 }
 
 #[test]

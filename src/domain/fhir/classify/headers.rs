@@ -9,7 +9,7 @@ use http::HeaderMap;
 use http::header::{self, HeaderName};
 
 use super::refusal::FhirRefusal;
-use super::wishes::Expects;
+use super::wishes::{Content, Expects};
 use crate::domain::fhir::interaction::PatchFormat;
 use crate::limits::ACCEPT_RANGES_MAX;
 
@@ -51,19 +51,64 @@ pub(super) fn read_body_type(
     let announced = single(headers, &header::CONTENT_TYPE)?.unwrap_or_default();
     let (essence, parameters) = split_parameters(announced);
     let refused = Err(FhirRefusal::UnsupportedMediaType(expects));
+    if expects == Expects::Binary && is_content(&essence) {
+        return Ok(None);
+    }
     if expects != Expects::Nothing && !is_r4(&parameters) {
         return refused;
     }
     match (expects, essence.as_str()) {
         (Expects::Nothing, _) => check_no_body(headers).map(|()| None),
+        (Expects::Parameters, "") => check_no_body(headers).map(|()| None),
         (Expects::Form, "application/x-www-form-urlencoded")
-        | (Expects::Resource, "application/fhir+json" | "application/json") => {
-            single(headers, &header::CONTENT_LENGTH).map(|_| None)
-        }
+        | (
+            Expects::Resource | Expects::Parameters | Expects::Binary,
+            "application/fhir+json" | "application/json",
+        ) => single(headers, &header::CONTENT_LENGTH).map(|_| None),
         (Expects::Patch, "application/json-patch+json") => Ok(Some(PatchFormat::JsonPatch)),
         (Expects::Patch, "application/fhir+json") => Ok(Some(PatchFormat::FhirPath)),
-        (Expects::Form | Expects::Resource | Expects::Patch, _) => refused,
+        (Expects::Form | Expects::Resource | Expects::Parameters | Expects::Binary | Expects::Patch, _) => {
+            refused
+        }
     }
+}
+
+/// The content of a Binary, where the body is that. A context beside a resource, which has its own, is refused: its sender
+/// relies on it.
+pub(super) fn read_content(headers: &HeaderMap, expects: Expects) -> Result<Option<Content>, FhirRefusal> {
+    if expects != Expects::Binary {
+        return Ok(None);
+    }
+    let content_type = single(headers, &header::CONTENT_TYPE)?.unwrap_or_default();
+    let context = single(headers, &HeaderName::from_static("x-security-context"))?;
+    if !is_content(&split_parameters(content_type).0) {
+        return match context {
+            Some(_) => Err(FhirRefusal::HeaderNotApplicable("X-Security-Context")),
+            None => Ok(None),
+        };
+    }
+    let is_reference =
+        |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic() && b != b'?');
+    let spaced = content_type.contains("  ") || content_type.contains('\t');
+    if spaced || !context.is_none_or(is_reference) {
+        return Err(FhirRefusal::MalformedHeader);
+    }
+    let (content_type, security_context) = (content_type.to_owned(), context.map(str::to_owned));
+    Ok(Some(Content { content_type, security_context }))
+}
+
+/// A media type of content. Types that FHIR uses for resources would be one to us and the other to the EMR; a form or a
+/// body of several parts is not content itself.
+fn is_content(essence: &str) -> bool {
+    let token = |text: &str| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        !text.is_empty() && text.bytes().all(plain)
+    };
+    let fhir = essence.starts_with("application/fhir+")
+        || is_json(essence)
+        || matches!(essence, "application/xml" | "text/xml" | "text/turtle");
+    let other = essence.starts_with("multipart/") || essence == "application/x-www-form-urlencoded";
+    !fhir && !other && essence.split_once('/').is_some_and(|(kind, subtype)| token(kind) && token(subtype))
 }
 
 /// For interactions without a body: none may be announced.

@@ -25,7 +25,7 @@ use http::HeaderMap;
 pub use self::refusal::{FhirRefusal, NotServed, RefusalClass};
 #[cfg(test)]
 pub(crate) use self::specimen::{asked, asked_whole};
-pub use self::wishes::{Asked, Coding, Expects, IfNoneMatch, Return, Wishes};
+pub use self::wishes::{Asked, Coding, Content, Expects, IfNoneMatch, Return, Wishes};
 
 use self::headers::Answers;
 use self::parameters::Parameters;
@@ -34,7 +34,7 @@ use self::wishes::Conditions;
 use super::interaction::{Interaction, LogicalId, PatchFormat, Target};
 use super::path::{PublicBase, split_address, split_target};
 use super::r4::ResourceType;
-use super::search::Registry;
+use super::search::{Registry, Search};
 use crate::limits::FORM_BYTES_MAX;
 
 /// The query parameter that carries a sealed page link. No FHIR parameter can have this name: `~` does
@@ -51,7 +51,7 @@ pub struct Head<'r> {
     /// HTTP/2's `:authority`; `None` over HTTP/1.1, where the Host header says it.
     pub authority: Option<&'r str>,
     /// All headers. Host, Accept, Accept-Encoding, Content-Type, Content-Encoding, Content-Length,
-    /// Transfer-Encoding, Prefer, If-Match, If-None-Match, If-None-Exist, If-Modified-Since and
+    /// Transfer-Encoding, X-Security-Context, Prefer, If-Match, If-None-Match, If-None-Exist, If-Modified-Since and
     /// If-Unmodified-Since are read; no other is.
     pub headers: &'r http::HeaderMap,
 }
@@ -119,8 +119,8 @@ struct Opened<'r> {
 
 /// Turns a request into the one interaction it means, with what is wished of its answer.
 ///
-/// `form` is the whole body of a `POST _search` (see [`expects`]), else `None` or empty: other bodies are
-/// no part of the question. `parameters` are the hospital's own search parameters.
+/// `form` is the whole body of a `POST _search`, or of an operation by POST (see [`expects`]), else `None` or empty:
+/// other bodies are no part of the question. `parameters` are the hospital's own search parameters.
 ///
 /// # Errors
 /// A [`FhirRefusal`] for everything not understood or not served; it holds nothing the client sent.
@@ -136,7 +136,7 @@ pub fn classify(
     understand(opened, found, head.headers, &Known { base, registry: parameters })
 }
 
-/// What body this request has to bring: a form is to be read, up to `FORM_BYTES_MAX`, before [`classify`] can
+/// What body this request has to bring: a form or parameters are to be read, up to `FORM_BYTES_MAX`, before [`classify`] can
 /// be asked. Everything that the head alone shows to be wrong is refused here.
 ///
 /// # Errors
@@ -147,12 +147,14 @@ pub fn expects(head: &Head<'_>, base: &PublicBase) -> Result<Expects, FhirRefusa
 
 /// What one entry of a batch or transaction asks. It is one request more, read as if it came alone; but
 /// what makes answers in parts (a Bundle, a page, an export) has no place inside (T-084). The format of a
-/// patch is left to the entry's resource: it is said to be [`PatchFormat::FhirPath`].
+/// patch is left to the entry's resource: it is said to be [`PatchFormat::FhirPath`]. `resource`: the entry's,
+/// as JSON text, or empty; it is read here where it holds the parameters of an operation.
 ///
 /// # Errors
 /// As [`classify`].
 pub fn entry(
     request: &EntryRequest<'_>,
+    resource: &[u8],
     base: &PublicBase,
     parameters: &Registry,
 ) -> Result<Asked, FhirRefusal> {
@@ -167,8 +169,11 @@ pub fn entry(
     };
     let mut wishes = Wishes { head_only, ..Wishes::default() };
     conditions.apply(&route, &mut wishes)?;
-    let found = Parameters::decode(target.query.unwrap_or_default())?;
+    let mut found = Parameters::decode(target.query.unwrap_or_default())?;
     refuse_nested(&route, &found)?;
+    if matches!(route, Route::OperateForm(_)) {
+        read_form(&route, resource, &mut found)?;
+    }
     let if_none_exist = request.if_none_exist;
     let opened = Opened { route, query: "", if_none_exist, format: Some(PatchFormat::FhirPath), wishes };
     understand(opened, found, &HeaderMap::new(), &Known { base, registry: parameters })
@@ -202,6 +207,19 @@ pub fn continued(
     understand(opened, found, &HeaderMap::new(), &known).map(|asked| asked.interaction)
 }
 
+/// Criteria that stand alone as the text of a query, without `?`: those of a scope, or of `If-None-Exist`.
+///
+/// # Errors
+/// As [`classify`]; at least one criterion must be there, and nothing that shapes an answer may be.
+pub fn criteria(
+    resource: ResourceType,
+    query: &str,
+    base: &PublicBase,
+    parameters: &Registry,
+) -> Result<Search, FhirRefusal> {
+    none_exist(resource, query, &Known { base, registry: parameters })
+}
+
 /// Everything but the parameters: host, path, method, headers.
 fn open<'r>(head: &Head<'r>, base: &PublicBase) -> Result<Opened<'r>, FhirRefusal> {
     check_host(head, base)?;
@@ -214,6 +232,7 @@ fn open<'r>(head: &Head<'r>, base: &PublicBase) -> Result<Opened<'r>, FhirRefusa
         head_only,
         prefer: wishes::read_prefer(head.headers, &route)?,
         codings: wishes::read_codings(head.headers)?,
+        content: headers::read_content(head.headers, route.expects())?,
         ..Wishes::default()
     };
     conditions.apply(&route, &mut wishes)?;
@@ -268,7 +287,7 @@ fn interaction(
         }
         Route::Search(range) | Route::SearchForm(range) => return ranges::read(range, parameters, known),
         Route::History(scope) => return operations::history(scope, parameters).map(Interaction::History),
-        Route::Operate(operating) => {
+        Route::Operate(operating) | Route::OperateForm(operating) => {
             return operations::read(operating, parameters, known).map(Interaction::Operation);
         }
         Route::Update(resource, id) => {
@@ -308,11 +327,7 @@ fn target(
 }
 
 /// `If-None-Exist` is parsed like a query (T-068).
-fn none_exist(
-    resource: ResourceType,
-    query: &str,
-    known: &Known<'_>,
-) -> Result<super::search::Search, FhirRefusal> {
+fn none_exist(resource: ResourceType, query: &str, known: &Known<'_>) -> Result<Search, FhirRefusal> {
     let parameters = Parameters::decode(query)?;
     refuse_token(&parameters)?;
     ranges::criteria(resource, &parameters, known)
@@ -364,6 +379,7 @@ fn refuse_nested(route: &Route, parameters: &Parameters) -> Result<(), FhirRefus
             | Route::ExportCancel(_)
             | Route::ExportFile(_)
             | Route::Operate(Operating::Export(_))
+            | Route::OperateForm(Operating::Export(_))
     );
     if nested || parameters.has(PAGE_PARAMETER) {
         return Err(FhirRefusal::NotServed(NotServed::Nested));
@@ -392,11 +408,12 @@ fn read_form(route: &Route, form: &[u8], parameters: &mut Parameters) -> Result<
     if form.is_empty() {
         return Ok(());
     }
-    if !matches!(route, Route::SearchForm(_)) {
-        return Err(FhirRefusal::UnexpectedBody);
-    }
     if form.len() > FORM_BYTES_MAX {
         return Err(FhirRefusal::FormTooLarge);
     }
-    parameters.and_form(form)
+    match route {
+        Route::SearchForm(_) => parameters.and_form(form),
+        Route::OperateForm(_) => parameters.and_resource(form),
+        _ => Err(FhirRefusal::UnexpectedBody),
+    }
 }

@@ -232,5 +232,7 @@ fn type_filter(text: &str, types: &[ResourceType], known: &Known<'_>) -> Result<
     if !types.is_empty() && !types.contains(&resource) {
         return Err(MALFORMED);
     }
-    ranges::criteria(resource, &Parameters::decode(query)?, known)
+    let filter = ranges::criteria(resource, &Parameters::decode(query)?, known)?;
+    // It is judged on every record that comes: what could not be told from a record is not asked (P4).
+    if filter.is_judgeable() { Ok(filter) } else { Err(FhirRefusal::ParameterNotSupported("_typeFilter")) }
 }

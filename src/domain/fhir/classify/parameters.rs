@@ -5,7 +5,7 @@
 
 use super::refusal::FhirRefusal;
 use crate::domain::fhir::r4::ResourceType;
-use crate::domain::fhir::search::{Pair, decode_into, is_date};
+use crate::domain::fhir::search::{Pair, decode_into, is_date, parameters_into};
 use crate::domain::fhir::shape::Shape;
 use crate::limits::SEARCH_COUNT_MAX;
 
@@ -42,6 +42,11 @@ impl Parameters {
     pub(super) fn and_form(&mut self, form: &[u8]) -> Result<(), FhirRefusal> {
         let text = std::str::from_utf8(form).map_err(|_| FhirRefusal::MalformedQuery)?;
         decode_into(&mut self.pairs, text)
+    }
+
+    /// Adds those of a `Parameters` resource: what an operation is asked by POST is one list with its URL.
+    pub(super) fn and_resource(&mut self, resource: &[u8]) -> Result<(), FhirRefusal> {
+        parameters_into(&mut self.pairs, resource)
     }
 
     /// What has not been taken.

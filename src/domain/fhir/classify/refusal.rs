@@ -63,6 +63,8 @@ pub enum FhirRefusal {
     TokenInRequest,
     /// Query or form text that does not decode cleanly, exactly once.
     MalformedQuery,
+    /// The body of an operation is no `Parameters` resource of names with one primitive value each.
+    MalformedParameters,
     /// More than `SEARCH_PARAMETERS_MAX`, or too many includes or sort keys.
     TooManyParameters,
     /// A parameter not known for the type.
@@ -173,7 +175,13 @@ fn expected_body(expects: Expects) -> &'static str {
     match expects {
         Expects::Nothing => "this interaction has no body",
         Expects::Form => "a search body must be application/x-www-form-urlencoded",
+        Expects::Parameters => {
+            "an operation takes a Parameters resource as application/fhir+json, or no body"
+        }
         Expects::Resource => "a resource must be sent as application/fhir+json of FHIR 4.0, in UTF-8",
+        Expects::Binary => {
+            "a Binary must be sent as application/fhir+json of FHIR 4.0, or its content in a type that FHIR does not use"
+        }
         Expects::Patch => {
             "a patch must be sent as application/json-patch+json, or as application/fhir+json of FHIR 4.0"
         }
@@ -204,6 +212,7 @@ impl FhirRefusal {
             Self::FormTooLarge => "form-too-large",
             Self::TokenInRequest => "token-in-request",
             Self::MalformedQuery => "malformed-query",
+            Self::MalformedParameters => "malformed-parameters",
             Self::TooManyParameters => "too-many-parameters",
             Self::UnknownParameter => "unknown-parameter",
             Self::ParameterNotSupported(_) => "parameter-not-supported",
@@ -243,6 +252,7 @@ impl FhirRefusal {
             | Self::UnexpectedBody
             | Self::TokenInRequest
             | Self::MalformedQuery
+            | Self::MalformedParameters
             | Self::TooManyParameters
             | Self::UnknownParameter
             | Self::ParameterNotSupported(_)
@@ -319,6 +329,9 @@ impl fmt::Display for FhirRefusal {
             Self::FormTooLarge => "the search form is too large",
             Self::TokenInRequest => "access tokens belong into the Authorization header only",
             Self::MalformedQuery => "the query or form does not decode cleanly",
+            Self::MalformedParameters => {
+                "the body must be a Parameters resource whose parameters have a name and one primitive value"
+            }
             Self::TooManyParameters => "there are too many parameters",
             Self::UnknownParameter => "a parameter is not known for this resource type",
             Self::MalformedParameter => "a parameter name is malformed",

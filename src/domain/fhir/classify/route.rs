@@ -21,6 +21,8 @@ pub(super) enum Route {
     Delete(ResourceType, Option<LogicalId>),
     Bundle,
     Operate(Operating),
+    /// The same by POST, where a body may hold the parameters.
+    OperateForm(Operating),
     ExportStatus(PageToken),
     ExportCancel(PageToken),
     ExportFile(PageToken),
@@ -78,10 +80,14 @@ impl Route {
     pub(super) fn expects(&self) -> Expects {
         match self {
             Self::SearchForm(_) => Expects::Form,
+            Self::Create(resource) | Self::Update(resource, _) if resource.name() == "Binary" => {
+                Expects::Binary
+            }
             Self::Create(_) | Self::Update(..) | Self::Bundle | Self::Operate(Operating::Validate(_)) => {
                 Expects::Resource
             }
             Self::Patch(..) => Expects::Patch,
+            Self::OperateForm(_) => Expects::Parameters,
             Self::Read(..)
             | Self::Vread(..)
             | Self::History(_)
@@ -148,7 +154,9 @@ impl Place {
             (Self::Range(range), Method::Get) => Some(Route::Search(range)),
             (Self::RangeForm(range), Method::Post) => Some(Route::SearchForm(range)),
             (Self::Operation(operating), method) => {
-                operating.takes(method).then_some(Route::Operate(operating))
+                let form = method == Method::Post && !matches!(operating, Operating::Validate(_));
+                let route = if form { Route::OperateForm } else { Route::Operate };
+                operating.takes(method).then(|| route(operating))
             }
             (Self::Export(token), Method::Get) => Some(Route::ExportStatus(token)),
             (Self::Export(token), Method::Delete) => Some(Route::ExportCancel(token)),
@@ -161,16 +169,17 @@ impl Place {
 impl Operating {
     fn allow(&self) -> &'static str {
         match self {
-            Self::Everything(_) => "GET, HEAD, POST",
             Self::Validate(_) => "POST",
-            Self::LastN(_) | Self::Expand(_) | Self::Lookup | Self::Export(_) => "GET, HEAD",
+            Self::Everything(_) | Self::LastN(_) | Self::Expand(_) | Self::Lookup | Self::Export(_) => {
+                "GET, HEAD, POST"
+            }
         }
     }
 
     fn takes(&self, method: Method) -> bool {
         match method {
             Method::Get => !matches!(self, Self::Validate(_)),
-            Method::Post => matches!(self, Self::Everything(_) | Self::Validate(_)),
+            Method::Post => true,
             Method::Put | Method::Patch | Method::Delete => false,
         }
     }

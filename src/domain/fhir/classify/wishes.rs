@@ -4,6 +4,8 @@
 //! Must never: drop a precondition of a write, or honour `handling=lenient` (T-019).
 //! Look next: `headers`, the syntax of single headers; `classify/mod.rs`, where the two meet.
 
+use std::fmt;
+
 use http::HeaderMap;
 use http::header::{self, HeaderName};
 
@@ -32,7 +34,7 @@ pub struct Wishes {
     pub pretty: bool,
     /// `Prefer: return=…`.
     pub prefer: Return,
-    /// `If-Match` of an update, patch or delete by id.
+    /// `If-Match` of an update, patch or delete, by id or by criteria.
     pub if_match: Option<VersionId>,
     /// `If-None-Match` of a read or vread.
     pub if_none_match: IfNoneMatch,
@@ -41,8 +43,26 @@ pub struct Wishes {
     pub if_modified_since: Option<String>,
     /// A read or vread of a Binary by someone who wants its content and no FHIR JSON.
     pub raw: bool,
+    /// The body is the content of a Binary, not the resource.
+    pub content: Option<Content>,
     /// Content codings of the answer, best first. Empty: none is wanted.
     pub codings: Vec<Coding>,
+}
+
+/// What the head says of a Binary whose content is the body (R4 http.html 3.1.0.7.1, and binary.html).
+#[derive(Clone, PartialEq, Eq)]
+pub struct Content {
+    /// `Content-Type`, as written: the resource's `contentType`.
+    pub content_type: String,
+    /// `X-Security-Context`: the reference in the resource's `securityContext`.
+    pub security_context: Option<String>,
+}
+
+/// A reference names a patient.
+impl fmt::Debug for Content {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Content").field("content_type", &self.content_type).finish_non_exhaustive()
+    }
 }
 
 /// What a write is to be answered with (RFC 7240, and R4 http.html 3.1.0.1.7).
@@ -87,8 +107,12 @@ pub enum Expects {
     Nothing,
     /// `application/x-www-form-urlencoded`, up to `FORM_BYTES_MAX`.
     Form,
+    /// A resource of type `Parameters` as [`Expects::Resource`], up to `FORM_BYTES_MAX`, or nothing.
+    Parameters,
     /// A resource: `application/fhir+json` or `application/json`.
     Resource,
+    /// As [`Expects::Resource`], or the content of a Binary in its own type (R4 binary.html).
+    Binary,
     /// `application/json-patch+json`, or `application/fhir+json` with `Parameters`.
     Patch,
 }
@@ -129,7 +153,7 @@ impl<'t> Conditions<'t> {
                 Ok(())
             }
             Kind::Question => Ok(()),
-            Kind::WriteById => {
+            Kind::WriteOne => {
                 wishes.if_match = self.if_match.map(read_if_match).transpose()?;
                 self.refuse_rest()
             }
@@ -153,23 +177,21 @@ impl<'t> Conditions<'t> {
 enum Kind {
     Record,
     Question,
-    WriteById,
+    /// A change of one record, named by its id or by criteria that match it alone.
+    WriteOne,
     Write,
 }
 
 fn kind(route: &Route) -> Kind {
     match route {
         Route::Read(..) | Route::Vread(..) => Kind::Record,
-        Route::Update(_, Some(_)) | Route::Patch(_, Some(_)) | Route::Delete(_, Some(_)) => Kind::WriteById,
-        Route::Create(_)
-        | Route::Update(_, None)
-        | Route::Patch(_, None)
-        | Route::Delete(_, None)
-        | Route::Bundle => Kind::Write,
+        Route::Update(..) | Route::Patch(..) | Route::Delete(..) => Kind::WriteOne,
+        Route::Create(_) | Route::Bundle => Kind::Write,
         Route::History(_)
         | Route::Search(_)
         | Route::SearchForm(_)
         | Route::Operate(_)
+        | Route::OperateForm(_)
         | Route::ExportStatus(_)
         | Route::ExportCancel(_)
         | Route::ExportFile(_)
@@ -215,7 +237,8 @@ fn entity_tag(text: &str) -> Option<&str> {
 /// not chosen among. `handling` is always strict, whatever is preferred.
 pub(super) fn read_prefer(headers: &HeaderMap, route: &Route) -> Result<Return, FhirRefusal> {
     let text = single(headers, &HeaderName::from_static("prefer"))?.unwrap_or_default();
-    let export = matches!(route, Route::Operate(Operating::Export(_)));
+    let export =
+        matches!(route, Route::Operate(Operating::Export(_)) | Route::OperateForm(Operating::Export(_)));
     let (mut wish, mut asynchronous) = (Return::Unstated, false);
     for preference in text.split([',', ';']) {
         let (name, value) = preference.split_once('=').unwrap_or((preference, ""));

@@ -8,12 +8,15 @@ mod date;
 mod filter;
 mod filter_reads;
 mod form;
+mod found;
 mod include;
+mod judge;
 mod modifier;
 mod name;
 mod print;
 mod question;
 mod registry;
+mod span;
 mod value;
 
 #[cfg(test)]
@@ -21,14 +24,18 @@ mod filter_tests;
 #[cfg(test)]
 mod include_tests;
 #[cfg(test)]
+mod judge_tests;
+#[cfg(test)]
 mod law_tests;
 #[cfg(test)]
 mod tests;
 
+pub use self::judge::Holds;
+pub(super) use self::judge::changed_since;
 pub use self::question::{Compartment, Criterion, Hop, Include, Search, SortKey, Total};
 pub use self::registry::{DeclarationError, Registry};
 
-pub(super) use self::form::{Pair, decode_into};
+pub(super) use self::form::{Pair, decode_into, parameters_into};
 
 pub(super) use self::date::is_date;
 use self::filter::Filter;

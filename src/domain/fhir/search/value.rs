@@ -77,6 +77,14 @@ impl SearchValue {
         }
     }
 
+    /// The parts of each alternative; of a composite none. What fits its parameter's type is no composite otherwise.
+    pub(super) fn singles(&self) -> impl Iterator<Item = Vec<&str>> {
+        self.alternatives.iter().filter_map(|tuple| match tuple.as_slice() {
+            [one] => Some(one.texts()),
+            _ => None,
+        })
+    }
+
     /// Whether a literal of `_filter`, which has neither lists nor prefixes, is a value of this type.
     pub(super) fn takes_literal(text: &str, kind: SearchType, modifier: Modifier) -> bool {
         let split = matches!(kind, SearchType::Token | SearchType::Quantity | SearchType::Reference);
