@@ -16,6 +16,8 @@
 )]
 
 mod oracle;
+#[path = "filter/reader.rs"]
+mod reader;
 #[path = "filter/sent.rs"]
 mod sent;
 #[path = "filter/shapes.rs"]
@@ -237,6 +239,11 @@ fn modifiers() {
 #[test]
 fn references_and_digests() {
     run("references.toml");
+}
+
+#[test]
+fn urls_of_content() {
+    run("attachments.toml");
 }
 
 #[test]

@@ -492,13 +492,37 @@ impl Oracle {
                 let dangles = |id: &str| !(here(id) || id.is_empty() && scope.contained);
                 text.strip_prefix('#').is_some_and(dangles)
             }
+            ("Attachment", "url") => !scope.complete && self.leads_past(tree),
             ("Attachment", "size" | "hash") => {
                 let beside = |name: &str| self.keeps(&below(path, name));
-                !(scope.complete || beside("data") && beside("url"))
+                !(scope.complete || beside("data") && beside("url") && !self.leads_past(tree))
             }
             ("Signature", "data") => !scope.complete,
             _ => false,
         }
+    }
+
+    /// T-102: neither relative, nor a fragment or URN, nor under a base of ours.
+    fn leads_past(&self, attachment: &Tree) -> bool {
+        let Some(url) = attachment.says("url") else { return false };
+        let odd = |letter: char| letter <= ' ' || letter == '\\' || letter == '\u{7f}';
+        if url.to_lowercase().starts_with("urn:") {
+            return false;
+        }
+        if url.contains(odd) || url.starts_with("//") {
+            return true;
+        }
+        let colon = url.find(':');
+        let absolute = colon.is_some_and(|colon| !url[..colon].contains(['/', '?', '#']));
+        absolute && !self.bases.iter().any(|base| self.under(base, &url).is_some())
+    }
+
+    /// What follows a base, whose scheme and host may be written in any case.
+    fn under(&self, base: &str, url: &str) -> Option<String> {
+        let host = base.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
+        let same = url.get(..host.len()).is_some_and(|start| start.eq_ignore_ascii_case(&host));
+        let url = if same { format!("{host}{}", &url[host.len()..]) } else { url.to_owned() };
+        url.strip_prefix(base).filter(|rest| rest.starts_with('/')).map(str::to_owned)
     }
 
     fn may_be(
@@ -535,7 +559,12 @@ impl Oracle {
 
     fn publish(&self, owner: Structure, element: &Element, twin: bool, value: Tree) -> Tree {
         let place = (r4::type_name(owner), element.name);
-        let places = [("Reference", "reference"), ("Bundle.entry", "fullUrl"), ("Bundle.link", "url")];
+        let places = [
+            ("Attachment", "url"),
+            ("Reference", "reference"),
+            ("Bundle.entry", "fullUrl"),
+            ("Bundle.link", "url"),
+        ];
         let Some(text) = value.text().filter(|_| places.contains(&place) && !twin) else { return value };
         for base in &self.bases {
             let host = base.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");

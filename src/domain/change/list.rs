@@ -231,16 +231,19 @@ impl Merger<'_> {
         }
     }
 
-    /// References in the view that may lack a name because it is hidden.
+    /// References in the view that may lack a name because it is hidden, and Attachments that may lack their URL.
     pub(super) fn hides_names(self, view: &Group<'_>) -> bool {
         let inside = |item: &Node| self.hides_names_in(item, view.structure, view.element);
-        !self.references.is_empty()
-            && [view.value(), view.twin()].into_iter().flatten().flat_map(Node::items).any(inside)
+        !self.complete && [view.value(), view.twin()].into_iter().flatten().flat_map(Node::items).any(inside)
     }
 
     fn hides_names_in(self, item: &Node, structure: Structure, element: &Element) -> bool {
-        if self.references.is_empty() {
+        if self.complete {
             return false;
+        }
+        // Its URL may have led past us (T-102).
+        if r4::type_name(structure) == "Attachment" && item.member("url").is_none() {
+            return true;
         }
         if r4::type_name(structure) == "Reference" && self.hides_name_of(item, element) {
             return true;

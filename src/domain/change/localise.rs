@@ -1,6 +1,6 @@
 //! References under a base of ours, made relative.
 //!
-//! Owns: finding `Reference.reference` by the tables, at any depth, contained records included.
+//! Owns: finding `Reference.reference` and `Attachment.url` by the tables, at any depth, contained records included.
 //! Must never: touch another text, or a reference to another server.
 //! Look next: `filter::reference`, which writes them absolute again.
 
@@ -18,7 +18,8 @@ fn object(node: &mut Node, structure: Structure, base: &str) {
     let Node::Object(members) = node else { return };
     for member in members {
         let Some(property) = r4::property(structure, member.name()) else { continue };
-        if r4::type_name(structure) == "Reference" && member.name() == "reference" {
+        let place = (r4::type_name(structure), member.name());
+        if [("Reference", "reference"), ("Attachment", "url")].contains(&place) {
             reference(member, base);
         } else {
             each(&mut member.value, property.structure, base);

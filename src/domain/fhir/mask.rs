@@ -3,9 +3,15 @@
 //! Owns: how decisions on element paths inherit (nearest decided ancestor; nothing undecided passes at the
 //! root; the record's own extensions need a decision of their own, design.md section 5).
 //! Must never: decide; Cedar's answers arrive as pairs of path and truth.
-//! Look next: `access`, which builds masks; `filter`, which walks a record along a cursor.
+//! Look next: `rows`, masks compiled; `access`, which builds them; `filter`, which walks a record along a cursor.
+
+mod rows;
+
+use std::sync::OnceLock;
 
 use super::r4::{self, Element, ElementPath, Kind, ResourceType, Structure};
+pub use rows::Fan;
+use rows::Rows;
 
 /// What may pass of a record of one resource type.
 #[derive(Clone, Debug)]
@@ -15,6 +21,8 @@ pub struct Mask {
     branches: Vec<Branch>,
     /// See [`Mask::may_contain`].
     contains: bool,
+    /// Compiled when the mask is first walked along.
+    rows: OnceLock<Rows>,
 }
 
 /// A path that was decided, or stands above one that was.
@@ -38,7 +46,8 @@ impl Mask {
     /// Of two decisions on one path the stricter holds; without one on the root it is withheld.
     #[must_use]
     pub fn new(resource: ResourceType, decisions: impl IntoIterator<Item = (ElementPath, bool)>) -> Self {
-        let mut mask = Self { resource, branches: vec![Branch::below(ROOT)], contains: false };
+        let mut mask =
+            Self { resource, branches: vec![Branch::below(ROOT)], contains: false, rows: OnceLock::new() };
         if r4::property(r4::root(resource), EXTENSION).is_some() {
             mask.branch(ROOT, EXTENSION, false);
         }
@@ -70,7 +79,8 @@ impl Mask {
     #[must_use]
     pub fn and(&self, other: &Self) -> Self {
         let contains = self.contains && other.contains;
-        let mut both = Self { resource: self.resource, branches: vec![Branch::below(ROOT)], contains };
+        let branches = vec![Branch::below(ROOT)];
+        let mut both = Self { resource: self.resource, branches, contains, rows: OnceLock::new() };
         if self.resource != other.resource {
             return Self::new(self.resource, []);
         }
@@ -302,7 +312,7 @@ pub struct MaskCursor<'m> {
     place: Place,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     At(usize),
     /// Below the last decision, which holds for everything here.

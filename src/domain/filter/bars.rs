@@ -1,18 +1,17 @@
 //! Members that go although the mask keeps them, because of what stands beside them.
 //!
 //! Owns: names and identifiers of hidden targets, dangling fragments (T-046, T-038), digests of trimmed
-//! content (T-058).
+//! content (T-058), URLs that lead past us (T-102).
 //! Must never: keep what a mask drops; a bar only takes away.
 //! Look next: `emit`, which asks for every member; `reference`, which reads the texts.
 
 use std::collections::BTreeSet;
 
-use super::Verdict;
-use super::bind::Bound;
-use super::emit::{Scope, Terms};
+use super::emit::{Object, Scope, Terms};
+use super::keys::{Meaning, Word};
 use super::reference::named_type;
-use crate::domain::fhir::mask::MaskCursor;
-use crate::domain::fhir::r4::{Element, ResourceType, Structure};
+use super::{Bound, Verdict};
+use crate::domain::fhir::r4::ResourceType;
 
 /// The bars in one object.
 #[derive(Clone, Copy, Default)]
@@ -22,78 +21,74 @@ pub(super) struct Bars {
     reference: bool,
     digest: bool,
     data: bool,
+    url: bool,
     /// The member that holds a URL of ours.
-    moves: Option<&'static str>,
+    moves: Option<Word>,
 }
 
 impl Bars {
-    /// What the data type of an object bars inside it. `element` holds the object.
-    pub(super) fn of(
-        bound: &Bound<'_>,
-        terms: Terms<'_>,
-        scope: Scope<'_>,
-        object: usize,
-        structure: Structure,
-        element: Option<&Element>,
-        cursor: MaskCursor<'_>,
-    ) -> Self {
-        let types = bound.types;
+    /// What the data type of an object bars inside it.
+    #[inline]
+    pub(super) fn of(bound: &Bound<'_>, terms: Terms<'_>, scope: Scope<'_>, object: Object<'_>) -> Self {
         let none = Self::default();
-        if structure == types.reference {
-            return Reference { bound, terms, object, scope, cursor, element }.bars();
+        match object.form.meaning {
+            Meaning::None | Meaning::Extension | Meaning::Meta | Meaning::Narrative => none,
+            Meaning::Reference => Reference { bound, terms, object, scope }.bars(),
+            Meaning::Attachment => {
+                let kept = |name| object.cursor.child(name).keeps();
+                let url = !scope.complete && leads_past(bound, terms, object);
+                let digest = !(scope.complete || (kept("data") && kept("url") && !url));
+                Self { digest, url, moves: Some(Word::Url), ..none }
+            }
+            Meaning::Signature => Self { data: !scope.complete, ..none },
+            Meaning::BundleEntry => Self { moves: Some(Word::FullUrl), ..none },
+            Meaning::BundleLink => Self { moves: Some(Word::Url), ..none },
         }
-        if structure == types.attachment {
-            let digest = !(scope.complete || cursor.child("data").keeps() && cursor.child("url").keeps());
-            return Self { digest, ..none };
-        }
-        if structure == types.signature {
-            return Self { data: !scope.complete, ..none };
-        }
-        if structure == types.bundle_entry {
-            return Self { moves: Some("fullUrl"), ..none };
-        }
-        if structure == types.bundle_link {
-            return Self { moves: Some("url"), ..none };
-        }
-        none
     }
 
     /// This member goes.
-    pub(super) fn bar(&self, name: &str) -> bool {
-        match name {
-            "display" => self.display,
-            "identifier" => self.identifier,
-            "reference" => self.reference,
-            "size" | "hash" => self.digest,
-            "data" => self.data,
+    #[inline]
+    pub(super) fn bar(&self, word: Word) -> bool {
+        match word {
+            Word::Display => self.display,
+            Word::Identifier => self.identifier,
+            Word::Reference => self.reference,
+            Word::Size | Word::Hash => self.digest,
+            Word::Data => self.data,
+            Word::Url => self.url,
             _ => false,
         }
     }
 
     /// This member is a URL that may lie under a base of ours.
-    pub(super) fn moves(&self, name: &str) -> bool {
-        self.moves == Some(name)
+    #[inline]
+    pub(super) fn moves(&self, word: Word) -> bool {
+        self.moves == Some(word)
     }
+}
+
+/// The Attachment's URL leads past us (T-102).
+fn leads_past(bound: &Bound<'_>, terms: Terms<'_>, attachment: Object<'_>) -> bool {
+    let url = bound.view().says(attachment.index, Word::Url);
+    url.is_some_and(|url| terms.bases.leads_past(&url))
 }
 
 struct Reference<'b> {
     bound: &'b Bound<'b>,
     terms: Terms<'b>,
-    object: usize,
+    object: Object<'b>,
     scope: Scope<'b>,
-    cursor: MaskCursor<'b>,
-    element: Option<&'b Element>,
 }
 
 impl Reference<'_> {
     fn bars(&self) -> Bars {
-        let text = self.bound.says(self.object, "reference");
+        let text = self.bound.view().says(self.object.index, Word::Reference);
         let fragment = text.as_deref().and_then(|text| text.strip_prefix('#'));
         Bars {
             display: self.may_be(&self.terms.references.hide_display, text.as_deref()),
             identifier: self.may_be(&self.terms.references.hide_identifier, text.as_deref()),
             reference: fragment.is_some_and(|id| !self.resolves(id)),
-            moves: Some("reference"),
+            moves: Some(Word::Reference),
             ..Bars::default()
         }
     }
@@ -104,16 +99,20 @@ impl Reference<'_> {
         if hidden.is_empty() {
             return false;
         }
-        let by_type = self.bound.says(self.object, "type").and_then(|name| ResourceType::from_name(&name));
+        let by_type = self
+            .bound
+            .view()
+            .says(self.object.index, Word::Type)
+            .and_then(|name| ResourceType::from_name(&name));
         let by_text = text.and_then(|text| named_type(text).or_else(|| self.fragment_type(text)));
         let told = [("type", by_type), ("reference", by_text)];
         let named = told.iter().any(|(_, kind)| kind.is_some_and(|kind| hidden.contains(&kind)));
-        let known = told.iter().any(|(name, kind)| kind.is_some() && self.cursor.child(name).keeps());
+        let known = told.iter().any(|(name, kind)| kind.is_some() && self.object.cursor.child(name).keeps());
         named || (!known && self.allows_any(hidden))
     }
 
     fn allows_any(&self, hidden: &BTreeSet<ResourceType>) -> bool {
-        let targets = self.element.map(|element| element.targets).unwrap_or_default();
+        let targets = self.object.key.map(|key| key.element.targets).unwrap_or_default();
         targets.is_empty() || targets.iter().any(|target| hidden.contains(target))
     }
 
@@ -121,11 +120,11 @@ impl Reference<'_> {
     fn fragment_type(&self, text: &str) -> Option<ResourceType> {
         let id = text.strip_prefix('#')?;
         let named = |&&record: &&usize| {
-            let found = self.bound.records.get(record);
+            let found = self.bound.records().get(record);
             found.is_some_and(|found| found.facts.id.as_deref() == Some(id)) && self.keeps_id(record)
         };
         let record = self.scope.released.iter().find(named)?;
-        self.bound.records.get(*record).map(|record| record.facts.resource_type)
+        self.bound.records().get(*record).map(|record| record.facts.resource_type)
     }
 
     fn keeps_id(&self, record: usize) -> bool {

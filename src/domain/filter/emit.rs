@@ -3,18 +3,18 @@
 //! Owns: what is kept, dropped, marked and withheld. Every choice is a function of the mask and of kept
 //! data where the rules allow it, so that answers that differ only in what is withheld come out equal (P4).
 //! Must never: write a byte of a withheld element; leave anything in `out` when a record is withheld.
-//! Recursion is bounded by `limits::JSON_DEPTH_MAX`. Look next: `values`, `bars`, `marker`, `bind::Mark`.
+//! Recursion is bounded by `limits::JSON_DEPTH_MAX`. Look next: `values`, `bars`, `marker`, `tape::Mark`.
 
 use super::bars::Bars;
-use super::bind::{Bound, Mark};
 use super::fault::Withheld;
+use super::keys::{self, Form, Holds, Known, Meaning, Word};
 use super::marker::{SUBSETTED, SUBSETTED_CODE, SUBSETTED_SYSTEM, write_marker};
 use super::reference::{Bases, References};
-use super::scan::{Node, children};
+use super::tape::{Mark, Node};
 use super::values::Value;
-use super::{Emitted, Record, Verdict};
+use super::{Bound, Emitted, Record, Verdict};
 use crate::domain::fhir::mask::{Mask, MaskCursor};
-use crate::domain::fhir::r4::{self, Element, Structure};
+use crate::domain::fhir::r4;
 use crate::limits;
 
 /// On which terms records leave.
@@ -63,6 +63,22 @@ pub(super) enum Role {
     Inner,
 }
 
+/// What is to become of a member.
+enum Fate {
+    /// Its bytes as they are, its white space with them.
+    Copied,
+    Dropped,
+    /// Value by value, at this place in the mask.
+    Written,
+}
+
+/// Bytes of the input that are copied in one piece: members that stand side by side, with what is between them.
+#[derive(Clone, Copy, Default)]
+struct Run {
+    from: usize,
+    to: usize,
+}
+
 /// What became of a member.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
@@ -101,9 +117,9 @@ struct Tally {
 #[derive(Clone, Copy)]
 pub(super) struct Object<'m> {
     pub index: usize,
-    pub structure: Structure,
-    /// The element that holds it; none for a record.
-    pub element: Option<&'static Element>,
+    pub form: &'static Form,
+    /// The key of the element that holds it; none for a record.
+    pub key: Option<&'static Known>,
     pub cursor: MaskCursor<'m>,
     pub role: Role,
 }
@@ -118,16 +134,16 @@ impl<'w> Writer<'w> {
     /// Writes a record, or nothing that the caller keeps. `released` is the scope of a contained record.
     pub(super) fn record(&mut self, record: usize, released: &[usize]) -> Result<Emitted, Withheld> {
         let mask = self.mask(record)?;
-        let found = self.bound.records.get(record).ok_or(Withheld::Verdict)?;
+        let found = self.bound.records().get(record).ok_or(Withheld::Verdict)?;
         let complete = self.complete(record);
         let whole = complete && self.all_inside(record, |mask, _| mask.is_total());
         let settled = if found.contained { None } else { Some(self.settle_contained(record)?) };
         let released = settled.as_deref().unwrap_or(released);
         let scope = Scope { complete, whole, contained: found.contained, released };
-        let structure = r4::root(found.facts.resource_type);
-        let cursor = mask.cursor();
-        let object = Object { index: found.node, structure, element: None, cursor, role: Role::Record };
-        let kept = if whole && self.straight(found.node) {
+        let form = keys::form(r4::root(found.facts.resource_type)).ok_or(Withheld::Verdict)?;
+        let object = Object { index: found.node, form, key: None, cursor: mask.cursor(), role: Role::Record };
+        let node = self.bound.nodes().get(found.node);
+        let kept = if whole && node.is_some_and(|node| self.straight(node, scope)) {
             self.copy(found.node);
             true
         } else {
@@ -142,7 +158,7 @@ impl<'w> Writer<'w> {
 
     /// The mask of a record, and whether policy's own is total.
     fn release(&self, record: usize) -> Result<(&'w Mask, bool), Withheld> {
-        let found = self.bound.records.get(record).ok_or(Withheld::Verdict)?;
+        let found = self.bound.records().get(record).ok_or(Withheld::Verdict)?;
         match self.terms.verdicts.get(record) {
             Some(&Verdict::Release { mask, complete })
                 if mask.resource_type() == found.facts.resource_type =>
@@ -160,7 +176,7 @@ impl<'w> Writer<'w> {
 
     /// It is so of the record and of all it contains. What is inside a record follows it without a gap.
     fn all_inside(&self, record: usize, so: impl Fn(&Mask, bool) -> bool) -> bool {
-        let inside = self.bound.records.iter().enumerate().skip(record + 1);
+        let inside = self.bound.records().iter().enumerate().skip(record + 1);
         let inside = inside.take_while(|(_, one)| one.container.is_some_and(|container| container >= record));
         let holds = |index: usize| self.release(index).is_ok_and(|(mask, complete)| so(mask, complete));
         holds(record) && inside.into_iter().all(|(index, _)| holds(index))
@@ -192,7 +208,7 @@ impl<'w> Writer<'w> {
         if !self.mask(record).is_ok_and(Mask::may_contain) {
             return Vec::new();
         }
-        let inside = self.bound.records.iter().enumerate().skip(record + 1);
+        let inside = self.bound.records().iter().enumerate().skip(record + 1);
         let inside = inside.take_while(|(_, one)| one.container.is_some_and(|container| container >= record));
         let leaves = |index: usize, one: &Record| {
             one.contained && one.container == Some(record) && self.mask(index).is_ok()
@@ -227,75 +243,101 @@ impl<'w> Writer<'w> {
     }
 
     fn members(&mut self, object: Object<'w>, scope: Scope<'_>) -> Result<Tally, Withheld> {
-        let bound = self.bound;
-        let bars =
-            Bars::of(bound, self.terms, scope, object.index, object.structure, object.element, object.cursor);
-        let mut tally = Tally::default();
-        for (index, node) in children(&bound.nodes, object.index) {
-            let before = self.out.len();
-            if tally.written > 0 {
-                self.out.push(b',');
-            }
-            if node.marks & Mark::ANCHOR != 0 {
-                self.copy_member(node);
-                tally.written += 1;
-                continue;
-            }
-            let outcome = match self.member(object, index, node, &bars, scope) {
-                Err(Withheld::Modifier) => {
-                    tally.modifier_inside = true;
-                    Outcome::from(false)
+        let fan = object.cursor.fan(object.form.structure);
+        let bars = Bars::of(self.bound, self.terms, scope, object);
+        let (mut tally, mut run, mut behind) = (Tally::default(), Run::default(), 0);
+        for (index, node) in self.bound.view().children(object.index) {
+            let before = std::mem::replace(&mut behind, node.end as usize);
+            let Some(key) = node.key() else {
+                if node.marks & Mark::ANCHOR != 0 {
+                    self.run_on(node, before, &mut run, tally.written);
+                    tally.written += 1;
                 }
-                other => other?,
+                continue;
             };
-            if outcome != Outcome::Kept {
-                self.out.truncate(before);
-            }
-            count(&mut tally, object, node, outcome);
+            let cursor = fan.child(key.bit, key.element);
+            let outcome = match self.fate(object, node, key, cursor, &bars, scope) {
+                Fate::Dropped => Outcome::Dropped,
+                Fate::Copied => {
+                    self.run_on(node, before, &mut run, tally.written);
+                    Outcome::Kept
+                }
+                Fate::Written => {
+                    self.flush(&mut run);
+                    let before = self.out.len();
+                    self.separate(tally.written);
+                    let written = self.member(object, index, node, key, cursor, &bars, scope);
+                    if written != Ok(Outcome::Kept) {
+                        self.out.truncate(before);
+                    }
+                    match written {
+                        Err(Withheld::Modifier) => {
+                            tally.modifier_inside = true;
+                            Outcome::Dropped
+                        }
+                        other => other?,
+                    }
+                }
+            };
+            tally.count(object, key, cursor, outcome);
         }
+        self.flush(&mut run);
         Ok(tally)
     }
 
+    #[inline]
+    fn fate(
+        &self,
+        object: Object<'w>,
+        node: &Node,
+        key: &'static Known,
+        cursor: MaskCursor<'_>,
+        bars: &Bars,
+        scope: Scope<'_>,
+    ) -> Fate {
+        let whole = cursor.whole();
+        let is_narrative = key.structure == self.bound.types.narrative;
+        if (whole == Some(false) && node.marks & Mark::WINDS == 0)
+            || (is_narrative && !scope.complete)
+            || bars.bar(key.word)
+        {
+            return Fate::Dropped;
+        }
+        // Records are decided one by one.
+        let special = key.holds == Holds::Resource
+            || (carries_tag(object.role, key) && !scope.whole)
+            || (bars.moves(key.word) && !key.twin);
+        if whole == Some(true) && !special && self.straight(node, scope) {
+            Fate::Copied
+        } else {
+            Fate::Written
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one call, taken out of a loop")]
     fn member(
         &mut self,
         object: Object<'w>,
         index: usize,
         node: &'w Node,
+        key: &'static Known,
+        cursor: MaskCursor<'w>,
         bars: &Bars,
         scope: Scope<'_>,
     ) -> Result<Outcome, Withheld> {
-        let (Some(element), Some(structure)) = (node.element, node.structure) else {
-            return Ok(Outcome::Dropped);
-        };
-        let types = self.bound.types;
-        let cursor = step(object.cursor, object.structure, element);
-        let narrative = structure == types.narrative && !scope.complete;
-        if structure == types.extension && element.name == "extension" {
-            self.lead(node);
+        self.lead(node);
+        if key.structure == self.bound.types.extension && key.word == Word::Extension {
             return self.extensions(index, object.cursor, scope).map(Outcome::from);
         }
-        let nothing = cursor.whole() == Some(false) && node.marks & Mark::WINDS == 0;
-        if nothing || narrative || bars.bar(element.name) {
-            return Ok(Outcome::Dropped);
+        if carries_tag(object.role, key) && !scope.whole {
+            return self.tagged_member(object.role, index, key, cursor, scope);
         }
-        if carries_tag(object.role, element) && !scope.whole {
-            self.lead(node);
-            return self.tagged_member(object.role, index, element, structure, cursor, scope);
-        }
-        let twin = node.marks & Mark::TWIN != 0;
-        if bars.moves(element.name) && !twin {
-            self.lead(node);
+        if bars.moves(key.word) && !key.twin {
             self.location(index);
             return Ok(Outcome::from(cursor.keeps()));
         }
-        if cursor.whole() == Some(true) && self.straight(index) {
-            self.copy_member(node);
-            return Ok(Outcome::Kept);
-        }
-        self.lead(node);
-        let value =
-            Value { owner: object.index, element, structure, cursor, twin: node.marks & Mark::TWIN != 0 };
-        if element.many {
+        let value = Value { owner: object.index, key, cursor, twin: key.twin };
+        if key.element.many {
             self.array(index, value, scope, "").map(Outcome::from)
         } else {
             self.value(index, value, scope)
@@ -307,26 +349,27 @@ impl<'w> Writer<'w> {
         &mut self,
         role: Role,
         index: usize,
-        element: &'static Element,
-        structure: Structure,
+        key: &'static Known,
         cursor: MaskCursor<'w>,
         scope: Scope<'_>,
     ) -> Result<Outcome, Withheld> {
         if role == Role::Record {
-            let meta = Object { index, structure, element: Some(element), cursor, role: Role::Meta };
+            let form = keys::form(key.structure).ok_or(Withheld::Verdict)?;
+            let meta = Object { index, form, key: Some(key), cursor, role: Role::Meta };
             return self.object(meta, scope).map(Outcome::from);
         }
-        let value = Value { owner: index, element, structure, cursor, twin: false };
+        let value = Value { owner: index, key, cursor, twin: false };
         let more = if self.says_subsetted(index, cursor) { "" } else { SUBSETTED };
         self.array(index, value, scope, more).map(Outcome::from)
     }
 
     /// One of the tags that are kept is the one we would add.
     fn says_subsetted(&self, tags: usize, cursor: MaskCursor<'_>) -> bool {
+        let view = self.bound.view();
         let kept = |name| cursor.child(name).keeps();
-        let says = |at, name, wanted| self.bound.says(at, name).is_some_and(|text| text == wanted);
-        let is_ours = |at| says(at, "system", SUBSETTED_SYSTEM) && says(at, "code", SUBSETTED_CODE);
-        kept("system") && kept("code") && children(&self.bound.nodes, tags).any(|(at, _)| is_ours(at))
+        let says = |at, word, wanted| view.says(at, word).is_some_and(|text| text == wanted);
+        let is_ours = |at| says(at, Word::System, SUBSETTED_SYSTEM) && says(at, Word::Code, SUBSETTED_CODE);
+        kept("system") && kept("code") && view.children(tags).any(|(at, _)| is_ours(at))
     }
 
     /// Says SUBSETTED at the end of a record without meta, or of its meta without tags.
@@ -348,16 +391,20 @@ impl<'w> Writer<'w> {
     /// Marks each mandatory element that was not kept. An element that the mask keeps whole is not
     /// missed if upstream did not send it. False if one cannot be marked.
     fn mark_mandatory(&mut self, object: Object<'_>, tally: &mut Tally) -> bool {
-        let mandatory =
-            r4::elements(object.structure).iter().enumerate().filter(|(_, element)| element.min > 0);
-        for (bit, element) in mandatory {
-            let (present, emitted) = (tally.present >> bit & 1 == 1, tally.emitted >> bit & 1 == 1);
-            let withheld = present || step(object.cursor, object.structure, element).whole() != Some(true);
-            if emitted || !withheld {
+        let structure = object.form.structure;
+        let fan = object.cursor.fan(structure);
+        let mut missing = object.form.mandatory & !tally.emitted;
+        while missing != 0 {
+            let bit = missing.trailing_zeros();
+            missing &= missing - 1;
+            let place = u8::try_from(bit).ok().zip(r4::elements(structure).get(bit as usize));
+            let Some((number, element)) = place else { return false };
+            let present = tally.present >> bit & 1 == 1;
+            if !present && fan.child(number, element).whole() == Some(true) {
                 continue;
             }
             self.comma(tally);
-            if !write_marker(object.structure, element, self.bound.types, self.out) {
+            if !write_marker(structure, element, self.bound.types, self.out) {
                 return false;
             }
         }
@@ -366,102 +413,112 @@ impl<'w> Writer<'w> {
 
     /// An extension says something only by its value or by extensions of its own (R4, ext-1).
     fn is_hollow_extension(&self, object: Object<'_>, tally: &Tally) -> bool {
-        let says = |(bit, element): (usize, &Element)| {
-            ["value", "extension"].contains(&element.name) && tally.emitted >> bit & 1 == 1
-        };
-        object.structure == self.bound.types.extension
-            && !r4::elements(object.structure).iter().enumerate().any(says)
+        object.form.meaning == Meaning::Extension && tally.emitted & u128::from(object.form.saying) == 0
     }
 
     /// The subtree may be copied as it stands, if the mask keeps all of it.
-    fn straight(&self, index: usize) -> bool {
-        let marks = self.bound.nodes.get(index).map_or(Mark::LOOSE, |node| node.marks);
-        let named = marks & Mark::NAMED != 0 && !self.terms.references.is_empty();
-        marks & (Mark::LOOSE | Mark::MOVED) == 0 && !named
+    fn straight(&self, node: &Node, scope: Scope<'_>) -> bool {
+        let named = node.marks & Mark::NAMED != 0 && !self.terms.references.is_empty();
+        let foreign = node.marks & Mark::FOREIGN != 0 && !scope.complete;
+        node.marks & (Mark::LOOSE | Mark::MOVED) == 0 && !named && !foreign
     }
 
     fn bytes(&mut self, from: usize, to: usize) {
-        self.out.extend_from_slice(self.bound.body.as_bytes().get(from..to).unwrap_or_default());
+        self.out.extend_from_slice(self.bound.text.as_bytes().get(from..to).unwrap_or_default());
     }
 
     pub(super) fn copy(&mut self, index: usize) {
-        if let Some(node) = self.bound.nodes.get(index) {
+        if let Some(node) = self.bound.nodes().get(index) {
             self.bytes(node.start as usize, node.end as usize);
         }
     }
 
+    /// Copies a member, together with the one before it if nothing was changed there. `before` is where the member
+    /// before it ends, kept or not.
+    #[inline]
+    fn run_on(&mut self, node: &Node, before: usize, run: &mut Run, written: usize) {
+        let end = node.end as usize;
+        if run.to == before && self.bound.text.as_bytes().get(before) == Some(&b',') && run.from < run.to {
+            run.to = end;
+            return;
+        }
+        self.flush(run);
+        self.separate(written);
+        *run = Run { from: space_before(self.bound.text, node.name as usize), to: end };
+    }
+
+    #[inline]
+    fn flush(&mut self, run: &mut Run) {
+        let Run { from, to } = std::mem::take(run);
+        if from < to {
+            self.bytes(from, to);
+        }
+    }
+
     pub(super) fn copy_member(&mut self, node: &Node) {
-        self.bytes(space_before(self.bound.body, node.key as usize - 1), node.end as usize);
+        self.bytes(space_before(self.bound.text, node.name as usize), node.end as usize);
     }
 
     /// A member up to its value: white space, name, colon.
     pub(super) fn lead(&mut self, node: &Node) {
-        self.bytes(space_before(self.bound.body, node.key as usize - 1), node.start as usize);
+        self.bytes(space_before(self.bound.text, node.name as usize), node.start as usize);
     }
 
-    pub(super) fn next_item(&mut self, written: usize, node: &Node) {
+    /// A comma, unless nothing stands before it.
+    pub(super) fn separate(&mut self, written: usize) {
         if written > 0 {
             self.out.push(b',');
         }
+    }
+
+    pub(super) fn next_item(&mut self, written: usize, node: &Node) {
+        self.separate(written);
         let start = node.start as usize;
-        self.bytes(space_before(self.bound.body, start), start);
+        self.bytes(space_before(self.bound.text, start), start);
     }
 
     /// The closing bracket of a container, with the white space before it.
     pub(super) fn close(&mut self, index: usize) {
-        if let Some(node) = self.bound.nodes.get(index) {
+        if let Some(node) = self.bound.nodes().get(index) {
             let end = node.end as usize;
-            self.bytes(space_before(self.bound.body, end - 1), end);
+            self.bytes(space_before(self.bound.text, end - 1), end);
         }
     }
 
     fn comma(&mut self, tally: &mut Tally) {
-        if tally.written > 0 {
-            self.out.push(b',');
+        self.separate(tally.written);
+        tally.written += 1;
+    }
+}
+
+impl Tally {
+    #[inline]
+    fn count(&mut self, object: Object<'_>, key: &Known, cursor: MaskCursor<'_>, outcome: Outcome) {
+        let (kept, bit) = (outcome == Outcome::Kept, key.mask());
+        self.orphaned |= outcome == Outcome::Orphaned;
+        self.present |= bit;
+        self.modifier |= key.element.modifier && (!kept || cursor.whole() != Some(true));
+        if kept {
+            self.written += 1;
+            self.kept += 1;
+            self.emitted |= bit;
+            self.tagged |= carries_tag(object.role, key);
         }
-        tally.written += 1;
     }
 }
 
-fn count(tally: &mut Tally, object: Object<'_>, node: &Node, outcome: Outcome) {
-    tally.orphaned |= outcome == Outcome::Orphaned;
-    let Some(element) = node.element else { return };
-    let kept = outcome == Outcome::Kept;
-    let position = r4::elements(object.structure).iter().position(|one| one.name == element.name);
-    let bit =
-        position.and_then(|at| u32::try_from(at).ok()).and_then(|at| 1_u128.checked_shl(at)).unwrap_or(0);
-    tally.present |= bit;
-    tally.modifier |=
-        element.modifier && (!kept || step(object.cursor, object.structure, element).whole() != Some(true));
-    if kept {
-        tally.written += 1;
-        tally.kept += 1;
-        tally.emitted |= bit;
-        tally.tagged |= carries_tag(object.role, element);
-    }
-}
-
-fn carries_tag(role: Role, element: &Element) -> bool {
+fn carries_tag(role: Role, key: &Known) -> bool {
     match role {
-        Role::Record => element.name == "meta",
-        Role::Meta => element.name == "tag",
+        Role::Record => key.word == Word::Meta,
+        Role::Meta => key.word == Word::Tag,
         Role::Inner => false,
     }
 }
 
-/// The cursor on a child element. A content reference continues where its content is defined; where
-/// that is not around it (`Observation.component.referenceRange`), it must be kept here as well.
-pub(super) fn step<'m>(cursor: MaskCursor<'m>, owner: Structure, element: &Element) -> MaskCursor<'m> {
-    let here = cursor.child(element.name);
-    let Some(path) = element.rewind else { return here };
-    let around = r4::type_name(owner).strip_prefix(path);
-    let recursive = around.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-    if recursive || here.keeps() { cursor.rewind(path) } else { here }
-}
-
 /// Where the white space before this offset begins.
-fn space_before(body: &str, at: usize) -> usize {
-    let before = body.as_bytes().get(..at).unwrap_or_default();
-    let space = before.iter().rev().take_while(|byte| byte.is_ascii_whitespace()).count();
+#[inline]
+fn space_before(text: &str, at: usize) -> usize {
+    let before = text.as_bytes().get(..at).unwrap_or_default();
+    let space = before.iter().rev().take_while(|byte| matches!(byte, b' ' | b'\n' | b'\r' | b'\t')).count();
     at - space
 }

@@ -2,110 +2,77 @@
 //!
 //! Owns: which elements policy is told about, and how facts pass between containers and contained.
 //! Must never: look at a mask; facts come from the full content.
-//! Look next: `bind`, which calls this; `domain::fhir::facts`, the shape.
+//! Look next: `walk`, which calls this; `domain::fhir::facts`, the shape.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-use super::bind::{Bound, Mark};
-use super::scan::{Node, Shape, children};
-use super::{Entry, EntryRequestText, EntryResponse, Envelope, Record, text};
+use super::keys::Word;
+use super::tape::View;
+use super::{Entry, EntryRequestText, EntryResponse, Envelope, Record};
 
 /// DS4P: an element labelled where it stands.
 const INLINE_LABEL: &str =
     "http://hl7.org/fhir/uv/security-label-ds4p/StructureDefinition/extension-inline-sec-label";
 
-impl Bound<'_> {
-    /// What the string at this node says; none if it is no string.
-    pub(super) fn text(&self, index: usize) -> Option<Cow<'_, str>> {
-        let node = self.nodes.get(index).filter(|node| node.shape == Shape::Text)?;
-        self.body.get(node.start as usize + 1..node.end as usize - 1).map(text::unescape)
+/// Bare code and `system|code` of a Coding.
+fn coding(view: View<'_>, index: usize, codes: &mut BTreeSet<String>) {
+    let Some(code) = view.says(index, Word::Code) else { return };
+    if let Some(system) = view.says(index, Word::System) {
+        codes.insert(format!("{system}|{code}"));
     }
+    codes.insert(code.into_owned());
+}
 
-    /// Bytes of the value at this node.
-    pub(super) fn bytes(&self, index: usize) -> usize {
-        self.nodes.get(index).map_or(0, |node| (node.end - node.start) as usize)
-    }
-
-    /// The member that holds this element; of a primitive the value, not its twin.
-    pub(super) fn member(&self, object: usize, name: &str) -> Option<usize> {
-        let holds = |node: &Node| {
-            node.marks & Mark::TWIN == 0 && node.element.is_some_and(|element| element.name == name)
-        };
-        children(&self.nodes, object).find(|(_, node)| holds(node)).map(|(at, _)| at)
-    }
-
-    /// What the member that holds this element says, as text.
-    pub(super) fn says(&self, object: usize, name: &str) -> Option<Cow<'_, str>> {
-        self.text(self.member(object, name)?)
-    }
-
-    /// The value at this node, or its items if it is an array.
-    fn each(&self, index: usize) -> impl Iterator<Item = usize> {
-        let array = self.nodes.get(index).is_some_and(|node| node.shape == Shape::Array);
-        let items = children(&self.nodes, index).filter(move |_| array).map(|(at, _)| at);
-        items.chain((!array).then_some(index))
-    }
-
-    /// Bare code and `system|code` of a Coding.
-    fn coding(&self, index: usize, codes: &mut BTreeSet<String>) {
-        let Some(code) = self.says(index, "code") else { return };
-        if let Some(system) = self.says(index, "system") {
-            codes.insert(format!("{system}|{code}"));
+/// The codings in a member that holds a code, Coding or CodeableConcept, single or repeated.
+pub(super) fn codes(view: View<'_>, member: usize, codes: &mut BTreeSet<String>) {
+    for value in view.each(member) {
+        if let Some(code) = view.text(value) {
+            codes.insert(code.into_owned());
         }
-        codes.insert(code.into_owned());
-    }
-
-    /// The codings of a code, Coding or CodeableConcept, single or repeated.
-    fn codes(&self, object: usize, name: &str) -> BTreeSet<String> {
-        let mut codes = BTreeSet::new();
-        let Some(member) = self.member(object, name) else { return codes };
-        for value in self.each(member) {
-            if let Some(code) = self.text(value) {
-                codes.insert(code.into_owned());
-            }
-            self.coding(value, &mut codes);
-            for coding in self.member(value, "coding").into_iter().flat_map(|member| self.each(member)) {
-                self.coding(coding, &mut codes);
-            }
+        coding(view, value, codes);
+        for each in view.member(value, Word::Coding).into_iter().flat_map(|member| view.each(member)) {
+            coding(view, each, codes);
         }
-        codes
     }
 }
 
-/// The labels in `security` of a Meta.
-pub(super) fn meta_labels(bound: &Bound<'_>, meta: usize) -> BTreeSet<String> {
-    bound.codes(meta, "security")
-}
-
-/// The label that an inline label extension holds; nothing for other extensions (T-052).
-pub(super) fn inline_labels(bound: &Bound<'_>, extension: usize) -> BTreeSet<String> {
-    let labelled = bound.says(extension, "url").is_some_and(|url| url == INLINE_LABEL);
-    if labelled { bound.codes(extension, "value") } else { BTreeSet::new() }
+/// The URL at this node is that of an inline label (T-052).
+pub(super) fn is_inline_label(view: View<'_>, url: usize) -> bool {
+    view.text(url).is_some_and(|url| url == INLINE_LABEL)
 }
 
 /// Fills in what stands at the top of a record. References and labels were gathered on the way.
-pub(super) fn read(bound: &mut Bound<'_>, record: usize) {
-    let Some(index) = bound.records.get(record).map(|record| record.node) else { return };
-    let owned = |text: Option<Cow<'_, str>>| text.map(Cow::into_owned);
-    let meta = bound.member(index, "meta");
-    let of_meta = |name| owned(meta.and_then(|meta| bound.says(meta, name)));
-    let (version, last_updated) = (of_meta("versionId"), of_meta("lastUpdated"));
-    let (id, status) = (owned(bound.says(index, "id")), owned(bound.says(index, "status")));
-    let (category, code) = (bound.codes(index, "category"), bound.codes(index, "code"));
-    let Some(record) = bound.records.get_mut(record) else { return };
-    let facts = &mut record.facts;
-    // The id of a contained Patient is a fragment, not the logical id of anyone.
-    if facts.resource_type.name() == "Patient" && !record.contained {
-        facts.patients.extend(id.clone());
+pub(super) fn read(view: View<'_>, record: usize, records: &mut [Record]) {
+    let Some(record) = records.get_mut(record) else { return };
+    let (facts, contained) = (&mut record.facts, record.contained);
+    let text = |at| view.text(at).map(Cow::into_owned);
+    for (at, node) in view.children(record.node) {
+        let Some(key) = node.key().filter(|key| !key.twin) else { continue };
+        match key.word {
+            Word::Id => facts.id = text(at),
+            Word::Status => facts.status = text(at),
+            Word::Category => codes(view, at, &mut facts.category),
+            Word::Code => codes(view, at, &mut facts.code),
+            Word::Meta => {
+                facts.version = view.says(at, Word::VersionId).map(Cow::into_owned);
+                facts.last_updated = view.says(at, Word::LastUpdated).map(Cow::into_owned);
+            }
+            _ => {}
+        }
     }
-    (facts.id, facts.version, facts.last_updated) = (id, version, last_updated);
-    (facts.status, facts.category, facts.code) = (status, category, code);
+    // The id of a contained Patient is a fragment, not the logical id of anyone.
+    if facts.resource_type.name() == "Patient" && !contained {
+        facts.patients.extend(facts.id.clone());
+    }
 }
 
 /// Passes facts along: labels and patients down to what is contained, labels and mentions up.
 /// Siblings do not colour each other. Containers stand before what they contain.
 pub(super) fn settle(records: &mut [Record]) {
+    if records.iter().all(|record| record.container.is_none()) {
+        return;
+    }
     let mut inner: Vec<(BTreeSet<String>, BTreeSet<String>)> =
         records.iter().map(|record| (record.facts.labels.clone(), record.facts.mentions.clone())).collect();
     for index in 0..records.len() {
@@ -132,52 +99,71 @@ pub(super) fn settle(records: &mut [Record]) {
 }
 
 /// The envelope of the Bundle at the root.
-pub(super) fn envelope(bound: &Bound<'_>) -> Envelope {
-    let text = |object, name| bound.says(object, name).map(Cow::into_owned);
-    let items = |name| bound.member(0, name).into_iter().flat_map(|member| bound.each(member));
-    let link = |at| Some((text(at, "relation")?, text(at, "url")?));
-    let entry = |at| Entry {
-        full_url: text(at, "fullUrl"),
-        mode: bound.member(at, "search").and_then(|search| text(search, "mode")),
-        record: bound.member(at, "resource").and_then(|resource| bound.record_at(resource)),
-        request: bound.member(at, "request").map(|request| entry_request(bound, request)),
-        response: bound.member(at, "response").map(|response| entry_response(bound, response)),
-    };
-    let total = bound.member(0, "total").and_then(|at| bound.nodes.get(at));
-    let total = total.and_then(|node| bound.body.get(node.start as usize..node.end as usize));
-    Envelope {
-        kind: text(0, "type").unwrap_or_default(),
-        total: total.and_then(|total| total.parse().ok()),
-        links: items("link").filter_map(link).collect(),
-        entries: items("entry").map(entry).collect(),
+pub(super) fn envelope(view: View<'_>, records: &[Record]) -> Envelope {
+    let mut envelope = Envelope::default();
+    for (at, node) in view.children(0) {
+        if let Some(key) = node.key().filter(|key| !key.twin) {
+            tell(view, records, at, key.word, &mut envelope);
+        }
+    }
+    envelope
+}
+
+/// What one member of a Bundle says.
+pub(super) fn tell(view: View<'_>, records: &[Record], at: usize, word: Word, envelope: &mut Envelope) {
+    let text = |object, word| view.says(object, word).map(Cow::into_owned);
+    let link = |at| Some((text(at, Word::Relation)?, text(at, Word::Url)?));
+    match word {
+        Word::Type => envelope.kind = view.text(at).unwrap_or_default().into_owned(),
+        Word::Total => {
+            envelope.total = std::str::from_utf8(view.raw(at)).ok().and_then(|total| total.parse().ok());
+        }
+        Word::Link => envelope.links = view.each(at).filter_map(link).collect(),
+        Word::Entry => envelope.entries = view.each(at).map(|at| entry(view, records, at)).collect(),
+        _ => {}
     }
 }
 
-fn entry_request(bound: &Bound<'_>, request: usize) -> EntryRequestText {
-    let text = |name| bound.says(request, name).map(Cow::into_owned);
+/// One entry of a Bundle.
+pub(super) fn entry(view: View<'_>, records: &[Record], at: usize) -> Entry {
+    let mut entry = Entry::default();
+    for (at, node) in view.children(at) {
+        let Some(key) = node.key().filter(|key| !key.twin) else { continue };
+        match key.word {
+            Word::FullUrl => entry.full_url = view.text(at).map(Cow::into_owned),
+            Word::Search => entry.mode = view.says(at, Word::Mode).map(Cow::into_owned),
+            Word::Resource => entry.record = record_at(records, at),
+            Word::Request => entry.request = Some(entry_request(view, at)),
+            Word::Response => entry.response = Some(entry_response(view, at)),
+            _ => {}
+        }
+    }
+    entry
+}
+
+fn entry_request(view: View<'_>, request: usize) -> EntryRequestText {
+    let text = |word| view.says(request, word).map(Cow::into_owned);
     EntryRequestText {
-        method: text("method").unwrap_or_default(),
-        url: text("url").unwrap_or_default(),
-        if_none_exist: text("ifNoneExist"),
-        if_match: text("ifMatch"),
-        if_none_match: text("ifNoneMatch"),
-        if_modified_since: text("ifModifiedSince"),
+        method: text(Word::Method).unwrap_or_default(),
+        url: text(Word::Url).unwrap_or_default(),
+        if_none_exist: text(Word::IfNoneExist),
+        if_match: text(Word::IfMatch),
+        if_none_match: text(Word::IfNoneMatch),
+        if_modified_since: text(Word::IfModifiedSince),
     }
 }
 
-fn entry_response(bound: &Bound<'_>, response: usize) -> EntryResponse {
-    let text = |name| bound.says(response, name).map(Cow::into_owned);
+fn entry_response(view: View<'_>, response: usize) -> EntryResponse {
+    let text = |word| view.says(response, word).map(Cow::into_owned);
     EntryResponse {
-        status: text("status").unwrap_or_default(),
-        location: text("location"),
-        etag: text("etag"),
-        last_modified: text("lastModified"),
+        status: text(Word::Status).unwrap_or_default(),
+        location: text(Word::Location),
+        etag: text(Word::Etag),
+        last_modified: text(Word::LastModified),
     }
 }
 
-impl Bound<'_> {
-    /// The record whose object stands at this node. Records are numbered in the order of the tape.
-    pub(super) fn record_at(&self, node: usize) -> Option<usize> {
-        self.records.binary_search_by_key(&node, |record| record.node).ok()
-    }
+/// The record whose object stands at this node. Records are numbered in the order of the tape.
+pub(super) fn record_at(records: &[Record], node: usize) -> Option<usize> {
+    records.binary_search_by_key(&node, |record| record.node).ok()
 }

@@ -3,7 +3,7 @@
 //! Owns: taking an upstream answer apart strictly, telling policy the facts of every record in it, and
 //! writing a record under its mask with kept bytes unchanged (P1, P3, P7).
 //! Must never: decide who may see what, or let a byte out that no mask keeps. Doubt is a fault.
-//! Look next: `scan` (bytes to tape), `bind` (tape to elements and records), `emit` (records to bytes).
+//! Look next: `walk` (bytes to tape, in one pass), `emit` (records to bytes), `reader` (Bundles in pieces).
 //!
 //! The rules, where the issue leaves room:
 //!
@@ -17,28 +17,38 @@
 //! - A parent whose one resource is withheld (`Bundle.entry`, `Parameters.parameter`) goes with it, so
 //!   that its address or name does not stay behind (T-059).
 //! - An `Extension` without value and extensions goes.
-//! - Base URLs are rewritten in `Reference.reference`, and in `fullUrl` and `link.url` of a stored Bundle,
+//! - An `Attachment.url` that leads past us (T-102) goes from every record that is not complete: any but a relative
+//!   one, a fragment, a `urn:`, or one under a base of ours. Size and hash of what it leads to go with it.
+//! - Base URLs are rewritten in `Reference.reference`, in `Attachment.url`, and in `fullUrl` and `link.url` of a stored Bundle,
 //!   whose references are resolved through them. Everything else is copied.
 
 mod bars;
 mod batches;
-mod bind;
 mod data_type;
 mod emit;
 mod facts;
 mod fault;
+mod json;
+mod keys;
 mod marker;
+mod names;
 mod ndjson;
 mod outside;
 mod pretty;
+mod quotes;
+mod reader;
 mod reference;
-mod scan;
+mod tape;
 mod text;
 mod values;
+mod walk;
 
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
+
+use data_type::DataTypes;
+use tape::{Node, Tape, View};
 
 use crate::domain::fhir::facts::Facts;
 use crate::domain::fhir::mask::Mask;
@@ -47,6 +57,7 @@ pub use batches::Batches;
 pub use fault::{FilterFault, Withheld};
 pub use ndjson::Lines;
 pub use pretty::pretty;
+pub use reader::{Part, Reader};
 pub use reference::{Bases, References};
 
 /// Takes a whole upstream answer apart.
@@ -54,7 +65,7 @@ pub use reference::{Bases, References};
 /// # Errors
 /// [`FilterFault`] if it is anything but one strict JSON text that holds one FHIR R4 resource.
 pub fn parse<'a>(body: &'a [u8], bases: &Bases<'_>) -> Result<Document<'a>, FilterFault> {
-    read(body, bases, bind::Sender::Upstream)
+    read(body, bases, walk::Sender::Upstream)
 }
 
 /// Takes the body of a writer apart: as [`parse`] does, but what R4 does not know is a fault instead of being left
@@ -64,21 +75,77 @@ pub fn parse<'a>(body: &'a [u8], bases: &Bases<'_>) -> Result<Document<'a>, Filt
 /// [`FilterFault`] as from [`parse`]; `Unknown` for an element or key R4 does not have at its place, `Nesting` for a
 /// batch or transaction in an entry of another.
 pub fn parse_sent<'a>(body: &'a [u8], bases: &Bases<'_>) -> Result<Document<'a>, FilterFault> {
-    read(body, bases, bind::Sender::Client)
+    read(body, bases, walk::Sender::Client)
 }
 
-fn read<'a>(body: &'a [u8], bases: &Bases<'_>, sender: bind::Sender) -> Result<Document<'a>, FilterFault> {
+fn read<'a>(body: &'a [u8], bases: &Bases<'_>, sender: walk::Sender) -> Result<Document<'a>, FilterFault> {
     if body.starts_with(b"\xef\xbb\xbf") {
         return Err(FilterFault::ByteOrderMark);
     }
-    let body = std::str::from_utf8(body).map_err(|error| FilterFault::Encoding(error.valid_up_to()))?;
-    let nodes = scan::scan(body)?;
-    Ok(Document { bound: bind::bind(body, nodes, bases, sender)? })
+    let text = utf8(body)?;
+    let mut tape = Tape::default();
+    tape.nodes.reserve(text.len() / 32);
+    let root = walk::whole(text, bases, sender, &mut tape)?;
+    facts::settle(&mut tape.records);
+    let is_bundle = match root {
+        RootType::Single(_) => {
+            tape.records.first().is_some_and(|record| record.facts.resource_type.name() == "Bundle")
+        }
+        RootType::Bundle => true,
+    };
+    let view = View { text, nodes: &tape.nodes };
+    let envelope = is_bundle.then(|| facts::envelope(view, &tape.records));
+    let types = data_type::data_types().ok_or(FilterFault::Tables)?;
+    Ok(Document { bound: Bound { text, tape: Held::Owned(tape), root, envelope, types } })
+}
+
+/// The bytes as text, at the speed of memory when they are.
+fn utf8(bytes: &[u8]) -> Result<&str, FilterFault> {
+    let fault = |_| std::str::from_utf8(bytes).err().map_or(0, |error| error.valid_up_to());
+    simdutf8::basic::from_utf8(bytes).map_err(|error| FilterFault::Encoding(fault(error)))
+}
+
+/// What was taken apart.
+struct Bound<'a> {
+    text: &'a str,
+    tape: Held<'a>,
+    root: RootType,
+    envelope: Option<Envelope>,
+    types: &'static DataTypes,
+}
+
+/// A tape of its own, or that of a [`Reader`], which uses it again.
+enum Held<'a> {
+    Owned(Tape),
+    Lent(&'a Tape),
+}
+
+impl Held<'_> {
+    fn tape(&self) -> &Tape {
+        match self {
+            Self::Owned(tape) => tape,
+            Self::Lent(tape) => tape,
+        }
+    }
+}
+
+impl Bound<'_> {
+    fn view(&self) -> View<'_> {
+        View { text: self.text, nodes: self.nodes() }
+    }
+
+    fn nodes(&self) -> &[Node] {
+        &self.tape.tape().nodes
+    }
+
+    fn records(&self) -> &[Record] {
+        &self.tape.tape().records
+    }
 }
 
 /// An upstream answer, taken apart. Nothing of it has been released.
 pub struct Document<'a> {
-    bound: bind::Bound<'a>,
+    bound: Bound<'a>,
 }
 
 /// What stands at the root of an answer.
@@ -105,7 +172,7 @@ pub struct Record {
 }
 
 /// A Bundle at the root, without its resources.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Envelope {
     /// `Bundle.type`; empty if upstream did not say.
     pub kind: String,
@@ -118,7 +185,7 @@ pub struct Envelope {
 }
 
 /// One entry of a Bundle at the root.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Entry {
     /// `fullUrl`.
     pub full_url: Option<String>,
@@ -197,7 +264,7 @@ impl Document<'_> {
     /// All records, containers before what they contain.
     #[must_use]
     pub fn records(&self) -> &[Record] {
-        &self.bound.records
+        self.bound.records()
     }
 
     /// What stands at the root.
@@ -224,10 +291,7 @@ impl Document<'_> {
     /// A record's own bytes, as they came; empty if there is no such record.
     #[must_use]
     pub fn raw(&self, record: usize) -> &[u8] {
-        let node = self.bound.records.get(record).and_then(|record| self.bound.nodes.get(record.node));
-        let span =
-            node.and_then(|node| self.bound.body.as_bytes().get(node.start as usize..node.end as usize));
-        span.unwrap_or_default()
+        self.bound.records().get(record).map_or(&[], |record| self.bound.view().raw(record.node))
     }
 
     /// The path of the first element in the record that the mask does not cover, if there is one. Only what a server
@@ -266,7 +330,7 @@ impl Document<'_> {
 
 impl fmt::Debug for Document<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Document").field("records", &self.bound.records.len()).finish_non_exhaustive()
+        f.debug_struct("Document").field("records", &self.bound.records().len()).finish_non_exhaustive()
     }
 }
 

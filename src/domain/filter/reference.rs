@@ -2,7 +2,7 @@
 //!
 //! Owns: reading `Type/id`, `Type/id/_history/version`, absolute forms and bases; which names are hidden.
 //! Must never: resolve anything, or take another server's record for one of ours.
-//! Look next: `bind`, which gathers facts from references; `emit`, which trims and rewrites them.
+//! Look next: `walk`, which gathers facts from references; `emit`, which trims and rewrites them.
 
 use std::collections::BTreeSet;
 
@@ -42,16 +42,38 @@ impl Bases<'_> {
 
     /// The text under the public base, if it lies under another of ours.
     pub(super) fn publish(&self, text: &str) -> Option<String> {
-        if text.strip_prefix(self.public).is_some_and(|rest| rest.starts_with('/')) {
+        if self.is_public(text) {
             return None;
         }
         Some(format!("{}{}", self.public, self.strip(text)?))
+    }
+
+    /// [`Bases::publish`] has something to say.
+    pub(super) fn moves(&self, text: &str) -> bool {
+        self.strip(text).is_some() && !self.is_public(text)
+    }
+
+    /// A URL that would take whoever follows it past us (T-102): any but those under a base of ours, relative ones,
+    /// fragments and `urn:`. Where readers may differ on what is relative (`//host`, a backslash, white space) it
+    /// counts as foreign.
+    pub(super) fn leads_past(&self, url: &str) -> bool {
+        let plain = url.bytes().all(|byte| byte > b' ' && byte != b'\\' && byte != 0x7f);
+        let first = url.split(['/', '?', '#']).next().unwrap_or_default();
+        let relative = plain && !url.starts_with("//") && !first.contains(':');
+        let urn = url.get(..4).is_some_and(|scheme| scheme.eq_ignore_ascii_case("urn:"));
+        !(relative || urn || (plain && self.strip(url).is_some()))
+    }
+
+    fn is_public(&self, text: &str) -> bool {
+        text.strip_prefix(self.public).is_some_and(|rest| rest.starts_with('/'))
     }
 
     /// Type and logical id of a record of ours.
     pub(super) fn record<'t>(&self, text: &'t str) -> Option<(ResourceType, &'t str)> {
         let path = match self.strip(text) {
             Some(rest) => rest.strip_prefix('/')?,
+            // What names no type cannot be one of ours; this is quicker than to take it apart.
+            None if !text.starts_with(|first: char| first.is_ascii_uppercase()) => return None,
             None => text,
         };
         let mut segments = without_fragment(path).split('/');
@@ -80,6 +102,10 @@ fn without_fragment(text: &str) -> &str {
 
 /// Scheme and authority are compared without regard to case (RFC 3986 section 6.2.2.1), the path exactly.
 fn strip_base<'t>(base: &str, text: &'t str) -> Option<&'t str> {
+    let firsts = (text.as_bytes().first()?, base.as_bytes().first()?);
+    if !firsts.0.eq_ignore_ascii_case(firsts.1) {
+        return None;
+    }
     let (head, rest) = text.split_at_checked(base.len())?;
     let authority = base.find("://").map_or(0, |scheme| scheme + 3);
     let path = base.get(authority..)?.find('/').map_or(base.len(), |slash| authority + slash);

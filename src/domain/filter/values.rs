@@ -4,21 +4,19 @@
 //! Must never: decide on members; `emit` has done that.
 //! Look next: `emit`.
 
-use super::bind::Mark;
 use super::emit::{Object, Outcome, Role, Scope, Writer};
 use super::fault::Withheld;
-use super::scan::{Children, Node, Shape, children};
-use super::text;
+use super::keys::{self, Holds, Known, Word};
+use super::tape::{Children, Node, Shape};
+use super::{facts, text};
 use crate::domain::fhir::mask::MaskCursor;
-use crate::domain::fhir::r4::{self, Element, Kind, Structure};
 
 /// A value of an element, wherever it stands in its member.
 #[derive(Clone, Copy)]
 pub(super) struct Value<'m> {
     /// The object that holds the member.
     pub owner: usize,
-    pub element: &'static Element,
-    pub structure: Structure,
+    pub key: &'static Known,
     pub cursor: MaskCursor<'m>,
     pub twin: bool,
 }
@@ -35,11 +33,10 @@ impl<'w> Writer<'w> {
         if value.twin {
             return self.twins(index, value, scope);
         }
-        let primitive = matches!(r4::kind(value.structure), Kind::Primitive(_));
-        let mut twins = if primitive { self.other_half(value, true) } else { None };
+        let mut twins = if value.key.is_primitive() { self.other_half(value, true) } else { None };
         self.out.push(b'[');
         let mut written = 0;
-        for (item, node) in children(&bound.nodes, index) {
+        for (item, node) in bound.view().children(index) {
             let twin = twins.as_mut().and_then(Iterator::next);
             let before = self.out.len();
             self.next_item(written, node);
@@ -70,7 +67,7 @@ impl<'w> Writer<'w> {
         let mut values = self.other_half(value, false);
         let (mut written, mut any) = (0, false);
         self.out.push(b'[');
-        for (item, node) in children(&bound.nodes, index) {
+        for (item, node) in bound.view().children(index) {
             let beside = values.as_mut().and_then(Iterator::next);
             let before = self.out.len();
             self.next_item(written, node);
@@ -94,12 +91,13 @@ impl<'w> Writer<'w> {
     fn other_half(&self, value: Value<'_>, twin: bool) -> Option<Children<'w>> {
         let bound = self.bound;
         let wanted = |node: &Node| {
-            (node.marks & Mark::TWIN != 0) == twin
-                && node.structure == Some(value.structure)
-                && node.element.is_some_and(|element| element.name == value.element.name)
+            let same = |key: &Known| {
+                key.twin == twin && key.bit == value.key.bit && key.structure == value.key.structure
+            };
+            node.key().is_some_and(same)
         };
-        let half = children(&bound.nodes, value.owner).find(|(_, node)| wanted(node));
-        half.map(|(at, _)| children(&bound.nodes, at))
+        let half = bound.view().children(value.owner).find(|(_, node)| wanted(node));
+        half.map(|(at, _)| bound.view().children(at))
     }
 
     /// A place without a value stays if its twin does.
@@ -122,54 +120,55 @@ impl<'w> Writer<'w> {
         value: Value<'w>,
         scope: Scope<'_>,
     ) -> Result<Outcome, Withheld> {
-        let kept = match r4::kind(value.structure) {
-            Kind::Primitive(_) if !value.cursor.keeps() => false,
-            Kind::Primitive(_) if value.twin => self.twin(index, value.cursor, scope)?,
-            Kind::Primitive(_) => {
+        let kept = match value.key.holds {
+            Holds::Text | Holds::Number | Holds::Boolean | Holds::Twin if !value.cursor.keeps() => false,
+            Holds::Twin => self.twin(index, value.cursor, scope)?,
+            Holds::Text | Holds::Number | Holds::Boolean => {
                 self.copy(index);
                 true
             }
-            Kind::Complex => {
-                let (structure, element, cursor) = (value.structure, Some(value.element), value.cursor);
-                self.object(Object { index, structure, element, cursor, role: Role::Inner }, scope)?
+            Holds::Object(_) => {
+                let form = keys::form(value.key.structure).ok_or(Withheld::Verdict)?;
+                let (key, cursor) = (Some(value.key), value.cursor);
+                self.object(Object { index, form, key, cursor, role: Role::Inner }, scope)?
             }
-            Kind::Resource | Kind::AnyResource if !value.cursor.keeps() => false,
-            Kind::Resource | Kind::AnyResource => return Ok(self.inner_record(index, value.element, scope)),
+            Holds::Resource if !value.cursor.keeps() => false,
+            Holds::Resource => return Ok(self.inner_record(index, value.key, scope)),
         };
         Ok(Outcome::from(kept))
     }
 
     /// A resource inside the record, by its own verdict. That it stays does not hold the container back.
-    fn inner_record(&mut self, index: usize, element: &Element, scope: Scope<'_>) -> Outcome {
+    fn inner_record(&mut self, index: usize, key: &Known, scope: Scope<'_>) -> Outcome {
         let start = self.out.len();
-        let Some(record) = self.bound.record_at(index) else { return Outcome::Orphaned };
-        let contained = self.bound.records.get(record).is_some_and(|record| record.contained);
+        let Some(record) = facts::record_at(self.bound.records(), index) else { return Outcome::Orphaned };
+        let contained = self.bound.records().get(record).is_some_and(|record| record.contained);
         let may = !contained || scope.released.contains(&record);
         if may && self.record(record, scope.released).is_ok() {
             return Outcome::Kept;
         }
         self.out.truncate(start);
-        if element.many { Outcome::Dropped } else { Outcome::Orphaned }
+        if key.element.many { Outcome::Dropped } else { Outcome::Orphaned }
     }
 
     fn twin(&mut self, index: usize, cursor: MaskCursor<'w>, scope: Scope<'_>) -> Result<bool, Withheld> {
         let bound = self.bound;
-        if !cursor.keeps() || !bound.nodes.get(index).is_some_and(|node| node.shape == Shape::Object) {
+        if !cursor.keeps() || !bound.nodes().get(index).is_some_and(|node| node.shape == Shape::Object) {
             return Ok(false);
         }
         self.out.push(b'{');
         let mut written = 0;
-        for (member, node) in children(&bound.nodes, index) {
+        for (member, node) in bound.view().children(index) {
             let before = self.out.len();
             if written > 0 {
                 self.out.push(b',');
             }
-            let kept = match node.element {
-                Some(element) if element.name == "extension" => {
+            let kept = match node.key() {
+                Some(key) if key.word == Word::Extension => {
                     self.lead(node);
                     self.extensions(member, cursor, scope)?
                 }
-                Some(element) if cursor.child(element.name).keeps() => {
+                Some(key) if cursor.child(key.element.name).keeps() => {
                     self.copy_member(node);
                     true
                 }
@@ -193,17 +192,16 @@ impl<'w> Writer<'w> {
         scope: Scope<'_>,
     ) -> Result<bool, Withheld> {
         let bound = self.bound;
-        let (structure, element) = (bound.types.extension, Some(bound.types.extensions));
+        let form = keys::form(bound.types.extension).ok_or(Withheld::Verdict)?;
         self.out.push(b'[');
         let mut written = 0;
-        for (item, node) in children(&bound.nodes, index) {
-            let Some(url) = bound.says(item, "url") else { continue };
+        for (item, node) in bound.view().children(index) {
+            let Some(url) = bound.view().says(item, Word::Url) else { continue };
             let cursor = cursor.extension(&url);
             let before = self.out.len();
             self.next_item(written, node);
             let kept = cursor.keeps()
-                && self
-                    .object(Object { index: item, structure, element, cursor, role: Role::Inner }, scope)?;
+                && self.object(Object { index: item, form, key: None, cursor, role: Role::Inner }, scope)?;
             if kept {
                 written += 1;
             } else {
@@ -216,7 +214,7 @@ impl<'w> Writer<'w> {
 
     /// A URL of ours, under the public base (T-152).
     pub(super) fn location(&mut self, index: usize) {
-        match self.bound.text(index).and_then(|text| self.terms.bases.publish(&text)) {
+        match self.bound.view().text(index).and_then(|text| self.terms.bases.publish(&text)) {
             Some(public) => text::write_string(&public, self.out),
             None => self.copy(index),
         }

@@ -93,9 +93,8 @@ impl Properties {
     }
 
     /// All keys, in no order.
-    #[cfg(test)]
-    pub(super) fn keys(&self) -> impl Iterator<Item = &'static str> {
-        self.slots.iter().flatten().map(|(key, _)| *key)
+    pub(super) fn keys(&self) -> impl Iterator<Item = (&'static str, Property)> {
+        self.slots.iter().flatten().copied()
     }
 }
 

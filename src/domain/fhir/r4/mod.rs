@@ -46,6 +46,24 @@ impl ResourceType {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Structure(u16);
 
+impl Structure {
+    /// Its place among [`structures`].
+    #[must_use]
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+/// All structures, the resource types first. What is compiled from the tables runs over them.
+pub fn structures() -> impl Iterator<Item = Structure> {
+    (0..TABLES.structures.len()).filter_map(|index| u16::try_from(index).ok().map(Structure))
+}
+
+/// Every JSON key of a structure with what it stands for, in no order; see [`property`].
+pub fn properties(structure: Structure) -> impl Iterator<Item = (&'static str, Property)> {
+    elements::entry(structure).into_iter().flat_map(|entry| entry.properties.keys())
+}
+
 /// What a value of a structure looks like in JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {

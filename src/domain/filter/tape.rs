@@ -1,0 +1,162 @@
+//! The tape: one answer, or one entry of it, as a flat list of values.
+//!
+//! Owns: what is remembered of each value, and how one steps from value to value.
+//! Must never: hold text; offsets lead back to the bytes.
+//! Look next: `walk`, which writes it; `emit`, which reads it.
+
+use std::borrow::Cow;
+
+use super::keys::{self, Known, Word};
+use super::{Record, text};
+
+/// What kind of JSON value a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    Object,
+    Array,
+    Text,
+    Number,
+    Boolean,
+    Null,
+    /// A value under a name R4 does not know, whatever it is. What is inside it is not on the tape.
+    Unknown,
+}
+
+/// What `emit` must know of a subtree before it may copy it in one piece.
+pub(super) struct Mark;
+
+impl Mark {
+    /// Holds something that never leaves or is decided one by one: unknown names, empties, nulls,
+    /// resources, narrative, signatures, elements that continue elsewhere.
+    pub(super) const LOOSE: u8 = 1;
+    /// Holds a Reference with a display or an identifier.
+    pub(super) const NAMED: u8 = 2;
+    /// Holds a Reference to a contained record, or a URL under upstream's own address.
+    pub(super) const MOVED: u8 = 4;
+    /// This member is the underscore twin of a primitive.
+    pub(super) const TWIN: u8 = 8;
+    /// This member is `resourceType`.
+    pub(super) const ANCHOR: u8 = 16;
+    /// Holds an element that continues elsewhere: something below may be kept although no path
+    /// through here is.
+    pub(super) const WINDS: u8 = 32;
+
+    /// Holds an Attachment whose URL leads past us.
+    pub(super) const FOREIGN: u8 = 64;
+
+    /// Those that say something of the parents too.
+    pub(super) const RISING: u8 = Self::LOOSE | Self::NAMED | Self::MOVED | Self::WINDS | Self::FOREIGN;
+}
+
+/// One JSON value on the tape; a container is followed by what it contains.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Node {
+    /// First byte of the value.
+    pub start: u32,
+    /// Byte behind the value.
+    pub end: u32,
+    /// Opening quote of the member's name; meaningless for items and the root.
+    pub name: u32,
+    /// Index of the first node that is not inside this one.
+    pub after: u32,
+    /// Number of the member's [`Known`]; `keys::NONE` for items, the root, and what R4 does not know.
+    pub key: u16,
+    /// Marks of [`Mark`].
+    pub marks: u8,
+    pub shape: Shape,
+}
+
+impl Node {
+    /// The element this member holds; none for items and for what R4 does not know.
+    pub(super) fn key(&self) -> Option<&'static Known> {
+        keys::key(self.key)
+    }
+
+    pub(super) fn is_twin(&self) -> bool {
+        self.marks & Mark::TWIN != 0
+    }
+
+    /// This member is the value, not the twin, of that element.
+    pub(super) fn is(&self, word: Word) -> bool {
+        !self.is_twin() && self.key().is_some_and(|key| key.word == word)
+    }
+}
+
+/// Values and records; kept from record to record, so that the memory is.
+#[derive(Default)]
+pub(super) struct Tape {
+    pub nodes: Vec<Node>,
+    pub records: Vec<Record>,
+}
+
+impl Tape {
+    pub(super) fn clear(&mut self) {
+        self.nodes.clear();
+        self.records.clear();
+    }
+}
+
+/// A tape with the text it was made of.
+#[derive(Clone, Copy)]
+pub(super) struct View<'v> {
+    pub text: &'v str,
+    pub nodes: &'v [Node],
+}
+
+impl<'v> View<'v> {
+    /// What the string at this node says; none if it is no string.
+    pub(super) fn text(self, index: usize) -> Option<Cow<'v, str>> {
+        let node = self.nodes.get(index).filter(|node| node.shape == Shape::Text)?;
+        self.text.get(node.start as usize + 1..node.end as usize - 1).map(text::unescape)
+    }
+
+    /// The bytes of the value at this node.
+    pub(super) fn raw(self, index: usize) -> &'v [u8] {
+        let span = |node: &Node| self.text.as_bytes().get(node.start as usize..node.end as usize);
+        self.nodes.get(index).and_then(span).unwrap_or_default()
+    }
+
+    /// The members or items of a container, with their places on the tape.
+    pub(super) fn children(self, container: usize) -> Children<'v> {
+        let end = self.nodes.get(container).map_or(0, |node| node.after as usize);
+        Children { nodes: self.nodes, at: container + 1, end }
+    }
+
+    /// The member that holds this element; of a primitive the value, not its twin.
+    pub(super) fn member(self, object: usize, word: Word) -> Option<usize> {
+        self.children(object).find(|(_, node)| node.is(word)).map(|(at, _)| at)
+    }
+
+    /// What the member that holds this element says, as text.
+    pub(super) fn says(self, object: usize, word: Word) -> Option<Cow<'v, str>> {
+        self.text(self.member(object, word)?)
+    }
+
+    /// The value at this node, or its items if it is an array.
+    pub(super) fn each(self, index: usize) -> impl Iterator<Item = usize> {
+        let array = self.nodes.get(index).is_some_and(|node| node.shape == Shape::Array);
+        let items = self.children(index).filter(move |_| array).map(|(at, _)| at);
+        items.chain((!array).then_some(index))
+    }
+}
+
+/// Iterator of [`View::children`].
+#[derive(Clone, Debug)]
+pub(super) struct Children<'t> {
+    nodes: &'t [Node],
+    at: usize,
+    end: usize,
+}
+
+impl<'t> Iterator for Children<'t> {
+    type Item = (usize, &'t Node);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.at >= self.end {
+            return None;
+        }
+        let (index, node) = (self.at, self.nodes.get(self.at)?);
+        self.at = node.after as usize;
+        Some((index, node))
+    }
+}

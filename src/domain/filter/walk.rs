@@ -1,0 +1,486 @@
+//! One walk over FHIR JSON: grammar, elements, records and facts.
+//!
+//! Owns: which element every value is, that known elements hold the JSON R4 prescribes, and where records begin.
+//! Must never: look at a mask; faults and facts come from the full content, whoever asks.
+//! Look next: `json`, the grammar; `facts`, which reads single records; `emit`, which writes them.
+//!
+//! Recursion is bounded by `limits::JSON_DEPTH_MAX`.
+
+use super::fault::FilterFault;
+use super::json::{self, Cursor, Scratch, offset};
+use super::keys::{self, Form, Holds, Key, Keys, Known, Meaning, NOWHERE, Word};
+use super::reference::Bases;
+use super::tape::{Mark, Node, Shape, Tape, View};
+use super::{Record, RootType, facts, text};
+use crate::domain::fhir::facts::Facts;
+use crate::domain::fhir::r4::{self, ResourceType};
+use crate::limits;
+
+/// Who wrote what is taken apart.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sender {
+    Upstream,
+    Client,
+}
+
+impl Sender {
+    /// Bundles that carry answers, or requests. All others are records of their own, stored as they are.
+    pub(super) fn carriers(self) -> &'static [&'static str] {
+        match self {
+            Self::Upstream => &["searchset", "history", "transaction-response", "batch-response"],
+            Self::Client => &["batch", "transaction"],
+        }
+    }
+}
+
+/// Takes a whole text apart.
+///
+/// # Errors
+/// The first thing that is not strict JSON, wherever it stands; else the first known element with the wrong kind of
+/// value, or resource of no known type.
+pub(super) fn whole(
+    text: &str,
+    bases: &Bases<'_>,
+    sender: Sender,
+    tape: &mut Tape,
+) -> Result<RootType, FilterFault> {
+    if text.len() > limits::DOCUMENT_BYTES_MAX {
+        return Err(FilterFault::Size(limits::DOCUMENT_BYTES_MAX));
+    }
+    let keys = keys::keys().ok_or(FilterFault::Tables)?;
+    let mut walk = Walk::new(Cursor::new(text, 0, Scratch::default(), false), keys, bases, sender, tape);
+    walk.cursor.space();
+    let root = walk.root().and_then(|root| walk.cursor.end().map(|()| root));
+    root.map_err(|fault| json::fault(text).unwrap_or(fault))
+}
+
+/// Where in a record the walk stands.
+#[derive(Clone, Copy)]
+struct Place {
+    record: Option<usize>,
+    /// How many resources stand around this one.
+    nesting: usize,
+}
+
+/// A walk under way.
+pub(super) struct Walk<'w, 'c> {
+    pub cursor: Cursor<'c>,
+    pub tape: &'w mut Tape,
+    keys: &'static Keys,
+    bases: &'w Bases<'w>,
+    sender: Sender,
+    place: Place,
+}
+
+/// Which elements of an object were there.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Seen {
+    /// A bit for each element: its values, then their twins.
+    pub elements: [u64; 4],
+    /// Members that are of a choice.
+    choices: u32,
+    /// Node of the member that the form's meaning is about.
+    told: usize,
+}
+
+impl Seen {
+    /// The element was there before; from now on it was.
+    #[inline(always)]
+    pub(super) fn is_again(&mut self, key: Key) -> bool {
+        let place = usize::from(key.bit >> 6) + 2 * usize::from(key.twin);
+        let Some(word) = self.elements.get_mut(place & 3) else { return true };
+        let bit = 1_u64 << (key.bit & 63);
+        let again = *word & bit != 0;
+        *word |= bit;
+        again
+    }
+
+    /// One of the elements was there. None of them stands behind the 64th.
+    fn has(&self, elements: u64) -> bool {
+        self.elements.first().is_some_and(|seen| seen & elements != 0)
+    }
+}
+
+impl<'w, 'c> Walk<'w, 'c> {
+    pub(super) fn new(
+        cursor: Cursor<'c>,
+        keys: &'static Keys,
+        bases: &'w Bases<'w>,
+        sender: Sender,
+        tape: &'w mut Tape,
+    ) -> Self {
+        Self { cursor, tape, keys, bases, sender, place: Place { record: None, nesting: 0 } }
+    }
+
+    fn root(&mut self) -> Result<RootType, FilterFault> {
+        let start = self.cursor.at;
+        let kind = self.resource_type()?;
+        if kind.name() == "Bundle" && self.carries(start) {
+            let form = self.keys.form_of(r4::root(kind)).ok_or(FilterFault::Tables)?;
+            self.object(Member::NAMELESS, form, NOWHERE)?;
+            return Ok(RootType::Bundle);
+        }
+        self.resource(Member::NAMELESS, false)?;
+        Ok(RootType::Single(0))
+    }
+
+    /// The Bundle that begins at this offset carries answers or requests.
+    fn carries(&self, start: usize) -> bool {
+        let kind = json::look_up(self.cursor.text, start, "type").map(text::unescape);
+        kind.is_some_and(|kind| self.sender.carriers().contains(&kind.as_ref()))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn wrong<T>(&self) -> Result<T, FilterFault> {
+        Err(FilterFault::Type(self.cursor.at))
+    }
+
+    fn view(&self) -> View<'_> {
+        View { text: self.cursor.text, nodes: &self.tape.nodes }
+    }
+
+    // --- nodes ----------------------------------------------------------------------------------
+
+    #[inline(always)]
+    fn push(&mut self, member: Member, start: usize, shape: Shape) -> usize {
+        let index = self.tape.nodes.len();
+        self.tape.nodes.push(Node {
+            start: offset(start),
+            end: offset(self.cursor.at),
+            name: member.name,
+            after: offset(index + 1),
+            key: member.key,
+            marks: member.marks,
+            shape,
+        });
+        index
+    }
+
+    /// Closes a container: behind its bracket. Gives the marks that its parent must know.
+    #[inline(always)]
+    fn close(&mut self, index: usize, marks: u8) -> u8 {
+        self.cursor.leave();
+        let (end, after) = (offset(self.cursor.at), offset(self.tape.nodes.len()));
+        match self.tape.nodes.get_mut(index) {
+            Some(node) => {
+                (node.end, node.after) = (end, after);
+                node.marks |= marks;
+                node.marks & Mark::RISING
+            }
+            None => Mark::LOOSE,
+        }
+    }
+
+    // --- objects --------------------------------------------------------------------------------
+
+    pub(super) fn object(&mut self, member: Member, form: &Form, trail: u16) -> Result<u8, FilterFault> {
+        if self.cursor.peek() != b'{' {
+            return self.wrong();
+        }
+        let (start, open) = (self.cursor.at, self.cursor.names_open());
+        let index = self.push(member, start, Shape::Object);
+        self.cursor.enter()?;
+        let mut seen = Seen::default();
+        let mut marks = 0;
+        if self.cursor.peek() == b'}' {
+            marks = Mark::LOOSE;
+        } else {
+            loop {
+                marks |= self.member(form, trail, &mut seen)?;
+                if !self.cursor.more(b'}')? {
+                    break;
+                }
+            }
+        }
+        let marks = self.close(index, marks);
+        self.cursor.distinct(open, start)?;
+        if seen.choices > 1 {
+            self.one_of_each_choice(index)?;
+        }
+        if form.meaning == Meaning::None {
+            return Ok(marks);
+        }
+        let more = self.meaning(form, index, seen, trail);
+        if let Some(node) = self.tape.nodes.get_mut(index) {
+            node.marks |= more;
+        }
+        Ok(marks | more)
+    }
+
+    /// One member of a Bundle that comes in pieces.
+    pub(super) fn bundle_member(&mut self, form: &Form, seen: &mut Seen) -> Result<u8, FilterFault> {
+        self.member(form, NOWHERE, seen)
+    }
+
+    /// The name of the member that begins at `start`.
+    pub(super) fn name_at(&self, start: usize) -> Option<String> {
+        let span = json::Ahead::new(self.cursor.bytes, start).name()?;
+        self.cursor.text.get(span).map(|name| text::unescape(name).into_owned())
+    }
+
+    #[inline(always)]
+    fn member(&mut self, form: &Form, trail: u16, seen: &mut Seen) -> Result<u8, FilterFault> {
+        let (opening, closing) = self.cursor.name()?;
+        let key = if self.cursor.escaped {
+            self.escaped_key(form, opening, closing)
+        } else {
+            form.key(self.cursor.bytes, opening + 1, closing - opening - 1)
+        };
+        let Some(key) = key else { return self.unknown(form, opening, closing) };
+        if seen.is_again(key) {
+            // Two types of one choice; or one key twice, which is then found as a fault of the JSON.
+            return self.wrong();
+        }
+        seen.choices += u32::from(key.choice);
+        if !key.twin && key.word == form.told {
+            seen.told = self.tape.nodes.len();
+        }
+        let trail = self.keys.follow(trail, key.bit);
+        let member = Member { name: offset(opening), key: key.number, marks: key.marks };
+        if key.many { self.array(member, key, trail) } else { self.value(member, key, trail) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn escaped_key(&self, form: &Form, opening: usize, closing: usize) -> Option<Key> {
+        let name = text::unescape(self.cursor.text.get(opening + 1..closing)?);
+        form.key(name.as_bytes(), 0, name.len())
+    }
+
+    /// `resourceType`, or what R4 does not know: left out of an answer, not taken from a client.
+    #[inline(never)]
+    fn unknown(&mut self, form: &Form, opening: usize, closing: usize) -> Result<u8, FilterFault> {
+        let name = self.cursor.text.get(opening + 1..closing).map(text::unescape);
+        self.cursor.remember(opening, closing);
+        let anchor = form.resource && name.is_some_and(|name| name == "resourceType");
+        if !anchor && self.sender == Sender::Client {
+            return Err(FilterFault::Unknown(self.cursor.at));
+        }
+        let start = self.cursor.at;
+        self.cursor.any()?;
+        let marks = if anchor { Mark::ANCHOR } else { Mark::LOOSE };
+        self.push(Member { name: offset(opening), key: keys::NONE, marks }, start, Shape::Unknown);
+        Ok(marks & Mark::RISING)
+    }
+
+    #[inline(never)]
+    fn array(&mut self, member: Member, key: Key, trail: u16) -> Result<u8, FilterFault> {
+        if self.cursor.peek() != b'[' {
+            return self.wrong();
+        }
+        let index = self.push(member, self.cursor.at, Shape::Array);
+        self.cursor.enter()?;
+        let mut marks = 0;
+        if self.cursor.peek() == b']' {
+            marks = Mark::LOOSE;
+        } else {
+            loop {
+                marks |= if self.cursor.peek() == b'n' && key.is_primitive() {
+                    self.null()?
+                } else {
+                    self.value(Member::NAMELESS, key, trail)?
+                };
+                if !self.cursor.more(b']')? {
+                    break;
+                }
+            }
+        }
+        Ok(self.close(index, marks))
+    }
+
+    fn null(&mut self) -> Result<u8, FilterFault> {
+        let start = self.cursor.at;
+        self.cursor.literal("null")?;
+        self.push(Member::NAMELESS, start, Shape::Null);
+        Ok(Mark::LOOSE)
+    }
+
+    #[inline(always)]
+    fn value(&mut self, member: Member, key: Key, trail: u16) -> Result<u8, FilterFault> {
+        let start = self.cursor.at;
+        let shape = match key.holds {
+            Holds::Text => {
+                if self.cursor.peek() != b'"' {
+                    return self.wrong();
+                }
+                self.cursor.string(limits::STRING_BYTES_MAX)?;
+                Shape::Text
+            }
+            Holds::Object(form) => {
+                let form = self.keys.form(form).ok_or(FilterFault::Tables)?;
+                return self.object(member, form, trail);
+            }
+            Holds::Number => {
+                if !matches!(self.cursor.peek(), b'-' | b'0'..=b'9') {
+                    return self.wrong();
+                }
+                self.cursor.number()?;
+                Shape::Number
+            }
+            Holds::Boolean => {
+                let word = match self.cursor.peek() {
+                    b't' => "true",
+                    b'f' => "false",
+                    _ => return self.wrong(),
+                };
+                self.cursor.literal(word)?;
+                Shape::Boolean
+            }
+            Holds::Twin => return self.object(member, &self.keys.twin, NOWHERE),
+            Holds::Resource => return self.resource(member, key.word == Word::Contained),
+        };
+        self.push(member, start, shape);
+        Ok(member.marks & Mark::RISING)
+    }
+
+    /// R4 allows one type of a choice at a time; two readers could prefer different ones.
+    #[cold]
+    fn one_of_each_choice(&self, index: usize) -> Result<(), FilterFault> {
+        let mut seen: Vec<&Known> = Vec::new();
+        for (_, node) in self.view().children(index) {
+            let Some(key) = node.key().filter(|key| key.choice) else { continue };
+            if seen.iter().any(|other| other.bit == key.bit && other.structure != key.structure) {
+                return Err(FilterFault::Type(node.start as usize));
+            }
+            seen.push(key);
+        }
+        Ok(())
+    }
+
+    // --- records --------------------------------------------------------------------------------
+
+    /// The type of the resource that begins here.
+    fn resource_type(&self) -> Result<ResourceType, FilterFault> {
+        let start = self.cursor.at;
+        if self.cursor.peek() != b'{' {
+            return self.wrong();
+        }
+        let known = self.first_member_type(start).or_else(|| {
+            let name = text::unescape(json::look_up(self.cursor.text, start, "resourceType")?);
+            self.keys.kind(name.as_bytes(), 0, name.len())
+        });
+        known.ok_or(FilterFault::ResourceType(start))
+    }
+
+    /// It nearly always stands first, without white space.
+    fn first_member_type(&self, start: usize) -> Option<ResourceType> {
+        const FIRST: &[u8] = b"{\"resourceType\":\"";
+        let rest = self.cursor.bytes.get(start..)?.strip_prefix(FIRST)?;
+        let len = rest.iter().take(64).position(|byte| !byte.is_ascii_alphabetic())?;
+        if rest.get(len) != Some(&b'"') {
+            return None;
+        }
+        self.keys.kind(self.cursor.bytes, start + FIRST.len(), len)
+    }
+
+    #[inline(never)]
+    fn resource(&mut self, member: Member, contained: bool) -> Result<u8, FilterFault> {
+        let (start, outer) = (self.cursor.at, self.place);
+        let kind = self.resource_type()?;
+        let nested = || outer.record.is_none() && kind.name() == "Bundle" && self.carries(start);
+        if outer.nesting >= limits::RECORD_DEPTH_MAX || (self.sender == Sender::Client && nested()) {
+            return Err(FilterFault::Nesting(start));
+        }
+        let record = self.tape.records.len();
+        let (facts, node) = (Facts::of_type(kind), self.tape.nodes.len());
+        self.tape.records.push(Record { facts, container: outer.record, contained, node });
+        self.place = Place { record: Some(record), nesting: outer.nesting + 1 };
+        let form = self.keys.form_of(r4::root(kind)).ok_or(FilterFault::Tables)?;
+        self.object(member, form, self.keys.trail(kind))?;
+        if self.cursor.at - start > limits::RECORD_BYTES_MAX {
+            return Err(FilterFault::Size(start));
+        }
+        self.place = outer;
+        facts::read(View { text: self.cursor.text, nodes: &self.tape.nodes }, record, &mut self.tape.records);
+        Ok(Mark::LOOSE)
+    }
+
+    // --- what data types say --------------------------------------------------------------------
+
+    /// What a data type says by itself: whom it refers to, how it is labelled, how freely it is copied.
+    #[inline(never)]
+    fn meaning(&mut self, form: &Form, index: usize, seen: Seen, trail: u16) -> u8 {
+        match form.meaning {
+            Meaning::None => 0,
+            Meaning::Attachment => self.attachment(seen),
+            Meaning::Signature | Meaning::Narrative | Meaning::BundleEntry | Meaning::BundleLink => {
+                Mark::LOOSE
+            }
+            Meaning::Reference => self.reference(form, seen, trail),
+            Meaning::Extension => self.extension(form, index, seen),
+            Meaning::Meta => {
+                if seen.told > 0 {
+                    self.tell(|view, facts| facts::codes(view, seen.told, &mut facts.labels));
+                }
+                0
+            }
+        }
+    }
+
+    fn tell(&mut self, tell: impl FnOnce(View<'_>, &mut Facts)) {
+        let view = View { text: self.cursor.text, nodes: &self.tape.nodes };
+        let record = self.place.record.and_then(|record| self.tape.records.get_mut(record));
+        if let Some(record) = record {
+            tell(view, &mut record.facts);
+        }
+    }
+
+    fn reference(&mut self, form: &Form, seen: Seen, trail: u16) -> u8 {
+        let mut marks = if seen.has(form.naming) { Mark::NAMED } else { 0 };
+        if seen.told == 0 {
+            return marks;
+        }
+        let (bases, in_compartment) = (self.bases, self.keys.ends(trail));
+        let Some(text) = self.view().text(seen.told) else { return marks };
+        if text.starts_with('#') || bases.moves(&text) {
+            marks |= Mark::MOVED;
+        }
+        let patient = bases.record(&text).filter(|(kind, _)| kind.name() == "Patient");
+        let Some(id) = patient.map(|(_, id)| id.to_owned()) else { return marks };
+        self.tell(|_, facts| {
+            if in_compartment {
+                facts.patients.insert(id.clone());
+            }
+            facts.mentions.insert(id);
+        });
+        marks
+    }
+
+    fn attachment(&self, seen: Seen) -> u8 {
+        if seen.told == 0 {
+            return 0;
+        }
+        let Some(url) = self.view().text(seen.told) else { return 0 };
+        match (self.bases.moves(&url), self.bases.leads_past(&url)) {
+            (true, _) => Mark::MOVED,
+            (false, true) => Mark::FOREIGN,
+            (false, false) => 0,
+        }
+    }
+
+    fn extension(&mut self, form: &Form, index: usize, seen: Seen) -> u8 {
+        if seen.told == 0 {
+            return Mark::LOOSE;
+        }
+        if facts::is_inline_label(self.view(), seen.told) {
+            let value = self.view().member(index, Word::Value);
+            self.tell(|view, facts| {
+                value.into_iter().for_each(|value| facts::codes(view, value, &mut facts.labels));
+            });
+        }
+        if seen.has(form.saying) { 0 } else { Mark::LOOSE }
+    }
+}
+
+/// A member, or an item, before its value.
+#[derive(Clone, Copy)]
+pub(super) struct Member {
+    pub name: u32,
+    pub key: u16,
+    pub marks: u8,
+}
+
+impl Member {
+    pub(super) const NAMELESS: Self = Self { name: 0, key: keys::NONE, marks: 0 };
+}
