@@ -67,7 +67,7 @@ use hyper::body::Incoming;
 use jiff::Timestamp;
 use outlet::Outlet;
 use refusal::Refusal;
-use reply::{Answer, outcome_of};
+use reply::{Answer, unrecorded};
 use std::fmt;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
@@ -246,7 +246,7 @@ async fn leave(
         Err(error) => {
             tracing::error!(%error, "no record, no answer");
             gate.telemetry.refusal(Refusal::TrailUnavailable.code());
-            let answer = outcome_of(&Refusal::TrailUnavailable, &request_id, head_only);
+            let answer = unrecorded(&request_id, head_only);
             gate.telemetry.request(interaction, telemetry::Decision::Refuse, answer.status, took);
             answer.send_unrecorded(&request_id)
         }
