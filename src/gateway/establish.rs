@@ -87,7 +87,7 @@ async fn use_once(gate: &Gate, proof: &Proof) -> Result<(), ProofRefusal> {
     match gate.replay.remember_once(PROOFS, proof.identifier(), proof.forgettable_at()).await {
         Ok(Memory::New) => Ok(()),
         Ok(Memory::Known) => Err(ProofRefusal::Replayed),
-        Err(_full) => Err(ProofRefusal::NotRemembered),
+        Err(_not_remembered) => Err(ProofRefusal::NotRemembered),
     }
 }
 

@@ -91,7 +91,7 @@ pub struct Gate {
     /// Asks about opaque tokens, if an issuer has them.
     pub introspector: Option<Introspector>,
     /// Which proofs were used.
-    pub replay: Arc<dyn Replay>,
+    pub replay: Replay,
     /// Nonces for proofs, if they must hold one.
     pub nonces: Option<Nonces>,
     /// Who may go on.

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use chartgate_sandbox::issuer::ProofKey;
 use serde_json::{Value, json};
 
-use crate::town::{Postgres, Proxy, Town, USUAL};
+use crate::town::{Postgres, Proxy, Town, USUAL, free_port};
 
 const OVER: (u16, &str) = (401, "session-revoked");
 const SECOND: Duration = Duration::from_secs(1);
@@ -103,6 +104,38 @@ async fn activity_is_shared(town: &Town, (east, west): (&Proxy, &Proxy), name: &
     assert_eq!(town.read(west, &token).await.code, "session-idle", "{name}");
 }
 
+/// A proof that one gate took is refused by the gate that takes its place, with a trail of its own (T-185, T-272).
+async fn proofs_are_shared(town: &Town, store: &str, name: &str) {
+    let (port, session) = (free_port(), format!("{USUAL}{store}"));
+    let mut first = town.proxy_at(port, "first", &session, "").await;
+    let key = ProofKey::new().unwrap();
+    let jkt = key.thumbprint();
+    let token = town.stage.issuer().token_with("nurse", |claims| claims["cnf"] = json!({ "jkt": jkt }));
+    let token = token.unwrap();
+    let (url, authorization) = (first.url("/fhir/Patient/p1"), format!("DPoP {token}"));
+    // Made by a clock that is ahead, so that a slow start of the second gate does not make it stale.
+    let proof = || {
+        key.proof_with("GET", &url, &token, |_, claims| {
+            claims["iat"] = json!(claims["iat"].as_i64().unwrap() + 25);
+        })
+        .unwrap()
+    };
+    let ask = async |proof: &str| {
+        let headers = [("authorization", authorization.as_str()), ("dpop", proof)];
+        town.ask(&url, "GET", &headers, "").await
+    };
+    let used = proof();
+    let heard = ask(&used).await;
+    assert_eq!(heard.status, 200, "{name}: {}", heard.text);
+    assert_eq!(ask(&used).await.code, "dpop-proof-replayed", "{name}");
+    first.kill();
+    let second = town.proxy_at(port, "second", &session, "").await;
+    let heard = ask(&used).await;
+    assert_eq!((heard.status, heard.code.as_str()), (401, "dpop-proof-replayed"), "{name}: {}", heard.text);
+    assert_eq!(ask(&proof()).await.status, 200, "{name}");
+    drop(second);
+}
+
 async fn all(name: &str, store: &str, town: &Town) {
     let (east, west) = pair(town, store).await;
     revocations_travel(town, (&east, &west), name).await;
@@ -111,6 +144,8 @@ async fn all(name: &str, store: &str, town: &Town) {
     let (east, west) = (town.proxy("north", &session, "").await, town.proxy("south", &session, "").await);
     places_are_shared(town, (&east, &west), name).await;
     activity_is_shared(town, (&east, &west), name).await;
+    drop((east, west));
+    proofs_are_shared(town, store, name).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
