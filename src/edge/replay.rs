@@ -103,7 +103,12 @@ impl Replay {
         notes.note(key, until.as_second(), clock::now().as_second())
     }
 
-    async fn ask(&self, namespace: &'static str, key: [u8; 32], until: Timestamp) -> Result<bool, StoreError> {
+    async fn ask(
+        &self,
+        namespace: &'static str,
+        key: [u8; 32],
+        until: Timestamp,
+    ) -> Result<bool, StoreError> {
         let unavailable = |why: &str| StoreError::Unavailable(why.to_owned());
         let room = Arc::clone(&self.asking).acquire_owned().await.map_err(|_| unavailable("no room"))?;
         let (store, name) = (Arc::clone(&self.store), hex(&key));

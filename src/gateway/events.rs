@@ -7,7 +7,6 @@
 //! Look next: `domain::identity::event`, every check; `edge::sessions`, where it comes into force.
 
 use super::draft::Draft;
-use super::refusal::Refusal;
 use super::reply::{Answer, ReplyBody, unrecorded};
 use super::{Gate, span};
 use crate::clock;

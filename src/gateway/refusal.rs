@@ -539,6 +539,7 @@ fn denial_code(denial: &Denial) -> &'static str {
         Denial::ScopeInsufficient { .. } => "scope-insufficient",
         Denial::ScopesMixed => "scopes-mixed",
         Denial::LaunchPatientMissing => "launch-patient-missing",
+        Denial::FhirUserMissing => "fhir-user-missing",
         Denial::PurposeNotAllowed => "purpose-not-allowed",
         Denial::PurposeAmbiguous => "purpose-ambiguous",
         Denial::NothingToDecide => "nothing-to-decide",

@@ -46,6 +46,33 @@ fn now_plus(hours: i64) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
+const NOT_OWN: &str = r#"
+@id("not-ones-own-chart")
+forbid (principal in Role::"nurse", action in Action::"view", resource) when { context.relations.contains("self") };
+"#;
+
+/// A forbid where a relation holds is not switched off by a token that leaves out who the caller is (T-188).
+#[test]
+fn t188_a_forbid_by_relation_needs_the_claim() {
+    run(async {
+        let hospital = Hospital::open(Script::default()).await;
+        let without = hospital.stage.issuer().token_with("nurse", |claims| {
+            claims.as_object_mut().unwrap().remove("fhirUser");
+        });
+        let without = without.unwrap();
+        hospital.get_with(&without, "Patient/p1").await.check_ok();
+        let before = hospital.events("policies-loaded");
+        hospital.edit("not-own.cedar", Some(NOT_OWN));
+        hospital.edited("policies-loaded", before).await;
+        let mut refused = Vec::new();
+        for path in ["Patient/p1", "Patient?name=x", "Observation?patient=p1"] {
+            refused.push((hospital.get_with(&without, path).await, 403, "fhir-user-missing"));
+        }
+        hospital.check_refusals(&refused);
+        hospital.get("nurse", "Patient/p1").await.check_ok();
+    });
+}
+
 #[test]
 fn a_chart_is_open_to_those_who_treat() {
     run(async {

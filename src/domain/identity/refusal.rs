@@ -180,7 +180,9 @@ impl IdentityRefusal {
     pub fn challenge(&self, scheme: Scheme) -> String {
         match self {
             Self::Proof(refusal) => Scheme::Dpop.challenge(&format!("error=\"{}\"", refusal.error())),
-            Self::Client(ClientRefusal::Unbound(BindingDemand::Dpop)) => Scheme::Dpop.challenge(INVALID_TOKEN),
+            Self::Client(ClientRefusal::Unbound(BindingDemand::Dpop)) => {
+                Scheme::Dpop.challenge(INVALID_TOKEN)
+            }
             _ => scheme.challenge(&self.parameters()),
         }
     }
