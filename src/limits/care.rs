@@ -54,4 +54,5 @@ pub const EMERGENCY_REASON_BYTES_MAX: usize = 500;
 /// Grants that are kept at once, ended ones of the last hour included: a big house has some hundred a day.
 pub const EMERGENCY_GRANTS_MAX: usize = 10_000;
 /// How often grants are read from the store: for those of other proxies, and for those whose end is to be recorded.
-pub const EMERGENCY_SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// Twice within the second in which one proxy knows what another granted or ended.
+pub const EMERGENCY_SWEEP_INTERVAL: Duration = Duration::from_millis(500);

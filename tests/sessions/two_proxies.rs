@@ -136,6 +136,68 @@ async fn proofs_are_shared(town: &Town, store: &str, name: &str) {
     drop(second);
 }
 
+const POLICIES: [(&str, &str); 2] = [
+    (
+        "treating.cedar",
+        include_str!("../../policies/optional/treating-relationship/treating-relationship.cedar"),
+    ),
+    ("emergency.cedar", include_str!("../../policies/optional/break-glass/emergency.cedar")),
+];
+
+/// Emergency access that one gate grants opens at the other within a second, and is over there as soon when either ends
+/// it or its session is revoked (T-193, T-195).
+async fn emergencies_are_shared(store: &str, name: &str) {
+    let town = Town::open().await;
+    for (file, text) in POLICIES {
+        std::fs::write(town.stage.folder().join("policies").join(file), text).unwrap();
+    }
+    let record = json!({"resourceType": "Observation", "id": "btg-p3", "meta": {"versionId": "1"},
+        "status": "final", "code": {"text": "x"}, "subject": {"reference": "Patient/p3"}});
+    town.stage.emr().put(record.to_string().as_bytes()).unwrap();
+    let (east, west) = pair(&town, store).await;
+    let token = town.stage.issuer().token_with("physician", |claims| {
+        claims["sub"] = "doctor-of-emergencies".into();
+        claims["sid"] = "session-of-emergencies".into();
+    });
+    let bearer = format!("Bearer {}", token.unwrap());
+    let see = async |proxy: &Proxy| {
+        let url = proxy.url("/fhir/Observation/btg-p3");
+        town.ask(&url, "GET", &[("authorization", &bearer)], "").await.status
+    };
+    let until = async |proxy: &Proxy, status: u16| {
+        let began = Instant::now();
+        while see(proxy).await != status {
+            assert!(began.elapsed() < SECOND, "{name}: no {status} within a second");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let order = async |proxy: &Proxy, end: bool| {
+        let body = json!({"resourceType": "Parameters", "parameter": [
+            {"name": "patient", "valueReference": {"reference": "Patient/p3"}},
+            {"name": "reason", "valueString": "found unconscious on the ward"},
+            {"name": "end", "valueBoolean": end}]});
+        let headers = [("authorization", bearer.as_str()), ("content-type", "application/fhir+json")];
+        let heard = town.ask(&proxy.url("/fhir/$break-glass"), "POST", &headers, &body.to_string()).await;
+        assert_eq!(heard.status, 200, "{name}: {}", heard.text);
+    };
+    assert_eq!((see(&east).await, see(&west).await), (404, 404), "{name}");
+    // Whichever begins it, either ends it.
+    for (first, second) in [(&east, &west), (&west, &east)] {
+        order(first, false).await;
+        assert_eq!(see(first).await, 200, "{name}");
+        until(second, 200).await;
+        order(second, true).await;
+        assert_eq!(see(second).await, 404, "{name}");
+        until(first, 404).await;
+    }
+    order(&east, false).await;
+    until(&west, 200).await;
+    let sessions = west.sessions();
+    let own = sessions.iter().find(|view| view["subject"] == "doctor-of-emergencies").unwrap();
+    east.revoke(&json!({"session": own["id"], "reason": "test"}));
+    until(&west, 401).await;
+}
+
 async fn all(name: &str, store: &str, town: &Town) {
     let (east, west) = pair(town, store).await;
     revocations_travel(town, (&east, &west), name).await;
@@ -146,6 +208,7 @@ async fn all(name: &str, store: &str, town: &Town) {
     activity_is_shared(town, (&east, &west), name).await;
     drop((east, west));
     proofs_are_shared(town, store, name).await;
+    emergencies_are_shared(store, name).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
