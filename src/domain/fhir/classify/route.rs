@@ -156,7 +156,8 @@ impl Place {
             (Self::Range(range), Method::Get) => Some(Route::Search(range)),
             (Self::RangeForm(range), Method::Post) => Some(Route::SearchForm(range)),
             (Self::Operation(operating), method) => {
-                let form = method == Method::Post && !matches!(operating, Operating::Validate(_));
+                let whole = matches!(operating, Operating::Validate(_) | Operating::BreakGlass);
+                let form = method == Method::Post && !whole;
                 let route = if form { Route::OperateForm } else { Route::Operate };
                 operating.takes(method).then(|| route(operating))
             }
