@@ -40,6 +40,14 @@ pub const SESSIONS_CONCURRENT_MAX: u32 = 1_000;
 /// How often the store is rid of what cannot matter any more.
 pub const STORE_PRUNE_INTERVAL: Duration = Duration::from_secs(600);
 
+/// Proofs that are looked up in the session store at the same time; the rest wait for their turn. It takes them one
+/// after the other anyway, and threads that may block serve others too.
+pub const REPLAYS_ASKED_MAX: usize = 32;
+
+/// How far apart the clocks of two gates of one session store may be before one could forget what the other would still
+/// accept.
+pub const REPLAY_CLOCKS_APART_MAX: Duration = Duration::from_secs(120);
+
 /// The name of a document in the session store.
 pub const STORE_DOCUMENT_NAME_BYTES_MAX: usize = 256;
 
