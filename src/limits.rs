@@ -5,9 +5,11 @@
 //! Units stand last in the names. Look next: the room named in each section's heading.
 
 mod care;
+mod doctor;
 mod sessions;
 
 pub use care::*;
+pub use doctor::*;
 pub use sessions::*;
 
 use std::time::Duration;
