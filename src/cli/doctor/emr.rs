@@ -61,7 +61,8 @@ async fn statement(list: &mut Checklist, ours: &Upstream) -> bool {
             list.pass(GROUP, "emr-version", format!("it answers and speaks FHIR {version}"));
         }
         other => {
-            let what = format!("it does not say that it speaks FHIR R4 (`fhirVersion` is {other:?})");
+            let other = other.unwrap_or("missing");
+            let what = format!("it does not say that it speaks FHIR R4: `fhirVersion` is {other}");
             let hint =
                 "point `upstream.base_url` at the EMR's R4 base; other versions are not understood here";
             list.fail(GROUP, "emr-version", what, hint);

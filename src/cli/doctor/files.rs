@@ -41,17 +41,16 @@ fn certificate(list: &mut Checklist, name: &str, path: &Path) {
 pub(super) fn trail(list: &mut Checklist, settings: &Settings) {
     let audit = &settings.audit;
     for key in [&audit.signing_key, &audit.encryption_key] {
-        private(list, key, 0o077, "chmod 600");
+        private(list, TRAIL, key, 0o077, "chmod 600");
     }
-    // Files beside the trail that hold secrets.
-    private(list, &settings.listen.private_key, 0o007, "chmod 640");
+    private(list, "TLS", &settings.listen.private_key, 0o007, "chmod 640");
     if !audit.directory.join("checkpoint").is_file() {
         let hint = "`chartgate audit init` makes it, once; `serve` never does";
         let what = format!("there is no trail in `{}`", audit.directory.display());
         list.fail(TRAIL, "trail-missing", what, hint);
         return;
     }
-    private(list, &audit.directory, 0o077, "chmod 700");
+    private(list, TRAIL, &audit.directory, 0o077, "chmod 700");
     let lock = audit.directory.join("journal.lock");
     let opened = OpenOptions::new().write(true).open(&lock);
     match opened {
@@ -67,11 +66,11 @@ pub(super) fn trail(list: &mut Checklist, settings: &Settings) {
 }
 
 /// Whether others than its owner may use a file.
-fn private(list: &mut Checklist, path: &Path, forbidden: u32, remedy: &str) {
+fn private(list: &mut Checklist, group: &str, path: &Path, forbidden: u32, remedy: &str) {
     let Ok(metadata) = fs::metadata(path) else { return };
     let mode = metadata.permissions().mode();
     if mode & forbidden != 0 {
         let what = format!("`{}` is open to other users (mode {:o})", path.display(), mode & 0o777);
-        list.warn(TRAIL, "file-mode", what, &format!("`{remedy}` takes that away"));
+        list.warn(group, "file-mode", what, &format!("`{remedy}` takes that away"));
     }
 }
