@@ -335,7 +335,10 @@ fn server_files(listen: &settings::Listen) -> ServerFiles {
     ServerFiles { own, client_ca: listen.client_ca.clone() }
 }
 
-fn make_upstream(settings: &settings::Upstream, telemetry: &Telemetry) -> Result<Upstream, Vec<Problem>> {
+pub(crate) fn make_upstream(
+    settings: &settings::Upstream,
+    telemetry: &Telemetry,
+) -> Result<Upstream, Vec<Problem>> {
     let wrong = |error: &dyn Display| vec![Problem::whole_file("[upstream]", error.to_string())];
     let base = BaseUrl::parse(&settings.base_url).map_err(|error| wrong(&error))?;
     let tls = ClientFiles { ca: settings.ca.clone(), own: settings.client_certificate.clone().map(files) };
@@ -356,7 +359,7 @@ fn make_keyring(settings: &Settings) -> Result<Keyring, Vec<Problem>> {
 }
 
 /// Who is asked about opaque tokens, if an issuer has them.
-fn make_introspector(settings: &Settings) -> Result<Option<Introspector>, Vec<Problem>> {
+pub(crate) fn make_introspector(settings: &Settings) -> Result<Option<Introspector>, Vec<Problem>> {
     let wrong = |text: String| vec![Problem::whole_file("[issuer.introspection]", text)];
     let asked = settings.issuers.iter().find_map(|issuer| Some((issuer, issuer.introspection.as_ref()?)));
     let Some((issuer, asked)) = asked else { return Ok(None) };
@@ -376,7 +379,10 @@ fn make_introspector(settings: &Settings) -> Result<Option<Introspector>, Vec<Pr
     introspector.map(Some).map_err(wrong)
 }
 
-fn issuer_source(all: &Settings, settings: &settings::Issuer) -> Result<IssuerSource, Vec<Problem>> {
+pub(crate) fn issuer_source(
+    all: &Settings,
+    settings: &settings::Issuer,
+) -> Result<IssuerSource, Vec<Problem>> {
     let wrong = |text: String| Problem::whole_file("[[issuer]]", text);
     let issuer = Issuer::new(IssuerSpec {
         url: settings.url.clone(),

@@ -12,3 +12,11 @@ use jiff::Timestamp;
 pub fn now() -> Timestamp {
     Timestamp::now()
 }
+
+/// By how many seconds a neighbour's clock is ahead of ours, from the `Date` of an answer that came just now
+/// (RFC 9110 section 6.6.1); negative when it is behind. The header is exact to a second.
+#[must_use]
+pub fn ahead_seconds(date: &str) -> Option<i64> {
+    let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(date).ok()?;
+    Some(date.as_second().saturating_sub(now().as_second()))
+}

@@ -5,9 +5,11 @@
 //! Units stand last in the names. Look next: the room named in each section's heading.
 
 mod care;
+mod doctor;
 mod sessions;
 
 pub use care::*;
+pub use doctor::*;
 pub use sessions::*;
 
 use std::time::Duration;
@@ -472,12 +474,6 @@ pub const UPSTREAM_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 
 /// Longer than this is a hung EMR, not a slow one; a clinician has given up by then.
 pub const UPSTREAM_TIMEOUT_MAX: Duration = Duration::from_secs(UPSTREAM_TIMEOUT_SECONDS_MAX);
-
-/// NIST SP 800-63B-4 section 2.2.3: a session at AAL2 should not outlast 24 hours.
-pub const SESSION_ABSOLUTE_MAX: Duration = Duration::from_secs(24 * 3600);
-
-/// A long shift.
-pub const SESSION_ABSOLUTE_DEFAULT: Duration = Duration::from_secs(12 * 3600);
 
 /// NIST SP 800-63B-4 section 2.3.3 asks for at most 15 minutes at AAL3; ward stations are shared.
 pub const SESSION_IDLE_DEFAULT: Duration = Duration::from_secs(15 * 60);

@@ -8,6 +8,7 @@ pub mod audit;
 mod check;
 #[cfg(feature = "demo")]
 pub mod demo;
+mod doctor;
 mod emergency;
 #[cfg(feature = "demo")]
 pub mod leakcheck;
@@ -42,6 +43,8 @@ enum Command {
     Serve(serve::Serve),
     /// Check configuration, certificates, keys and policies; every problem with file and line
     Check(check::Check),
+    /// A checklist of everything around the gate: files, EMR, issuers, a sample token
+    Doctor(doctor::Doctor),
     /// Check policies, or show what a role sees
     #[command(subcommand)]
     Policy(policy::Policy),
@@ -95,6 +98,7 @@ pub fn main() -> ExitCode {
         Command::Leakcheck(leakcheck) => leakcheck::run(&leakcheck),
         Command::Serve(serve) => serve::run(&serve),
         Command::Check(check) => check::run(&check),
+        Command::Doctor(doctor) => doctor::run(&doctor),
         Command::Policy(policy) => policy::run(&policy),
         Command::Audit(audit) => trail::run(&audit),
         Command::Emergency(emergency) => emergency::run(&emergency),

@@ -6,6 +6,7 @@
 //! key set it did not read in full.
 //! Look next: `keyring/fetch.rs` for the network, `domain::identity::KeySet` for what a set may hold.
 
+mod examine;
 mod fetch;
 mod neighbour;
 #[cfg(test)]
@@ -19,6 +20,7 @@ use std::time::Duration;
 use crate::domain::fhir::capabilities::IssuerEndpoints;
 use crate::domain::identity::{IdentityRefusal, Issuer, KeySet, KeySetError};
 use crate::limits;
+pub use examine::{Discovery, Examination, examine};
 use fetch::Fetcher;
 pub(in crate::edge) use fetch::{acceptable as acceptable_url, https_client};
 use neighbour::Neighbour;

@@ -10,6 +10,7 @@
 pub(crate) mod fixture;
 #[cfg(test)]
 mod tests;
+mod validity;
 
 use std::fmt;
 use std::fs::File;
@@ -27,6 +28,8 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::limits::PEM_BYTES_MAX;
+
+pub use validity::chain_end;
 
 /// HTTP/2 as ALPN names it.
 pub const ALPN_HTTP2: &[u8] = b"h2";

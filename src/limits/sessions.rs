@@ -5,7 +5,13 @@
 
 use std::time::Duration;
 
-use super::{SESSION_ABSOLUTE_MAX, TOKEN_LEEWAY_SECONDS, TOKEN_LIFETIME_SECONDS_MAX};
+use super::{TOKEN_LEEWAY_SECONDS, TOKEN_LIFETIME_SECONDS_MAX};
+
+/// NIST SP 800-63B-4 section 2.2.3: a session at AAL2 should not outlast 24 hours.
+pub const SESSION_ABSOLUTE_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// A long shift.
+pub const SESSION_ABSOLUTE_DEFAULT: Duration = Duration::from_secs(12 * 3600);
 
 /// Sessions that are listed to an operator at once, and looked through in the store.
 pub const SESSIONS_LISTED_MAX: usize = 10_000;

@@ -16,6 +16,7 @@
 
 mod contract;
 mod corpus;
+mod doctor;
 mod events;
 mod one_proxy;
 mod town;

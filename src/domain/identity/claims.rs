@@ -68,6 +68,34 @@ impl Claims {
     }
 }
 
+/// Everything that is wrong with the form of the claims, where [`Claims::read`] stops at the first fault.
+pub(super) fn faults(payload: &Payload) -> Vec<IdentityRefusal> {
+    fn needed<T>(read: Read<Option<T>>, claim: &'static str) -> Read<()> {
+        need(read?, claim).map(drop)
+    }
+    let all = [
+        refuse_other_kinds(payload),
+        needed(name(payload, "iss"), "iss"),
+        needed(name(payload, "sub"), "sub"),
+        needed(list(payload.get("aud"), "aud"), "aud"),
+        needed(seconds(payload, "iat"), "iat"),
+        seconds(payload, "nbf").map(drop),
+        needed(seconds(payload, "exp"), "exp"),
+        name(payload, "jti").map(drop),
+        name(payload, "sid").map(drop),
+        application(payload).map(drop),
+        name(payload, "fhirUser").and_then(|user| user.map(|user| fhir_user(&user)).transpose()).map(drop),
+        launch_patient(payload).map(drop),
+        scopes(payload).map(drop),
+        methods(payload).map(drop),
+        name(payload, "acr").map(drop),
+        seconds(payload, "auth_time").map(drop),
+        Binding::read(payload).map(drop),
+        actors(payload).map(drop),
+    ];
+    all.into_iter().filter_map(Result::err).collect()
+}
+
 /// Roles at the issuer's pointer, renamed. None at all is a caller without roles.
 pub(super) fn roles(payload: &Value, issuer: &Issuer) -> Read<BTreeSet<String>> {
     let values = list(payload.pointer(issuer.roles_claim()), "roles")?.unwrap_or_default();
@@ -80,14 +108,16 @@ pub(super) fn purposes(payload: &Value, issuer: &Issuer) -> Read<Vec<String>> {
     Ok(list(payload.pointer(pointer), "purpose")?.unwrap_or_default())
 }
 
+/// Claims that only other kinds of tokens have.
+pub(super) const FOREIGN: [&str; 5] = ["nonce", "at_hash", "c_hash", "s_hash", "events"];
+
 /// RFC 8725 section 3.11 and T-176: one kind of JWT must not pass for another. `typ` is checked before;
 /// with the plain `JWT` these claims give other kinds away: ID tokens (`nonce`, `at_hash`, `c_hash`),
 /// logout tokens and security events (`events`), and the kind some issuers write down themselves
 /// (Keycloak's `typ`, Cognito's `token_use`).
 fn refuse_other_kinds(payload: &Payload) -> Read<()> {
-    let foreign = ["nonce", "at_hash", "c_hash", "s_hash", "events"];
     let says = |claim: &str, value: &str| payload.get(claim).is_none_or(|given| given == value);
-    if foreign.iter().any(|claim| payload.contains_key(*claim))
+    if FOREIGN.iter().any(|claim| payload.contains_key(*claim))
         || !says("typ", "Bearer")
         || !says("token_use", "access")
     {
@@ -101,7 +131,7 @@ fn need<T>(value: Option<T>, claim: &'static str) -> Read<T> {
 }
 
 /// An identifier: a non-empty string of bounded length without control characters.
-fn name(payload: &Payload, claim: &'static str) -> Read<Option<String>> {
+pub(super) fn name(payload: &Payload, claim: &'static str) -> Read<Option<String>> {
     match payload.get(claim) {
         None => Ok(None),
         Some(Value::String(text)) if is_name(text) => Ok(Some(text.clone())),
@@ -115,7 +145,7 @@ fn is_name(text: &str) -> bool {
 
 /// NumericDate (RFC 7519 section 2), whole seconds. Fractions are legal there but no issuer we know sends
 /// them, and rounding is a decision; so they are refused with everything else.
-fn seconds(payload: &Payload, claim: &'static str) -> Read<Option<i64>> {
+pub(super) fn seconds(payload: &Payload, claim: &'static str) -> Read<Option<i64>> {
     let Some(value) = payload.get(claim) else { return Ok(None) };
     match value.as_i64() {
         Some(seconds) if (0..=limits::TOKEN_TIME_SECONDS_MAX).contains(&seconds) => Ok(Some(seconds)),
@@ -124,7 +154,7 @@ fn seconds(payload: &Payload, claim: &'static str) -> Read<Option<i64>> {
 }
 
 /// A string, or an array of strings.
-fn list(value: Option<&Value>, claim: &'static str) -> Read<Option<Vec<String>>> {
+pub(super) fn list(value: Option<&Value>, claim: &'static str) -> Read<Option<Vec<String>>> {
     let malformed = IdentityRefusal::ClaimMalformed { claim };
     let items = match value {
         None => return Ok(None),
@@ -138,7 +168,7 @@ fn list(value: Option<&Value>, claim: &'static str) -> Read<Option<Vec<String>>>
 }
 
 /// RFC 8176: `amr` is an array of strings; a single string is refused, not guessed at.
-fn methods(payload: &Payload) -> Read<BTreeSet<String>> {
+pub(super) fn methods(payload: &Payload) -> Read<BTreeSet<String>> {
     match payload.get("amr") {
         Some(Value::String(_)) => Err(IdentityRefusal::ClaimMalformed { claim: "amr" }),
         other => Ok(list(other, "amr")?.unwrap_or_default().into_iter().collect()),
@@ -146,7 +176,7 @@ fn methods(payload: &Payload) -> Read<BTreeSet<String>> {
 }
 
 /// `azp` (OpenID Connect) or `client_id` (RFC 9068); where both stand, they must agree.
-fn application(payload: &Payload) -> Read<Option<String>> {
+pub(super) fn application(payload: &Payload) -> Read<Option<String>> {
     match (name(payload, "azp")?, name(payload, "client_id")?) {
         (Some(azp), Some(client)) if azp != client => {
             Err(IdentityRefusal::ClaimMalformed { claim: "client_id" })

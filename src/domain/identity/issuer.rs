@@ -233,6 +233,11 @@ impl Issuer {
         self.mfa_max_age_seconds
     }
 
+    /// Values of `amr` that are evidence of a second factor.
+    pub fn amr_values(&self) -> impl Iterator<Item = &str> {
+        self.mfa_amr.iter().map(String::as_str)
+    }
+
     /// Values of `acr` that are evidence of a second factor.
     pub fn acr_values(&self) -> impl Iterator<Item = &str> {
         self.mfa_acr.iter().map(String::as_str)

@@ -156,7 +156,7 @@ fn refuse_duplicates(jwks: &[&Map<String, Value>]) -> Result<(), KeySetError> {
 }
 
 /// The `kid` and key of a JWK that may verify for this issuer.
-fn read_key(jwk: &Map<String, Value>, issuer: &Issuer) -> Option<(String, Key)> {
+pub(super) fn read_key(jwk: &Map<String, Value>, issuer: &Issuer) -> Option<(String, Key)> {
     let kid = text(jwk, "kid").filter(|kid| !kid.is_empty() && kid.len() <= limits::TOKEN_KID_BYTES_MAX)?;
     if !is_for_verifying(jwk) {
         return None;
@@ -168,7 +168,7 @@ fn read_key(jwk: &Map<String, Value>, issuer: &Issuer) -> Option<(String, Key)> 
 }
 
 /// RFC 7517 sections 4.2 and 4.3; a wrong type is as good as a wrong value.
-fn is_for_verifying(jwk: &Map<String, Value>) -> bool {
+pub(super) fn is_for_verifying(jwk: &Map<String, Value>) -> bool {
     let used = jwk.get("use").is_none_or(|value| value == "sig");
     let operates = match jwk.get("key_ops") {
         None => true,
@@ -178,7 +178,11 @@ fn is_for_verifying(jwk: &Map<String, Value>) -> bool {
     used && operates
 }
 
-fn choose_algorithm(jwk: &Map<String, Value>, material: &Material, issuer: &Issuer) -> Option<Algorithm> {
+pub(super) fn choose_algorithm(
+    jwk: &Map<String, Value>,
+    material: &Material,
+    issuer: &Issuer,
+) -> Option<Algorithm> {
     let stated = match jwk.get("alg") {
         None => None,
         Some(value) => Some(Algorithm::from_name(value.as_str()?)?),
@@ -285,7 +289,7 @@ impl Material {
 }
 
 /// Leading zero bits of the first byte; `None` for no bytes. RFC 7518 section 2: no leading zero bytes.
-fn leading_zeros(number: &[u8]) -> Option<usize> {
+pub(super) fn leading_zeros(number: &[u8]) -> Option<usize> {
     number.first().map(|first| first.leading_zeros() as usize)
 }
 
@@ -299,10 +303,10 @@ fn read_point(jwk: &Map<String, Value>, coordinate_bytes: usize) -> Option<Vec<u
     Some([vec![4], x, y].concat())
 }
 
-fn bytes(jwk: &Map<String, Value>, name: &str) -> Option<Vec<u8>> {
+pub(super) fn bytes(jwk: &Map<String, Value>, name: &str) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(text(jwk, name)?).ok()
 }
 
-fn text<'v>(jwk: &'v Map<String, Value>, name: &str) -> Option<&'v str> {
+pub(super) fn text<'v>(jwk: &'v Map<String, Value>, name: &str) -> Option<&'v str> {
     jwk.get(name).and_then(Value::as_str)
 }

@@ -1,6 +1,7 @@
 //! Tests of the room: tables of tokens and keys, and the laws of the cache, of time and of MFA.
 
 mod clients;
+mod diagnosis;
 mod forge;
 mod proofs;
 

@@ -32,7 +32,7 @@ pub struct Unverified<'t> {
 /// along. RFC 8725 would have the key ones ignored; no honest issuer of ours sends any of them, so refusing
 /// costs nothing and shows the attempt. Others are ignored as RFC 7515 section 4 asks: with `crit` refused,
 /// they cannot matter.
-const REFUSED_PARAMETERS: [&str; 12] =
+pub(super) const REFUSED_PARAMETERS: [&str; 12] =
     ["crit", "b64", "zip", "enc", "cty", "epk", "p2c", "p2s", "jwk", "jku", "x5u", "x5c"];
 
 impl<'t> Unverified<'t> {
@@ -164,7 +164,7 @@ fn check_parameters(header: &Map<String, Value>) -> Result<(), IdentityRefusal> 
 }
 
 /// RFC 9068 section 4 and RFC 7515 section 4.1.9: media types compare without case.
-fn check_type(typ: Option<&Value>) -> Result<(), IdentityRefusal> {
+pub(super) fn check_type(typ: Option<&Value>) -> Result<(), IdentityRefusal> {
     let accepted = ["at+jwt", "application/at+jwt", "jwt"];
     match typ {
         Some(Value::String(typ)) if accepted.iter().any(|name| name.eq_ignore_ascii_case(typ)) => Ok(()),
@@ -172,7 +172,7 @@ fn check_type(typ: Option<&Value>) -> Result<(), IdentityRefusal> {
     }
 }
 
-fn read_key_id(header: &Map<String, Value>) -> Result<String, IdentityRefusal> {
+pub(super) fn read_key_id(header: &Map<String, Value>) -> Result<String, IdentityRefusal> {
     match text(header, "kid") {
         Some(kid) if !kid.is_empty() && kid.len() <= limits::TOKEN_KID_BYTES_MAX => Ok(kid.to_owned()),
         _ => Err(IdentityRefusal::KeyIdRefused),

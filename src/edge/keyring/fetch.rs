@@ -18,6 +18,7 @@ use serde_json::Value;
 use std::sync::Arc;
 
 use super::{FetchError, IssuerSource};
+use crate::clock;
 use crate::domain::fhir::capabilities::IssuerEndpoints;
 use crate::domain::identity::{Issuer, KeySet};
 use crate::limits;
@@ -28,7 +29,7 @@ pub(super) struct Fetcher {
 }
 
 /// The first document.
-enum Start {
+pub(super) enum Start {
     Discovery(Uri),
     Keys(Uri),
 }
@@ -68,8 +69,23 @@ impl Fetcher {
         Ok((keys, endpoints))
     }
 
+    /// Where it begins.
+    pub(super) fn start(&self) -> &Start {
+        &self.start
+    }
+
+    /// Whether a discovery document comes first.
+    pub(super) fn starts_with_discovery(&self) -> bool {
+        matches!(self.start, Start::Discovery(_))
+    }
+
     /// One document, in full and within `limits`.
     async fn read(&self, uri: Uri) -> Result<Bytes, FetchError> {
+        self.read_dated(uri).await.map(|(document, _)| document)
+    }
+
+    /// The same, and by how many seconds the issuer's clock is ahead of ours, if it says what time it is.
+    pub(super) async fn read_dated(&self, uri: Uri) -> Result<(Bytes, Option<i64>), FetchError> {
         let request = Request::get(uri)
             .header(header::ACCEPT, "application/json, application/jwk-set+json")
             .header(header::ACCEPT_ENCODING, "identity")
@@ -79,9 +95,11 @@ impl Fetcher {
         if response.status() != StatusCode::OK {
             return Err(FetchError::Status(response.status().as_u16()));
         }
+        let date = response.headers().get(header::DATE).and_then(|date| date.to_str().ok());
+        let ahead = date.and_then(clock::ahead_seconds);
         let body = Limited::new(response.into_body(), limits::KEY_SET_BYTES_MAX);
         match body.collect().await {
-            Ok(whole) => Ok(whole.to_bytes()),
+            Ok(whole) => Ok((whole.to_bytes(), ahead)),
             Err(error) if error.is::<LengthLimitError>() => Err(FetchError::TooLarge),
             Err(_) => Err(FetchError::Unreachable),
         }
@@ -89,7 +107,7 @@ impl Fetcher {
 }
 
 /// The key set's URL in a discovery document that is this issuer's own.
-fn discovered(document: &Value, issuer: &Issuer, from: &Uri) -> Result<Uri, FetchError> {
+pub(super) fn discovered(document: &Value, issuer: &Issuer, from: &Uri) -> Result<Uri, FetchError> {
     let text = |name: &str| document.get(name).and_then(Value::as_str).ok_or(FetchError::DiscoveryMalformed);
     if text("issuer")? != issuer.url() {
         return Err(FetchError::IssuerMismatch);
