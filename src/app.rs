@@ -24,7 +24,7 @@ use crate::edge::listener::{Bounds, Drained, Listener, Security, Stop, Stopper, 
 use crate::edge::operations::{self, Readiness, Secret};
 use crate::edge::policy_files;
 use crate::edge::reload::{Nudger, Watch, nudge};
-use crate::edge::replay::Remembered;
+use crate::edge::replay::Replay;
 use crate::edge::seal::Seal;
 use crate::edge::sessions::Sessions;
 use crate::edge::telemetry::Telemetry;
@@ -426,7 +426,7 @@ fn gate(
         keyring: parts.keyring,
         tokens: VerifiedTokens::new(),
         introspector: parts.introspector,
-        replay: Arc::new(Remembered::default()),
+        replay: Replay::new(sessions.store()),
         nonces: parts.nonces,
         events: parts.events,
         policies: RwLock::new(Arc::new(parts.policies)),

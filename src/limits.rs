@@ -176,6 +176,12 @@ pub const DPOP_NONCE_SECONDS: i64 = 120;
 /// Proofs remembered at once, of 32 bytes each; more are refused rather than forgotten. Five thousand a second for
 /// as long as a proof is good.
 pub const REPLAYS_REMEMBERED_MAX: usize = 5_000 * 91;
+/// Proofs that are looked up in the session store at the same time; the rest wait for their turn. It takes them one
+/// after the other anyway, and threads that may block serve others too.
+pub const REPLAYS_ASKED_MAX: usize = 32;
+/// How far apart the clocks of two gates of one session store may be before one could forget what the other would still
+/// accept.
+pub const REPLAY_CLOCKS_APART_MAX: Duration = Duration::from_secs(120);
 /// Actors that `act` may nest: an application for a scribe for a resident, and one more (T-197).
 pub const TOKEN_ACTORS_MAX: usize = 4;
 /// Longest opaque token; every one seen so far is a reference of under 200 characters.

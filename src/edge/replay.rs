@@ -1,18 +1,19 @@
 //! What may be used once: remembered until it would be refused anyway.
 //!
-//! Owns: telling the first use of a DPoP proof from every later one (RFC 9449 section 11.1, T-185), in memory and
-//! bounded. [`Replay`] is the seam for a store that several gates share.
-//! Must never: forget early to make room: what cannot be remembered is refused.
-//! Look next: `domain::identity::Proof`, which says what to remember and how long.
+//! Owns: telling the first use of a DPoP proof from every later one (RFC 9449 section 11.1, T-185), over restarts and
+//! between all gates of one session store; in memory first, bounded.
+//! Must never: forget early to make room, or take a store's silence for a no: what cannot be remembered is refused.
+//! Look next: `domain::identity::Proof`, which says what to remember and how long; `edge::sessions`, the store.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
+use super::sessions::{SessionStore, StoreError};
 use crate::clock;
 use crate::limits;
 
@@ -37,21 +38,16 @@ impl fmt::Display for NotRemembered {
 
 impl std::error::Error for NotRemembered {}
 
-/// The answer of [`Replay::remember_once`], which may take a journey to a store.
-pub type Remembering<'r> = Pin<Box<dyn Future<Output = Result<Memory, NotRemembered>> + Send + 'r>>;
-
-/// A memory of what may be used once.
+/// A memory of what may be used once, shared by all gates of a store.
 ///
-/// Of any number of calls with one namespace and key, at the same time or not, exactly one is told `New`, as long as
-/// `until` has not passed. A store that several gates share must hold that across all of them.
-pub trait Replay: fmt::Debug + Send + Sync {
-    /// Notes the use of `key` in `namespace`; it may be forgotten from `until` on.
-    fn remember_once(&self, namespace: &'static str, key: [u8; 32], until: Timestamp) -> Remembering<'_>;
+/// Of any number of calls with one namespace and key, at the same time or not, here or through another gate, exactly
+/// one is told `New`, as long as `until` has not passed.
+pub struct Replay {
+    here: Mutex<Notes>,
+    store: Arc<dyn SessionStore>,
+    /// Questions to the store under way: a store that hangs must not take all threads.
+    asking: Arc<Semaphore>,
 }
-
-/// A memory of this process alone.
-#[derive(Default)]
-pub struct Remembered(Mutex<Notes>);
 
 #[derive(Default)]
 struct Notes {
@@ -62,18 +58,72 @@ struct Notes {
     latest: i64,
 }
 
-impl fmt::Debug for Remembered {
+impl fmt::Debug for Replay {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Remembered").finish_non_exhaustive()
+        out.debug_struct("Replay").finish_non_exhaustive()
     }
 }
 
-impl Replay for Remembered {
-    fn remember_once(&self, namespace: &'static str, key: [u8; 32], until: Timestamp) -> Remembering<'_> {
-        let mut notes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let told = notes.note((namespace, key), until.as_second(), clock::now().as_second());
-        Box::pin(std::future::ready(told))
+impl Replay {
+    /// A memory over this store.
+    #[must_use]
+    pub fn new(store: Arc<dyn SessionStore>) -> Self {
+        let asking = Arc::new(Semaphore::new(limits::REPLAYS_ASKED_MAX));
+        Self { here: Mutex::default(), store, asking }
     }
+
+    /// Notes the use of `key` in `namespace`; it may be forgotten from `until` on. What is known here is known; all
+    /// else is asked of the store, and is on its disk before it counts as new.
+    ///
+    /// # Errors
+    /// [`NotRemembered`] when there is no room, or the store does not answer in time.
+    pub async fn remember_once(
+        &self,
+        namespace: &'static str,
+        key: [u8; 32],
+        until: Timestamp,
+    ) -> Result<Memory, NotRemembered> {
+        let here = self.note((namespace, key), until);
+        if here != Ok(Memory::New) {
+            return here;
+        }
+        let asked = timeout(limits::STORE_ANSWER_MAX, self.ask(namespace, key, until)).await;
+        match asked.map_err(|_| NotRemembered)? {
+            Ok(true) => Ok(Memory::New),
+            Ok(false) => Ok(Memory::Known),
+            Err(error) => {
+                tracing::warn!(%error, "what may be used once cannot be remembered");
+                Err(NotRemembered)
+            }
+        }
+    }
+
+    fn note(&self, key: (&'static str, [u8; 32]), until: Timestamp) -> Result<Memory, NotRemembered> {
+        let mut notes = self.here.lock().unwrap_or_else(PoisonError::into_inner);
+        notes.note(key, until.as_second(), clock::now().as_second())
+    }
+
+    async fn ask(
+        &self,
+        namespace: &'static str,
+        key: [u8; 32],
+        until: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let unavailable = |why: &str| StoreError::Unavailable(why.to_owned());
+        let room = Arc::clone(&self.asking).acquire_owned().await.map_err(|_| unavailable("no room"))?;
+        let (store, name) = (Arc::clone(&self.store), hex(&key));
+        // Another gate's clock may be behind the one that rids the store of what has ended.
+        let kept = until.checked_add(limits::REPLAY_CLOCKS_APART_MAX).unwrap_or(Timestamp::MAX);
+        let asked = tokio::task::spawn_blocking(move || {
+            let _room = room;
+            store.remember_once(namespace, &name, kept)
+        });
+        asked.await.map_err(|_| unavailable("it failed"))?
+    }
+}
+
+fn hex(key: &[u8]) -> String {
+    key.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl Notes {
@@ -105,6 +155,7 @@ impl Notes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::edge::sessions::SqliteStore;
 
     const PROOFS: &str = "proofs";
 
@@ -135,23 +186,47 @@ mod tests {
         assert_eq!(notes.note((PROOFS, [1; 32]), 100, 10), Ok(Memory::Known));
     }
 
-    #[test]
-    fn of_many_at_once_one_is_first() {
-        let memory = Remembered::default();
-        let until = clock::now() + jiff::SignedDuration::from_secs(60);
-        let news: usize = std::thread::scope(|scope| {
-            let tries: Vec<_> = (0..8)
-                .map(|_| {
-                    scope.spawn(|| {
-                        let told = memory.remember_once(PROOFS, [7; 32], until);
-                        let told =
-                            tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(told);
-                        usize::from(told == Ok(Memory::New))
-                    })
-                })
-                .collect();
-            tries.into_iter().map(|told| told.join().unwrap()).sum()
-        });
-        assert_eq!(news, 1);
+    fn gates(path: &std::path::Path) -> [Arc<Replay>; 2] {
+        let open = || Arc::new(SqliteStore::open(path, clock::now()).unwrap());
+        [Arc::new(Replay::new(open())), Arc::new(Replay::new(open()))]
+    }
+
+    fn soon() -> Timestamp {
+        clock::now() + jiff::SignedDuration::from_secs(60)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn of_many_at_once_through_two_gates_one_is_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let (gates, until) = (gates(&folder.path().join("s.sqlite")), soon());
+        let mut tries = tokio::task::JoinSet::new();
+        for number in 0..16 {
+            let gate = Arc::clone(&gates[number % 2]);
+            tries.spawn(async move { gate.remember_once(PROOFS, [7; 32], until).await });
+        }
+        let told = tries.join_all().await;
+        assert_eq!(told.iter().filter(|told| **told == Ok(Memory::New)).count(), 1, "{told:?}");
+        assert!(told.iter().all(Result::is_ok), "{told:?}");
+    }
+
+    #[tokio::test]
+    async fn a_restart_forgets_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, until) = (folder.path().join("s.sqlite"), soon());
+        let [first, _] = gates(&path);
+        assert_eq!(first.remember_once(PROOFS, [1; 32], until).await, Ok(Memory::New));
+        drop(first);
+        let [again, _] = gates(&path);
+        assert_eq!(again.remember_once(PROOFS, [1; 32], until).await, Ok(Memory::Known));
+        assert_eq!(again.remember_once(PROOFS, [2; 32], until).await, Ok(Memory::New));
+    }
+
+    #[tokio::test]
+    async fn a_store_that_does_not_answer_refuses() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s.sqlite");
+        let [gate, _] = gates(&path);
+        rusqlite::Connection::open(&path).unwrap().execute_batch("DROP TABLE once").unwrap();
+        assert_eq!(gate.remember_once(PROOFS, [1; 32], soon()).await, Err(NotRemembered));
     }
 }

@@ -197,7 +197,8 @@ impl Telemetry {
         self.0.key_refreshes.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
-    /// The EMR was asked how a caller stands to patients: `answered` or `failed`.
+    /// The EMR was asked how a caller stands to patients: `answered`, `failed`, or `cut-off` where there was
+    /// more than is read.
     pub fn relation_lookup(&self, outcome: &'static str) {
         self.0.relation_lookups.get_or_create(&OutcomeLabel { outcome }).inc();
     }

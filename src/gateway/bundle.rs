@@ -25,6 +25,9 @@ use http::{StatusCode, header};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// The value of `WWW-Authenticate` for an entry of a batch.
+const CHALLENGE_EXTENSION: &str = "https://chartgate.dev/challenge";
+
 /// One entry of a client's Bundle, understood.
 struct Entry {
     full_url: Option<String>,
@@ -413,7 +416,11 @@ impl Reply {
         if let Some(instant) = &answer.last_modified {
             response.insert("lastModified".to_owned(), json!(instant));
         }
-        if failed && let Ok(outcome) = serde_json::from_slice::<Value>(&answer.body) {
+        if failed && let Ok(mut outcome) = serde_json::from_slice::<Value>(&answer.body) {
+            // An entry has no headers: what a client needs to log in again stands in its outcome.
+            if let Some(challenge) = text(header::WWW_AUTHENTICATE) {
+                outcome["extension"] = json!([{ "url": CHALLENGE_EXTENSION, "valueString": challenge }]);
+            }
             response.insert("outcome".to_owned(), outcome);
         }
         self.body.push(b'{');

@@ -5,7 +5,7 @@
 //! Look next: `domain::audit`, what a record says; `mod.rs`, where it is written.
 
 use super::Gate;
-use super::refusal::Refusal;
+use super::refusal::{Refusal, Way};
 use super::release::Release;
 use super::reply::{Answer, outcome_of};
 use crate::clock;
@@ -13,7 +13,7 @@ use crate::domain::access::Permit;
 use crate::domain::audit::{self, Decision, Outcome, Record};
 use crate::domain::fhir::interaction::{Interaction, Operation};
 use crate::domain::fhir::r4::ResourceType;
-use crate::domain::identity::{Actor, Caller};
+use crate::domain::identity::{Actor, Caller, Scheme};
 use crate::edge::listener::Peer;
 use crate::edge::sessions::Standing;
 use http::{Method, Request, StatusCode};
@@ -28,6 +28,8 @@ pub(super) struct Draft {
     pub(super) interaction: &'static str,
     /// Only the head of the answer is wanted, also of a refusal.
     pub(super) head_only: bool,
+    /// How the token came, once one is found: challenges are spoken in the same scheme.
+    pub(super) scheme: Scheme,
     /// A change was sent, and nobody knows whether it was made.
     pub(super) unknown: bool,
     /// The caller for as long as they may go on; nothing before they are established.
@@ -49,6 +51,7 @@ impl Draft {
             began,
             interaction: "unknown",
             head_only,
+            scheme: Scheme::Bearer,
             unknown: false,
             standing: None,
             entries: Vec::new(),
@@ -159,7 +162,7 @@ impl Draft {
     pub(super) fn refused_with_all(&mut self, refusal: &Refusal) {
         self.decision.verdict = audit::Verdict::Refuse;
         self.decision.reason = Some(refusal.code().to_owned());
-        self.decision.status = refusal.heard().status.as_u16();
+        self.decision.status = refusal.status().as_u16();
         self.decision.released.clear();
     }
 
@@ -205,7 +208,9 @@ impl Draft {
                 "refused, and somebody should look"
             );
         }
-        outcome_of(refusal, &self.decision.request_id, self.head_only)
+        let nonce = gate.nonces.as_ref().map(|nonces| nonces.current(self.began));
+        let heard = refusal.heard(&Way { scheme: self.scheme, nonce });
+        outcome_of(heard, refusal.opens(), &self.decision.request_id, self.head_only)
     }
 }
 

@@ -157,7 +157,7 @@ impl Emergencies {
         let counted = grant.began.checked_add(hour).unwrap_or(grant.until);
         let body = serde_json::to_vec(grant).map_err(|_| Refusal::Internal)?;
         // A sweep or two later, so that its end is noticed before it is forgotten.
-        let margin = limits::EMERGENCY_SWEEP_INTERVAL * 12;
+        let margin = limits::EMERGENCY_SWEEP_INTERVAL * 24;
         let expires_at = grant.until.max(counted).checked_add(margin).unwrap_or(grant.until);
         let (store, document) =
             (Arc::clone(&self.store), Document { name: grant.id.clone(), body, expires_at });

@@ -30,8 +30,8 @@ pub(super) async fn establish(
     draft: &mut Draft,
 ) -> Result<Arc<Caller>, Refusal> {
     let given = identity::credentials(values(parts, &header::AUTHORIZATION)).map_err(Refusal::Identity)?;
-    let proven = prove(gate, parts, peer, given, draft).await;
-    let caller = proven.map_err(|refusal| challenge(gate, refusal, given.scheme, draft.began))?;
+    draft.scheme = given.scheme;
+    let caller = prove(gate, parts, peer, given, draft).await.map_err(Refusal::Identity)?;
     draft.standing = Some(gate.sessions.admit(&caller, &parts.headers, draft.began).await?);
     Ok(caller)
 }
@@ -87,14 +87,8 @@ async fn use_once(gate: &Gate, proof: &Proof) -> Result<(), ProofRefusal> {
     match gate.replay.remember_once(PROOFS, proof.identifier(), proof.forgettable_at()).await {
         Ok(Memory::New) => Ok(()),
         Ok(Memory::Known) => Err(ProofRefusal::Replayed),
-        Err(_full) => Err(ProofRefusal::NotRemembered),
+        Err(_not_remembered) => Err(ProofRefusal::NotRemembered),
     }
-}
-
-/// The refusal with the challenge that fits how the token came. A nonce is given with every refusal about proofs.
-fn challenge(gate: &Gate, refusal: IdentityRefusal, scheme: Scheme, now: Timestamp) -> Refusal {
-    let nonce = gate.nonces.as_ref().map(|nonces| nonces.current(now));
-    Refusal::Challenged { refusal, scheme, nonce }
 }
 
 fn values<'p>(parts: &'p request::Parts, name: &HeaderName) -> impl Iterator<Item = &'p [u8]> {

@@ -7,8 +7,7 @@
 //! Look next: `domain::identity::event`, every check; `edge::sessions`, where it comes into force.
 
 use super::draft::Draft;
-use super::refusal::Refusal;
-use super::reply::{Answer, ReplyBody, outcome_of};
+use super::reply::{Answer, ReplyBody, unrecorded};
 use super::{Gate, span};
 use crate::clock;
 use crate::domain::audit::{Control, Event, Record};
@@ -119,7 +118,7 @@ pub(super) async fn receive(
         Ok(receipt) => answer.send(&request_id, receipt, None, None),
         Err(error) => {
             tracing::error!(%error, "no record, no answer");
-            outcome_of(&Refusal::TrailUnavailable, &request_id, false).send_unrecorded(&request_id)
+            unrecorded(&request_id, false).send_unrecorded(&request_id)
         }
     }
 }

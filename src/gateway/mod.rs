@@ -67,7 +67,7 @@ use hyper::body::Incoming;
 use jiff::Timestamp;
 use outlet::Outlet;
 use refusal::Refusal;
-use reply::{Answer, outcome_of};
+use reply::{Answer, unrecorded};
 use std::fmt;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
@@ -91,7 +91,7 @@ pub struct Gate {
     /// Asks about opaque tokens, if an issuer has them.
     pub introspector: Option<Introspector>,
     /// Which proofs were used.
-    pub replay: Arc<dyn Replay>,
+    pub replay: Replay,
     /// Nonces for proofs, if they must hold one.
     pub nonces: Option<Nonces>,
     /// Who may go on.
@@ -246,7 +246,7 @@ async fn leave(
         Err(error) => {
             tracing::error!(%error, "no record, no answer");
             gate.telemetry.refusal(Refusal::TrailUnavailable.code());
-            let answer = outcome_of(&Refusal::TrailUnavailable, &request_id, head_only);
+            let answer = unrecorded(&request_id, head_only);
             gate.telemetry.request(interaction, telemetry::Decision::Refuse, answer.status, took);
             answer.send_unrecorded(&request_id)
         }

@@ -14,7 +14,7 @@ use crate::domain::change::ChangeRefusal;
 use crate::domain::fhir::classify::{FhirRefusal, NotServed, RefusalClass as FhirClass};
 use crate::domain::fhir::outcome::IssueType;
 use crate::domain::filter::FilterFault;
-use crate::domain::identity::{IdentityRefusal, ProofRefusal, RefusalClass, Scheme, SessionEnded};
+use crate::domain::identity::{IdentityRefusal, RefusalClass, Scheme, SessionEnded};
 use crate::edge::coding::CodingRefusal;
 use crate::edge::listener::BodyRefusal;
 use crate::edge::sessions::SessionRefusal;
@@ -30,8 +30,6 @@ pub(super) enum Refusal {
     LengthRequired,
     /// Nobody could be established behind the request.
     Identity(IdentityRefusal),
-    /// The same for a token that was presented: the challenge fits the scheme, and brings a nonce where proofs need one.
-    Challenged { refusal: IdentityRefusal, scheme: Scheme, nonce: Option<String> },
     /// The session is over.
     Session(SessionEnded),
     /// Nobody can say now whether the session was ended.
@@ -105,6 +103,15 @@ pub(super) struct Heard {
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
 }
 
+/// How the token of a request came, which is how a challenge is answered.
+#[derive(Clone, Debug)]
+pub(super) struct Way {
+    /// `Bearer` before the token is found.
+    pub(super) scheme: Scheme,
+    /// For the client's next proof, where proofs must hold one.
+    pub(super) nonce: Option<String>,
+}
+
 /// RFC 9449 section 8.
 const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 
@@ -123,7 +130,7 @@ impl Refusal {
         match self {
             Self::Protocol => "protocol-not-served",
             Self::LengthRequired => "length-required",
-            Self::Identity(refusal) | Self::Challenged { refusal, .. } => refusal.code(),
+            Self::Identity(refusal) => refusal.code(),
             Self::Session(SessionEnded::Idle) => "session-idle",
             Self::Session(SessionEnded::Absolute) => "session-over",
             Self::Session(SessionEnded::TooMany) => "session-superseded",
@@ -202,7 +209,6 @@ impl Refusal {
             | Self::Protocol
             | Self::LengthRequired
             | Self::Identity(_)
-            | Self::Challenged { .. }
             | Self::Session(_)
             | Self::Fhir(_)
             | Self::Body(_)
@@ -222,10 +228,15 @@ impl Refusal {
         if let Self::StepUp(step_up) = self { &step_up.opens } else { &[] }
     }
 
-    /// Status, issue type, sentence and header for the client.
-    pub(super) fn heard(&self) -> Heard {
+    /// Status, issue type, sentence and headers for the client whose token came this way.
+    pub(super) fn heard(&self, way: &Way) -> Heard {
         let (status, issue, sentence) = self.answer();
-        Heard { status, code: self.code(), issue, sentence, headers: self.headers() }
+        Heard { status, code: self.code(), issue, sentence, headers: self.headers(way) }
+    }
+
+    /// The status alone.
+    pub(super) fn status(&self) -> StatusCode {
+        self.answer().0
     }
 
     #[expect(
@@ -245,7 +256,7 @@ impl Refusal {
                 IssueType::NotSupported,
                 "a form must come with its length, not in chunks",
             ),
-            Self::Identity(refusal) | Self::Challenged { refusal, .. } => {
+            Self::Identity(refusal) => {
                 let (status, issue) = identity_class(refusal.class());
                 (status, issue, refusal.to_string())
             }
@@ -372,30 +383,29 @@ impl Refusal {
         }
     }
 
-    fn headers(&self) -> Vec<(HeaderName, HeaderValue)> {
-        let mut headers: Vec<(HeaderName, HeaderValue)> = self.header().into_iter().collect();
-        if let Self::Challenged { refusal: IdentityRefusal::Proof(about), nonce: Some(nonce), .. } = self
-            && *about != ProofRefusal::NotRemembered
-            && let Ok(nonce) = HeaderValue::from_str(nonce)
+    fn headers(&self, way: &Way) -> Vec<(HeaderName, HeaderValue)> {
+        let mut headers: Vec<(HeaderName, HeaderValue)> = self.header(way.scheme).into_iter().collect();
+        // A challenge that speaks of DPoP says which nonce the next proof must hold (RFC 9449 section 9).
+        let speaks = |(name, value): &(HeaderName, HeaderValue)| {
+            *name == header::WWW_AUTHENTICATE && value.as_bytes().starts_with(b"DPoP ")
+        };
+        if headers.iter().any(speaks)
+            && let Some(nonce) = way.nonce.as_deref().and_then(|nonce| HeaderValue::from_str(nonce).ok())
         {
             headers.push((DPOP_NONCE, nonce));
         }
         headers
     }
 
-    fn header(&self) -> Option<(HeaderName, HeaderValue)> {
+    fn header(&self, scheme: Scheme) -> Option<(HeaderName, HeaderValue)> {
         let challenge = match self {
-            Self::Identity(refusal) | Self::Challenged { refusal, .. }
-                if refusal.class() != RefusalClass::Unauthorized =>
-            {
-                return None;
-            }
-            Self::Identity(refusal) => refusal.challenge(),
-            Self::Challenged { refusal, scheme, .. } => refusal.challenge_under(*scheme),
-            Self::Session(_) => "Bearer error=\"invalid_token\"".to_owned(),
-            Self::StepUp(step_up) => step_up.header(),
+            Self::Identity(refusal) if refusal.class() != RefusalClass::Unauthorized => return None,
+            Self::Identity(refusal) => refusal.challenge(scheme),
+            Self::Session(_) => scheme.challenge("error=\"invalid_token\""),
+            Self::StepUp(step_up) => scheme.challenge(&step_up.parameters()),
             Self::Review(ReviewRefusal::NotFresh { seconds }) => {
-                format!("Bearer error=\"insufficient_user_authentication\", max_age=\"{seconds}\"")
+                let fresher = format!("error=\"insufficient_user_authentication\", max_age=\"{seconds}\"");
+                scheme.challenge(&fresher)
             }
             Self::Emergency(EmergencyRefusal::TooOften { seconds }) => {
                 return Some((header::RETRY_AFTER, HeaderValue::from(*seconds)));
@@ -529,6 +539,7 @@ fn denial_code(denial: &Denial) -> &'static str {
         Denial::ScopeInsufficient { .. } => "scope-insufficient",
         Denial::ScopesMixed => "scopes-mixed",
         Denial::LaunchPatientMissing => "launch-patient-missing",
+        Denial::FhirUserMissing => "fhir-user-missing",
         Denial::PurposeNotAllowed => "purpose-not-allowed",
         Denial::PurposeAmbiguous => "purpose-ambiguous",
         Denial::NothingToDecide => "nothing-to-decide",

@@ -94,6 +94,12 @@ impl Visit<'_> {
     }
 }
 
+/// One page of a search.
+struct Page {
+    records: Vec<Evidence>,
+    next: Option<String>,
+}
+
 /// One caller's question.
 struct Ask<'g> {
     gate: &'g Gate,
@@ -200,10 +206,29 @@ impl Ask<'_> {
 
     /// The records that a search finds; nothing when there is no sound answer.
     async fn ask(&self, plan: &Plan) -> Option<Vec<Evidence>> {
+        let mut found = self.heard(plan).await?;
+        for _ in 1..limits::RELATION_PAGES_MAX {
+            let Some(link) = found.next.take() else { return Some(found.records) };
+            let Ok(following) = narrow::plan_next_look(plan, &link, &self.gate.upstream_base) else {
+                self.failed(Refusal::AnswerUnsound.code());
+                return None;
+            };
+            let page = self.heard(&following).await?;
+            found.records.extend(page.records);
+            found.next = page.next;
+        }
+        if found.next.is_some() {
+            self.gate.telemetry.relation_lookup("cut-off");
+            tracing::warn!("a search for how a caller stands to patients has more pages than are read");
+        }
+        Some(found.records)
+    }
+
+    async fn heard(&self, plan: &Plan) -> Option<Page> {
         match self.answer(plan).await {
-            Ok(records) => {
+            Ok(page) => {
                 self.gate.telemetry.relation_lookup("answered");
-                Some(records)
+                Some(page)
             }
             Err(refusal) => {
                 self.failed(refusal.code());
@@ -212,7 +237,7 @@ impl Ask<'_> {
         }
     }
 
-    async fn answer(&self, plan: &Plan) -> Result<Vec<Evidence>, Refusal> {
+    async fn answer(&self, plan: &Plan) -> Result<Page, Refusal> {
         let answer = self.gate.upstream.send(request_of(plan)).await.map_err(Refusal::Upstream)?;
         if answer.status != StatusCode::OK {
             return Err(Refusal::QueryRefusedUpstream);
@@ -222,9 +247,12 @@ impl Ask<'_> {
         let bases = Bases { upstream: &upstream, public: self.gate.public.as_str() };
         let document = filter::parse(&body, &bases).map_err(|_| Refusal::AnswerUnsound)?;
         let envelope = document.bundle().filter(|envelope| envelope.kind == "searchset");
-        let entries = &envelope.ok_or(Refusal::AnswerUnsound)?.entries;
-        let records = entries.iter().filter_map(|entry| entry.record);
-        Ok(records.filter_map(|index| Evidence::read(document.raw(index))).collect())
+        let envelope = envelope.ok_or(Refusal::AnswerUnsound)?;
+        let next = envelope.links.iter().find(|(relation, _)| relation == "next");
+        let next = next.map(|(_, link)| link.clone());
+        let records = envelope.entries.iter().filter_map(|entry| entry.record);
+        let records = records.filter_map(|index| Evidence::read(document.raw(index))).collect();
+        Ok(Page { records, next })
     }
 
     fn failed(&self, code: &'static str) {

@@ -5,13 +5,14 @@
 //! Look next: `edge::journal`, which makes receipts and keeps the endings.
 
 use super::draft::Draft;
-use super::refusal::Refusal;
+use super::refusal::{Heard, Refusal, Way};
 use super::stream::{Part, Units};
 use crate::clock;
 use crate::domain::audit::Ending;
 use crate::domain::fhir::classify::{self, Wishes};
 use crate::domain::fhir::outcome::operation_outcome;
 use crate::domain::filter;
+use crate::domain::identity::Scheme;
 use crate::edge::coding;
 use crate::edge::journal::{Receipt, Slot};
 use crate::edge::sessions::Standing;
@@ -58,12 +59,17 @@ pub(super) fn entity_headers(version: Option<&str>, last_updated: Option<&str>) 
 }
 
 /// The answer that tells of a refusal; to a HEAD, its head alone.
-pub(super) fn outcome_of(refusal: &Refusal, request_id: &str, head_only: bool) -> Answer {
-    let heard = refusal.heard();
-    let body = operation_outcome(heard.issue, heard.code, &heard.sentence, refusal.opens(), request_id);
+pub(super) fn outcome_of(heard: Heard, opens: &[String], request_id: &str, head_only: bool) -> Answer {
+    let body = operation_outcome(heard.issue, heard.code, &heard.sentence, opens, request_id);
     let mut answer = Answer::fhir(heard.status, body);
     answer.headers.extend(heard.headers);
     if head_only { answer.bare() } else { answer }
+}
+
+/// The answer that leaves without a record, because none can be made: it tells of nothing else.
+pub(super) fn unrecorded(request_id: &str, head_only: bool) -> Answer {
+    let heard = Refusal::TrailUnavailable.heard(&Way { scheme: Scheme::Bearer, nonce: None });
+    outcome_of(heard, &[], request_id, head_only)
 }
 
 /// An R4 instant.

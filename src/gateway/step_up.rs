@@ -27,9 +27,9 @@ pub(super) struct StepUp {
 }
 
 impl StepUp {
-    /// The value of `WWW-Authenticate`, with what is needed and nothing else (RFC 9470 section 3).
-    pub(super) fn header(&self) -> String {
-        let mut value = "Bearer error=\"insufficient_user_authentication\"".to_owned();
+    /// The challenge's parameters: what is needed and nothing else (RFC 9470 section 3).
+    pub(super) fn parameters(&self) -> String {
+        let mut value = "error=\"insufficient_user_authentication\"".to_owned();
         if !self.acr_values.is_empty() {
             value.push_str(&format!(", acr_values=\"{}\"", self.acr_values));
         }
@@ -154,8 +154,8 @@ mod tests {
             let challenge = Challenge { max_age_seconds, phishing_resistant };
             let opens = vec!["Patient".to_owned()];
             let step_up = StepUp { challenge, acr_values: acr.to_owned(), opens };
-            let expected = format!("Bearer error=\"insufficient_user_authentication\"{header}");
-            assert_eq!((step_up.header(), step_up.sentence()), (expected, sentence.to_owned()));
+            let expected = format!("error=\"insufficient_user_authentication\"{header}");
+            assert_eq!((step_up.parameters(), step_up.sentence()), (expected, sentence.to_owned()));
         }
     }
 }

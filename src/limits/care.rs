@@ -10,9 +10,12 @@ use std::time::Duration;
 pub const RELATION_PATIENTS_MAX: usize = 200;
 /// Patients of one page that are looked up; those beyond stand in no relation. As many as a page has rows.
 pub const RELATION_PATIENTS_OF_PAGE_MAX: usize = SEARCH_COUNT_MAX as usize;
-/// Records that one search may bring: for each patient the caller is seldom in more than one that counts.
+/// Records that one page of a search may bring: for each patient the caller is seldom in more than one that counts.
 pub const RELATION_RECORDS_MAX: usize = 200;
-/// Bytes of one search's answer.
+/// Pages of one search that are read: beyond them a relation is absent. A caller with more records about one page of
+/// patients than these hold works in a system whose search does not narrow.
+pub const RELATION_PAGES_MAX: usize = 5;
+/// Bytes of one page.
 pub const RELATION_ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// All searches of one page together: who treats whom is not worth keeping a patient waiting for longer.
 pub const RELATION_LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -54,4 +57,5 @@ pub const EMERGENCY_REASON_BYTES_MAX: usize = 500;
 /// Grants that are kept at once, ended ones of the last hour included: a big house has some hundred a day.
 pub const EMERGENCY_GRANTS_MAX: usize = 10_000;
 /// How often grants are read from the store: for those of other proxies, and for those whose end is to be recorded.
-pub const EMERGENCY_SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// Twice within the second in which one proxy knows what another granted or ended.
+pub const EMERGENCY_SWEEP_INTERVAL: Duration = Duration::from_millis(500);

@@ -243,6 +243,67 @@ fn a_nonce_is_asked_for_where_it_is_demanded() {
     });
 }
 
+const FRESH: &str = r#"
+@id("fresh-birthdate")
+forbid (principal in Role::"nurse", action == Action::"disclose", resource in FHIR::Element::"Patient.birthDate")
+when { context.mfa.age > 600 };
+"#;
+
+/// Whatever is wrong with a login, the challenge speaks the scheme in which the token came, and the client's next proof
+/// can be good (RFC 9449 sections 7.1 and 9, RFC 9470 section 3).
+#[test]
+fn every_challenge_speaks_the_scheme_of_the_request() {
+    run(async {
+        let more = "\n[dpop]\nnonce = true\n".to_owned();
+        let shorter = ("absolute_timeout = \"12h\"".to_owned(), "absolute_timeout = \"1h\"".to_owned());
+        let hospital = Hospital::open(Script { more, replace: vec![shorter], ..Script::default() }).await;
+        let before = hospital.events("policies-loaded");
+        hospital.edit("fresh.cedar", Some(FRESH));
+        hospital.edited("policies-loaded", before).await;
+        let (path, key) = ("Patient?birthdate=1970-01-01", ProofKey::new().unwrap());
+        let unauthenticated = "error=\"insufficient_user_authentication\", ";
+        let cases = [
+            (700, "step-up-required", format!("{unauthenticated}max_age=\"600\"")),
+            (2 * 3600, "session-over", "error=\"invalid_token\"".to_owned()),
+            (13 * 3600, "mfa-too-old", format!("{unauthenticated}max_age=\"43200\"")),
+        ];
+        let nonce = nonce(&hospital).await;
+        let mut replies = Vec::new();
+        for (age, code, parameters) in cases {
+            let token = |bound: bool| {
+                let jkt = key.thumbprint();
+                let token = hospital.stage.issuer().token_with("nurse", |claims| {
+                    claims["auth_time"] = json!(claims["auth_time"].as_i64().unwrap() - age);
+                    if bound {
+                        claims["cnf"] = json!({ "jkt": jkt });
+                    }
+                });
+                token.unwrap()
+            };
+            let bearer = hospital.get_with(&token(false), path).await;
+            assert_eq!(bearer.header("www-authenticate"), Some(format!("Bearer {parameters}").as_str()));
+            assert_eq!(bearer.header("dpop-nonce"), None, "{code}");
+            let (bound, url) = (token(true), format!("{}/Patient", hospital.stage.base_url()));
+            let proof = key.proof_with("GET", &url, &bound, |_, claims| claims["nonce"] = json!(nonce));
+            let (authorization, proof) = (format!("DPoP {bound}"), proof.unwrap());
+            let headers = [("authorization", authorization.as_str()), ("dpop", proof.as_str())];
+            let dpop = hospital.ask("GET", path, &headers, "").await;
+            let value = dpop.header("www-authenticate").unwrap();
+            assert!(value.starts_with(&format!("DPoP {parameters}, algs=\"")), "{code}: {value}");
+            assert!(dpop.header("dpop-nonce").is_some(), "{code}");
+            replies.extend([(bearer, 401, code), (dpop, 401, code)]);
+        }
+        hospital.check_refusals(&replies);
+    });
+}
+
+/// The nonce that a first proof without one is answered with.
+async fn nonce(hospital: &Hospital) -> String {
+    let holder = Holder::of(hospital, "nurse");
+    let wanted = holder.ask("GET", "Patient/p1", &holder.proof("GET", "Patient/p1")).await;
+    wanted.header("dpop-nonce").unwrap().to_owned()
+}
+
 fn introspecting(folder: &TempDir, issuer: &str) -> String {
     let (id, secret) = INTROSPECTOR;
     let file = folder.path().join("secret");

@@ -9,6 +9,7 @@ use std::time::Duration;
 use chartgate::cli::demo::stage::Script;
 use serde_json::{Value, json};
 
+use crate::child::operations_of;
 use crate::harness::{Hospital, run};
 
 pub(crate) const TREATING: &str =
@@ -44,6 +45,33 @@ fn basis(record: &Value) -> Vec<&str> {
 fn now_plus(hours: i64) -> String {
     let at = chartgate::clock::now() + jiff::SignedDuration::from_hours(hours);
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+const NOT_OWN: &str = r#"
+@id("not-ones-own-chart")
+forbid (principal in Role::"nurse", action in Action::"view", resource) when { context.relations.contains("self") };
+"#;
+
+/// A forbid where a relation holds is not switched off by a token that leaves out who the caller is (T-188).
+#[test]
+fn t188_a_forbid_by_relation_needs_the_claim() {
+    run(async {
+        let hospital = Hospital::open(Script::default()).await;
+        let without = hospital.stage.issuer().token_with("nurse", |claims| {
+            claims.as_object_mut().unwrap().remove("fhirUser");
+        });
+        let without = without.unwrap();
+        hospital.get_with(&without, "Patient/p1").await.check_ok();
+        let before = hospital.events("policies-loaded");
+        hospital.edit("not-own.cedar", Some(NOT_OWN));
+        hospital.edited("policies-loaded", before).await;
+        let mut refused = Vec::new();
+        for path in ["Patient/p1", "Patient?name=x", "Observation?patient=p1"] {
+            refused.push((hospital.get_with(&without, path).await, 403, "fhir-user-missing"));
+        }
+        hospital.check_refusals(&refused);
+        hospital.get("nurse", "Patient/p1").await.check_ok();
+    });
 }
 
 #[test]
@@ -159,6 +187,43 @@ async fn nobody_writes_themselves_in(hospital: &Hospital) {
     let moved = hospital.change("physician", ("PUT", "Encounter/rel-mine"), &[], &moved.to_string()).await;
     hospital.check_refusals(&[(moved, 403, "write-not-permitted")]);
     assert_eq!(hospital.stored("Encounter", "rel-mine")["subject"]["reference"], "Patient/p2");
+}
+
+/// Records that prove nothing stand before the one that does: pages are followed, up to a bound (five of 200).
+#[test]
+fn a_relation_is_found_behind_many_records() {
+    run(async {
+        let hospital = treating(&[]).await;
+        hospital.store(&observation("rel-many", "p3"));
+        let encounter = |id: &str, status: &str, hours: i64| {
+            json!({"resourceType": "Encounter", "id": id, "meta": {"versionId": "1"}, "status": status,
+                "class": {"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "IMP"},
+                "subject": {"reference": "Patient/p3"}, "period": {"start": now_plus(hours)},
+                "participant": [{"individual": {"reference": "Practitioner/pr-nurse"}}]})
+        };
+        let planned =
+            |number: usize| hospital.store(&encounter(&format!("rel-far-{number}"), "planned", 9_000));
+        (0..450).for_each(planned);
+        hospital.store(&encounter("rel-now", "in-progress", -1));
+        let found = hospital.get("nurse", "Observation/rel-many").await;
+        found.check_ok();
+        assert_eq!(basis(&hospital.check_recorded([&found])[0]), ["encounter"]);
+        let pages = |hospital: &Hospital| {
+            let requests = hospital.stage.emr().requests();
+            requests.iter().filter(|request| request.target.contains("Encounter?_cursor=")).count()
+        };
+        assert_eq!(pages(&hospital), 2, "451 records are on three pages");
+        // The one that proves it is now the first of the sixth page.
+        assert!(hospital.stage.emr().delete("Encounter", "rel-now"));
+        (450..1000).for_each(planned);
+        hospital.store(&encounter("rel-last", "in-progress", -1));
+        aged().await;
+        let beyond = hospital.get("nurse", "Observation/rel-many").await;
+        hospital.check_refusals(&[(beyond, 404, "not-found")]);
+        assert_eq!(pages(&hospital), 2 + 4, "no more than five pages are read");
+        let metrics = operations_of(&hospital.stage, "/metrics");
+        assert!(metrics.contains("chartgate_relation_lookups_total{outcome=\"cut-off\"} 1"), "{metrics}");
+    });
 }
 
 async fn nobody_in_particular_treats_nobody(hospital: &Hospital) {

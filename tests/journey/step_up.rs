@@ -5,7 +5,7 @@
 //! Look next: `src/domain/access/step_up.rs`, the rule and its law.
 
 use chartgate::cli::demo::stage::Script;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::{Hospital, REFUSAL_SYSTEM, Reply, run};
 
@@ -99,8 +99,27 @@ fn who_obeys_the_challenge_is_let_in() {
         }
         hospital.check_recorded(&replies);
         no_login_helps(&hospital, &weak).await;
+        an_entry_of_a_batch_says_as_much(&hospital, &weak).await;
         no_challenge_tells_of_a_record(&hospital, &weak).await;
     });
+}
+
+/// An entry has no headers: its outcome holds the same challenge that the request alone is answered with.
+async fn an_entry_of_a_batch_says_as_much(hospital: &Hospital, weak: &str) {
+    let paths = ["Goal?patient=p1", "Patient/p1", "Patient?identifier=x"];
+    let entries = paths.map(|url| json!({"request": {"method": "GET", "url": url}}));
+    let body = json!({"resourceType": "Bundle", "type": "batch", "entry": entries}).to_string();
+    let reply = ask(hospital, weak, ("POST", ""), &body).await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    let alone = ask(hospital, weak, ("GET", paths[0]), "").await;
+    let challenge = alone.header("www-authenticate").unwrap();
+    let expected = json!([{"url": "https://chartgate.dev/challenge", "valueString": challenge}]);
+    let told = reply.json();
+    let response = |place: usize| &told["entry"][place]["response"];
+    assert_eq!((&response(0)["status"], &response(0)["outcome"]["extension"]), (&json!("401"), &expected));
+    assert_eq!(response(1)["status"], "200");
+    assert_eq!(response(2)["status"], "403");
+    assert!(response(2)["outcome"].get("extension").is_none(), "no login helps");
 }
 
 async fn no_login_helps(hospital: &Hospital, weak: &str) {

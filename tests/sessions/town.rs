@@ -51,7 +51,11 @@ impl Town {
 
     /// A proxy with this `[session]` table and more text in its issuer's.
     pub(crate) async fn proxy(&self, name: &str, session: &str, issuer: &str) -> Proxy {
-        let port = free_port();
+        self.proxy_at(free_port(), name, session, issuer).await
+    }
+
+    /// The same at this port, which another has left.
+    pub(crate) async fn proxy_at(&self, port: u16, name: &str, session: &str, issuer: &str) -> Proxy {
         let base = format!("https://localhost:{port}/fhir");
         let old = self.stage.base_url();
         let old_port = old.rsplit(':').next().unwrap().trim_end_matches("/fhir");

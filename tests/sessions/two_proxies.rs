@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use chartgate_sandbox::issuer::ProofKey;
 use serde_json::{Value, json};
 
-use crate::town::{Postgres, Proxy, Town, USUAL};
+use crate::town::{Postgres, Proxy, Town, USUAL, free_port};
 
 const OVER: (u16, &str) = (401, "session-revoked");
 const SECOND: Duration = Duration::from_secs(1);
@@ -103,6 +104,100 @@ async fn activity_is_shared(town: &Town, (east, west): (&Proxy, &Proxy), name: &
     assert_eq!(town.read(west, &token).await.code, "session-idle", "{name}");
 }
 
+/// A proof that one gate took is refused by the gate that takes its place, with a trail of its own (T-185, T-272).
+async fn proofs_are_shared(town: &Town, store: &str, name: &str) {
+    let (port, session) = (free_port(), format!("{USUAL}{store}"));
+    let mut first = town.proxy_at(port, "first", &session, "").await;
+    let key = ProofKey::new().unwrap();
+    let jkt = key.thumbprint();
+    let token = town.stage.issuer().token_with("nurse", |claims| claims["cnf"] = json!({ "jkt": jkt }));
+    let token = token.unwrap();
+    let (url, authorization) = (first.url("/fhir/Patient/p1"), format!("DPoP {token}"));
+    // Made by a clock that is ahead, so that a slow start of the second gate does not make it stale.
+    let proof = || {
+        key.proof_with("GET", &url, &token, |_, claims| {
+            claims["iat"] = json!(claims["iat"].as_i64().unwrap() + 25);
+        })
+        .unwrap()
+    };
+    let ask = async |proof: &str| {
+        let headers = [("authorization", authorization.as_str()), ("dpop", proof)];
+        town.ask(&url, "GET", &headers, "").await
+    };
+    let used = proof();
+    let heard = ask(&used).await;
+    assert_eq!(heard.status, 200, "{name}: {}", heard.text);
+    assert_eq!(ask(&used).await.code, "dpop-proof-replayed", "{name}");
+    first.kill();
+    let second = town.proxy_at(port, "second", &session, "").await;
+    let heard = ask(&used).await;
+    assert_eq!((heard.status, heard.code.as_str()), (401, "dpop-proof-replayed"), "{name}: {}", heard.text);
+    assert_eq!(ask(&proof()).await.status, 200, "{name}");
+    drop(second);
+}
+
+const POLICIES: [(&str, &str); 2] = [
+    (
+        "treating.cedar",
+        include_str!("../../policies/optional/treating-relationship/treating-relationship.cedar"),
+    ),
+    ("emergency.cedar", include_str!("../../policies/optional/break-glass/emergency.cedar")),
+];
+
+/// Emergency access that one gate grants opens at the other within a second, and is over there as soon when either ends
+/// it or its session is revoked (T-193, T-195).
+async fn emergencies_are_shared(store: &str, name: &str) {
+    let town = Town::open().await;
+    for (file, text) in POLICIES {
+        std::fs::write(town.stage.folder().join("policies").join(file), text).unwrap();
+    }
+    let record = json!({"resourceType": "Observation", "id": "btg-p3", "meta": {"versionId": "1"},
+        "status": "final", "code": {"text": "x"}, "subject": {"reference": "Patient/p3"}});
+    town.stage.emr().put(record.to_string().as_bytes()).unwrap();
+    let (east, west) = pair(&town, store).await;
+    let token = town.stage.issuer().token_with("physician", |claims| {
+        claims["sub"] = "doctor-of-emergencies".into();
+        claims["sid"] = "session-of-emergencies".into();
+    });
+    let bearer = format!("Bearer {}", token.unwrap());
+    let see = async |proxy: &Proxy| {
+        let url = proxy.url("/fhir/Observation/btg-p3");
+        town.ask(&url, "GET", &[("authorization", &bearer)], "").await.status
+    };
+    let until = async |proxy: &Proxy, status: u16| {
+        let began = Instant::now();
+        while see(proxy).await != status {
+            assert!(began.elapsed() < SECOND, "{name}: no {status} within a second");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let order = async |proxy: &Proxy, end: bool| {
+        let body = json!({"resourceType": "Parameters", "parameter": [
+            {"name": "patient", "valueReference": {"reference": "Patient/p3"}},
+            {"name": "reason", "valueString": "found unconscious on the ward"},
+            {"name": "end", "valueBoolean": end}]});
+        let headers = [("authorization", bearer.as_str()), ("content-type", "application/fhir+json")];
+        let heard = town.ask(&proxy.url("/fhir/$break-glass"), "POST", &headers, &body.to_string()).await;
+        assert_eq!(heard.status, 200, "{name}: {}", heard.text);
+    };
+    assert_eq!((see(&east).await, see(&west).await), (404, 404), "{name}");
+    // Whichever begins it, either ends it.
+    for (first, second) in [(&east, &west), (&west, &east)] {
+        order(first, false).await;
+        assert_eq!(see(first).await, 200, "{name}");
+        until(second, 200).await;
+        order(second, true).await;
+        assert_eq!(see(second).await, 404, "{name}");
+        until(first, 404).await;
+    }
+    order(&east, false).await;
+    until(&west, 200).await;
+    let sessions = west.sessions();
+    let own = sessions.iter().find(|view| view["subject"] == "doctor-of-emergencies").unwrap();
+    east.revoke(&json!({"session": own["id"], "reason": "test"}));
+    until(&west, 401).await;
+}
+
 async fn all(name: &str, store: &str, town: &Town) {
     let (east, west) = pair(town, store).await;
     revocations_travel(town, (&east, &west), name).await;
@@ -111,6 +206,9 @@ async fn all(name: &str, store: &str, town: &Town) {
     let (east, west) = (town.proxy("north", &session, "").await, town.proxy("south", &session, "").await);
     places_are_shared(town, (&east, &west), name).await;
     activity_is_shared(town, (&east, &west), name).await;
+    drop((east, west));
+    proofs_are_shared(town, store, name).await;
+    emergencies_are_shared(store, name).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

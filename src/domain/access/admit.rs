@@ -22,7 +22,7 @@ use std::sync::Arc;
 /// Decides whether an interaction may go upstream.
 ///
 /// # Errors
-/// [`Denial`]: the first reason found, in this order: purpose, scopes, type, parameters. What is no single question
+/// [`Denial`]: the first reason found, in this order: purpose, `fhirUser`, scopes, type, parameters. What is no single question
 /// is [`Denial::NothingToDecide`]: the legs of a search over many types and the entries of a Bundle are admitted one
 /// by one, and a sealed link as what it continues, once opened (an export's file as the export).
 pub fn admit(
@@ -43,6 +43,9 @@ pub(super) fn admit_as(
     interaction: &Interaction,
     circumstances: &Circumstances,
 ) -> Result<Permit, Denial> {
+    if situation.lacks_fhir_user() && policies.needs_fhir_user(&situation.roles) {
+        return Err(Denial::FhirUserMissing);
+    }
     if let Interaction::Operation(operation) = interaction {
         situation.operation = super::operations::name(operation);
     }

@@ -20,6 +20,8 @@ pub(super) struct Asks {
     pub any_relation: bool,
     /// `context.emergency`.
     pub emergency: bool,
+    /// It forbids where a relation holds that only `fhirUser` can prove: without the claim it would never hold.
+    pub forbids_by_fhir_user: bool,
 }
 
 impl Asks {

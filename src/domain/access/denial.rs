@@ -28,6 +28,8 @@ pub enum Denial {
     ScopesMixed,
     /// `patient/` scopes without a launch patient.
     LaunchPatientMissing,
+    /// A policy forbids where the caller stands in a relation, and the token does not say who they are to the EMR.
+    FhirUserMissing,
     /// The purpose of use asked for is not one the token allows.
     PurposeNotAllowed,
     /// The token allows several purposes of use and the request names none.
@@ -96,6 +98,9 @@ impl fmt::Display for Denial {
             }
             Denial::ScopesMixed => f.write_str("the token mixes scopes of several contexts"),
             Denial::LaunchPatientMissing => f.write_str("the token has patient scopes and no launch patient"),
+            Denial::FhirUserMissing => {
+                f.write_str("the token does not say who the caller is to the record system")
+            }
             Denial::PurposeNotAllowed => f.write_str("the purpose of use is not one the token allows"),
             Denial::PurposeAmbiguous => f.write_str("the purpose of use must be chosen"),
             Denial::NothingToDecide => f.write_str("the interaction asks for no record"),

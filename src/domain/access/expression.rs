@@ -10,7 +10,8 @@
 )]
 
 use super::basis::Asks;
-use cedar_policy::pst::{BinaryOp, Clause, EntityUID, Expr, Literal, Var};
+use super::relation::Relation;
+use cedar_policy::pst::{BinaryOp, Clause, EntityUID, Expr, Literal, UnaryOp, Var};
 use serde_json::Value as Json;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -183,6 +184,50 @@ fn relations_named(op: BinaryOp, left: &Expr, right: &Expr) -> Option<Vec<String
         _ if !asks || !relations => None,
         Expr::Set(items) => items.iter().map(|item| text(item)).collect(),
         other => text(other).map(|name| vec![name]),
+    }
+}
+
+/// Whether these conditions can come to hold because the caller stands in a relation that `fhirUser` proves: where one
+/// more relation could turn them from false to true. What is not recognised could.
+pub(super) fn holds_by_fhir_user(clauses: &[Clause]) -> bool {
+    clauses.iter().any(|clause| match clause {
+        Clause::When(expr) => turned_by_relation(expr, true),
+        Clause::Unless(expr) => turned_by_relation(expr, false),
+    })
+}
+
+/// Whether one more relation can give `expr` this value.
+fn turned_by_relation(expr: &Expr, value: bool) -> bool {
+    match expr {
+        Expr::UnaryOp { op: UnaryOp::Not, expr } => turned_by_relation(expr, !value),
+        Expr::BinaryOp { op: BinaryOp::And | BinaryOp::Or, left, right } => {
+            turned_by_relation(left, value) || turned_by_relation(right, value)
+        }
+        Expr::IfThenElse { cond, then_expr, else_expr } => {
+            names_relations(cond)
+                || turned_by_relation(then_expr, value)
+                || turned_by_relation(else_expr, value)
+        }
+        Expr::BinaryOp { op, left, right } => match relations_named(*op, left, right) {
+            // A caller in more relations passes each of these tests as well as before.
+            Some(names) => {
+                let needs = |name: &String| Relation::from_name(name).is_some_and(Relation::needs_fhir_user);
+                value && names.iter().any(needs)
+            }
+            None => names_relations(expr),
+        },
+        other => names_relations(other),
+    }
+}
+
+fn names_relations(expr: &Expr) -> bool {
+    match expr {
+        Expr::GetAttr { expr: base, attr }
+            if attr == "relations" && matches!(**base, Expr::Var(Var::Context)) =>
+        {
+            true
+        }
+        other => children(other).into_iter().any(names_relations),
     }
 }
 

@@ -16,7 +16,7 @@ use crate::limits;
 use aws_lc_rs::digest;
 use cedar_policy::ffi::DetailedError;
 use cedar_policy::pst::{self, EntityUID};
-use cedar_policy::{ActionConstraint, EntityUid, Policy, PolicyId, ResourceConstraint};
+use cedar_policy::{ActionConstraint, Effect, EntityUid, Policy, PolicyId, ResourceConstraint};
 use cedar_policy::{ValidationMode, Validator};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -153,6 +153,15 @@ impl<'g> Draft<'g> {
             let names = Relation::ALL.map(Relation::name).join(", ");
             let lint = written.problem(format!("there is no relation `{name}`: it never holds"));
             self.lints.push(lint.with_hint(format!("relations are {names}")));
+        }
+        if written.policy.effect() == Effect::Forbid && expression::holds_by_fhir_user(body.clauses()) {
+            reading.asks.forbids_by_fhir_user = true;
+            let lint = written.problem(
+                "forbids where the caller stands in a relation: people without `fhirUser` are refused",
+            );
+            self.lints.push(lint.with_hint(
+                "while the EMR cannot be asked it does not hold: rather forbid where a relation is lacking, or permit where it holds",
+            ));
         }
         match Rule::new(&written.policy, &body, self.groups, reading.asks) {
             Ok(rule) => Some(rule),

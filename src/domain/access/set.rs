@@ -268,6 +268,8 @@ pub struct PolicySet {
     pub(super) elements: Elements,
     pub(super) uses: Uses,
     relations: HashMap<Option<String>, BTreeSet<Relation>>,
+    /// Roles, or everybody, to whom a forbid may apply that a missing `fhirUser` would switch off.
+    forbidden_by_fhir_user: BTreeSet<Option<String>>,
     lints: Vec<Problem>,
 }
 
@@ -305,7 +307,9 @@ impl PolicySet {
         for rule in &rules {
             relations.entry(rule.role.clone()).or_default().extend(rule.asks.known());
         }
-        Self { hash, rules, index, vocabulary, elements, uses, relations, lints }
+        let by_fhir_user = rules.iter().filter(|rule| rule.asks.forbids_by_fhir_user);
+        let forbidden_by_fhir_user = by_fhir_user.map(|rule| rule.role.clone()).collect();
+        Self { hash, rules, index, vocabulary, elements, uses, relations, forbidden_by_fhir_user, lints }
     }
 
     /// SHA-256 (lower-case hex) over every file name and text and the schema: the version of the set, for
@@ -379,6 +383,11 @@ impl PolicySet {
         };
         let rules = actions.into_iter().flat_map(|action| self.applicable(action, resource, roles));
         rules.filter(counts).flat_map(|rule| rule.asks.present(record)).collect()
+    }
+
+    /// Whether nothing may be decided for somebody with these roles whose token does not say who they are to the EMR.
+    pub(super) fn needs_fhir_user(&self, roles: &BTreeSet<String>) -> bool {
+        self.forbidden_by_fhir_user.iter().any(|role| role.as_ref().is_none_or(|role| roles.contains(role)))
     }
 
     /// The relations that a decision for somebody with these roles can depend on.

@@ -5,7 +5,7 @@
 //! Look next: `engine`, which asks; `key`, which turns the used parts into a cache key.
 
 use super::denial::Denial;
-use super::relation::{Relation, Relations};
+use super::relation::{Party, Relation, Relations};
 use crate::domain::fhir::facts::Facts;
 use crate::domain::fhir::r4::ResourceType;
 use crate::domain::identity::Caller;
@@ -179,6 +179,12 @@ impl Situation {
         let first = people.next()?;
         let grant = self.emergencies.get(first)?;
         people.all(|other| other == first).then_some(grant.as_str())
+    }
+
+    /// A person of whom no relation can be known: the token names no resource that stands in any.
+    pub(super) fn lacks_fhir_user(&self) -> bool {
+        let known = |user: &str| Party::new(user).is_some();
+        self.person && self.own_patient().is_none() && !self.fhir_user.as_deref().is_some_and(known)
     }
 
     fn own_patient(&self) -> Option<&str> {

@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
 
+mod fhir_user;
 mod laws;
 mod writes;
 

@@ -325,7 +325,9 @@ pub(super) fn normal_url(url: &str) -> Option<String> {
     let authority = authority.to_ascii_lowercase();
     let authority =
         authority.strip_suffix(default_port).or(authority.strip_suffix(':')).unwrap_or(&authority);
-    if authority.is_empty() || authority.contains(['@', '%', '\\']) || !authority.is_ascii() {
+    // One port at most: with two there is no one normal form.
+    let ends_again = authority.ends_with(':') || authority.ends_with(default_port);
+    if authority.is_empty() || ends_again || authority.contains(['@', '%', '\\']) || !authority.is_ascii() {
         return None;
     }
     let path = normal_path(path)?;

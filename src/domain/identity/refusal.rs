@@ -107,6 +107,21 @@ pub struct StepUp {
     pub max_age_seconds: i64,
 }
 
+/// RFC 6750 section 3.1: expired, revoked, malformed, or invalid for other reasons.
+const INVALID_TOKEN: &str = "error=\"invalid_token\"";
+
+impl Scheme {
+    /// The value of `WWW-Authenticate` with these parameters, as a client of this scheme reads it (RFC 6750 section 3,
+    /// RFC 9449 section 7.1).
+    #[must_use]
+    pub fn challenge(self, parameters: &str) -> String {
+        match self {
+            Self::Bearer => format!("Bearer {parameters}"),
+            Self::Dpop => format!("DPoP {parameters}, algs=\"{}\"", proof_algorithms()),
+        }
+    }
+}
+
 impl IdentityRefusal {
     /// Stable code for audit records and `OperationOutcome.issue.details.coding`.
     #[must_use]
@@ -162,27 +177,22 @@ impl IdentityRefusal {
     /// The value of `WWW-Authenticate` that goes with status 401, for a token that came under this scheme. A refusal
     /// about proofs, and a client whose tokens must be bound to a key, are told of `DPoP` under either scheme.
     #[must_use]
-    pub fn challenge_under(&self, scheme: Scheme) -> String {
-        let error = match self {
-            Self::Proof(refusal) => refusal.error(),
-            Self::Client(ClientRefusal::Unbound(BindingDemand::Dpop)) => "invalid_token",
-            _ if scheme == Scheme::Dpop => {
-                let challenge = self.challenge();
-                let parameters = challenge.strip_prefix("Bearer ").unwrap_or_default();
-                return format!("DPoP {parameters}, algs=\"{}\"", proof_algorithms());
+    pub fn challenge(&self, scheme: Scheme) -> String {
+        match self {
+            Self::Proof(refusal) => Scheme::Dpop.challenge(&format!("error=\"{}\"", refusal.error())),
+            Self::Client(ClientRefusal::Unbound(BindingDemand::Dpop)) => {
+                Scheme::Dpop.challenge(INVALID_TOKEN)
             }
-            _ => return self.challenge(),
-        };
-        format!("DPoP error=\"{error}\", algs=\"{}\"", proof_algorithms())
+            _ => scheme.challenge(&self.parameters()),
+        }
     }
 
-    /// The same for a bearer token.
-    #[must_use]
-    pub fn challenge(&self) -> String {
+    /// What is needed (RFC 9470 section 3).
+    fn parameters(&self) -> String {
         let (Self::MfaMissing(step_up) | Self::MfaTooOld(step_up)) = self else {
-            return "Bearer error=\"invalid_token\"".to_owned();
+            return INVALID_TOKEN.to_owned();
         };
-        let mut value = "Bearer error=\"insufficient_user_authentication\"".to_owned();
+        let mut value = "error=\"insufficient_user_authentication\"".to_owned();
         if !step_up.acr_values.is_empty() {
             // INVARIANT: `Issuer::new` admits only characters that need no quoting.
             value.push_str(&format!(", acr_values=\"{}\"", step_up.acr_values));

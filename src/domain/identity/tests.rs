@@ -280,16 +280,16 @@ fn phishing_resistance_is_claimed_by_few_values_only() {
 
 #[test]
 fn the_challenges_are_those_of_the_rfcs() {
-    assert_eq!(IdentityRefusal::Expired.challenge(), "Bearer error=\"invalid_token\"");
-    assert_eq!(IdentityRefusal::TokenMissing.challenge(), "Bearer error=\"invalid_token\"");
+    assert_eq!(IdentityRefusal::Expired.challenge(Scheme::Bearer), "Bearer error=\"invalid_token\"");
+    assert_eq!(IdentityRefusal::TokenMissing.challenge(Scheme::Bearer), "Bearer error=\"invalid_token\"");
     let refusal = check(&token_with(json!({"amr": ["pwd"]})), NOW).unwrap_err();
     assert_eq!(
-        refusal.challenge(),
+        refusal.challenge(Scheme::Bearer),
         "Bearer error=\"insufficient_user_authentication\", acr_values=\"phr urn:test:aal2\", max_age=\"3600\""
     );
     let without_acr = StepUp { acr_values: String::new(), max_age_seconds: 60 };
     assert_eq!(
-        IdentityRefusal::MfaTooOld(without_acr).challenge(),
+        IdentityRefusal::MfaTooOld(without_acr).challenge(Scheme::Bearer),
         "Bearer error=\"insufficient_user_authentication\", max_age=\"60\""
     );
 }

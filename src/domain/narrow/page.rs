@@ -55,6 +55,14 @@ pub fn plan_page(
     next_page(&first, link, upstream_base)
 }
 
+/// The same for a question of our own, about how a caller stands to patients.
+///
+/// # Errors
+/// [`PageError`].
+pub fn plan_next_look(first: &Plan, link: &str, upstream_base: &str) -> Result<Plan, PageError> {
+    next_page(first, link, upstream_base)
+}
+
 fn next_page(first: &Plan, link: &str, upstream_base: &str) -> Result<Plan, PageError> {
     let sound = link.len() <= TARGET_BYTES_MAX && link.bytes().all(|b| b.is_ascii_graphic() && b != b'#');
     if !sound {

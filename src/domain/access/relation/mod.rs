@@ -69,6 +69,12 @@ impl Relation {
         Self::ALL.into_iter().find(|relation| relation.name() == name)
     }
 
+    /// Whether it takes the token's `fhirUser` to know; the other is in the claim `patient`.
+    #[must_use]
+    pub fn needs_fhir_user(self) -> bool {
+        self != Self::Launch
+    }
+
     /// Whether the EMR has to be asked; the others are in the token.
     #[must_use]
     pub fn is_looked_up(self) -> bool {

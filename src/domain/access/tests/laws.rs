@@ -56,7 +56,7 @@ static CURIOUS: LazyLock<Arc<PolicySet>> = LazyLock::new(|| {
         r#"permit (principal, action, resource is FHIR::Observation) when {
              context.relations.contains("self") || context.network == ip("10.0.0.1")
              || context.now > datetime("2026-01-01") || context.mfa.age + 1 > 2
-             || context.scopes.contains("x") || context.application == "a" || context.binding == "dpop" || principal == User::"i|s"
+             || context.scopes.contains("x") || context.application == "a" || context.binding == "dpop" || context.emergency || principal == User::"i|s"
              || resource.labels.contains("R") || resource.status == "final" || resource.code.contains("c")
              || resource.category.contains("c") || resource.mentions.contains(Patient::"p")
              || resource in Patient::"p" };"#,

@@ -233,7 +233,7 @@ fn proofs_of_other_libraries_hold() {
 #[test]
 fn challenges_name_the_scheme_that_would_do() {
     let algorithms = "algs=\"RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 EdDSA Ed25519\"";
-    let say = |refusal: IdentityRefusal, scheme| refusal.challenge_under(scheme);
+    let say = |refusal: IdentityRefusal, scheme| refusal.challenge(scheme);
     let nonce = IdentityRefusal::from(ProofRefusal::NonceWanted);
     assert_eq!(say(nonce, Scheme::Dpop), format!("DPoP error=\"use_dpop_nonce\", {algorithms}"));
     let downgraded = IdentityRefusal::from(ProofRefusal::Downgraded);
@@ -267,6 +267,9 @@ fn an_address_has_one_normal_spelling() {
         ("https://fhir.test/./b", None),
         ("https://user@fhir.test/a", None),
         ("https:///a", None),
+        ("https://fhir.test::/a", None),
+        ("https://fhir.test:443:443/a", None),
+        ("https://fhir.test:443:/a", None),
         ("ftp://fhir.test/a", None),
         ("fhir.test/a", None),
         ("https://fhir.test/a b", None),
