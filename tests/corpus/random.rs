@@ -70,7 +70,7 @@ fn masks(decided: &BTreeMap<String, bool>) -> BTreeMap<ResourceType, Arc<Mask>> 
 
 /// One record under one random mask; whether it left.
 fn one(name: &str, text: &str, valid: bool, dice: &mut Dice) -> bool {
-    let document = filter::parse(text.as_bytes(), &BASES).unwrap_or_else(|fault| panic!("{name}: {fault}"));
+    let document = filter::parse(text.as_bytes(), &BASES).expect(name);
     let tree = Tree::parse(text).unwrap();
     let all = units(&document, &tree);
     let Some(&(record, tree)) = all.get(dice.roll(all.len())) else { return false };
