@@ -382,13 +382,7 @@ pub const SHAPE_ELEMENTS_MAX: usize = 64;
 pub const BINARY_CONTENT_BYTES_MAX: usize = STRING_BYTES_MAX / 4 * 3;
 /// One line of an NDJSON file, its end not counted: one record of the size above.
 pub const NDJSON_LINE_BYTES_MAX: usize = RECORD_BYTES_MAX;
-/// One part of a Bundle that comes in pieces: an entry of one record of the size above, with its address and what was
-/// asked and answered; or a member of the Bundle itself.
-pub const PART_BYTES_MAX: usize = RECORD_BYTES_MAX + 64 * 1024;
-/// Members that R4 does not know, in such a Bundle; each is remembered so that none comes twice.
-pub const BUNDLE_UNKNOWN_MEMBERS_MAX: usize = 64;
 
-const _: () = assert!(PART_BYTES_MAX <= DOCUMENT_BYTES_MAX);
 const _: () = assert!(DOCUMENT_BYTES_MAX < u32::MAX as usize);
 const _: () = assert!(RECORD_BYTES_MAX <= DOCUMENT_BYTES_MAX);
 const _: () = assert!(STRING_BYTES_MAX < RECORD_BYTES_MAX);

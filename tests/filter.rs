@@ -15,9 +15,9 @@
     reason = "a test may stop, and says what it skips"
 )]
 
+#[path = "filter/batches.rs"]
+mod batches;
 mod oracle;
-#[path = "filter/reader.rs"]
-mod reader;
 #[path = "filter/sent.rs"]
 mod sent;
 #[path = "filter/shapes.rs"]

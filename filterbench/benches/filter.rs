@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use chartgate::domain::fhir::mask::Mask;
 use chartgate::domain::fhir::r4::{self, ElementPath, ResourceType};
-use chartgate::domain::filter::{self, Bases, Document, Part, Reader, References, Verdict};
+use chartgate::domain::filter::{self, Bases, Batches, Document, References, Verdict};
 use chartgate_filterbench::{self as plain, Masks};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use serde_json::Value;
@@ -101,26 +101,26 @@ fn write(document: &Document<'_>, masks: &Masks, references: &References, out: &
 }
 
 fn whole(body: &str, masks: &Masks) -> usize {
-    let Ok(document) = filter::parse(body.as_bytes(), &BASES) else { return 0 };
+    batch_of(body.as_bytes(), masks)
+}
+
+fn batch_of(body: &[u8], masks: &Masks) -> usize {
+    let Ok(document) = filter::parse(body, &BASES) else { return 0 };
     let mut out = Vec::with_capacity(body.len());
     write(&document, masks, &References::default(), &mut out);
     out.len()
 }
 
 fn in_pieces(body: &str, masks: &Masks) -> usize {
-    let mut reader = Reader::new(BASES, "searchset");
-    let (references, mut out, mut bytes) = (References::default(), Vec::new(), 0);
+    let (mut batches, mut ready, mut bytes) = (Batches::new("searchset"), Vec::new(), 0);
     for piece in body.as_bytes().chunks(PIECE_BYTES) {
-        reader.push(piece);
-        while let Ok(Some(part)) = reader.part() {
-            if let Part::Entry(_, document) = part {
-                write(&document, masks, &references, &mut out);
-            }
+        if batches.feed(piece, &mut ready).is_err() {
+            return 0;
         }
-        bytes += out.len();
-        out.clear();
+        bytes += ready.drain(..).map(|batch| batch_of(&batch, masks)).sum::<usize>();
     }
-    bytes
+    let Ok((last, frame)) = batches.finish() else { return 0 };
+    bytes + last.map_or(0, |batch| batch_of(&batch, masks)) + frame.len()
 }
 
 fn bench(criterion: &mut Criterion) {

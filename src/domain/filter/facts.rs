@@ -110,7 +110,7 @@ pub(super) fn envelope(view: View<'_>, records: &[Record]) -> Envelope {
 }
 
 /// What one member of a Bundle says.
-pub(super) fn tell(view: View<'_>, records: &[Record], at: usize, word: Word, envelope: &mut Envelope) {
+fn tell(view: View<'_>, records: &[Record], at: usize, word: Word, envelope: &mut Envelope) {
     let text = |object, word| view.says(object, word).map(Cow::into_owned);
     let link = |at| Some((text(at, Word::Relation)?, text(at, Word::Url)?));
     match word {
@@ -125,7 +125,7 @@ pub(super) fn tell(view: View<'_>, records: &[Record], at: usize, word: Word, en
 }
 
 /// One entry of a Bundle.
-pub(super) fn entry(view: View<'_>, records: &[Record], at: usize) -> Entry {
+fn entry(view: View<'_>, records: &[Record], at: usize) -> Entry {
     let mut entry = Entry::default();
     for (at, node) in view.children(at) {
         let Some(key) = node.key().filter(|key| !key.twin) else { continue };

@@ -2,7 +2,7 @@
 //!
 //! Owns: `FilterFault` (the whole answer) and `Withheld` (one record).
 //! Must never: quote the answer; a fault names a kind and a byte offset only.
-//! Look next: `scan` and `bind`, which raise faults; `emit`, which withholds.
+//! Look next: `json` and `walk`, which raise faults; `emit`, which withholds.
 
 use std::fmt;
 
@@ -35,8 +35,6 @@ pub enum FilterFault {
     Unknown(usize),
     /// A resource has no `resourceType`, or one that R4 does not know.
     ResourceType(usize),
-    /// Not the Bundle that was asked for: of another type, or of none.
-    Bundle(usize),
     /// The R4 tables lack something the filter is built on.
     Tables,
 }
@@ -56,29 +54,7 @@ impl fmt::Display for FilterFault {
             Self::Type(at) => write!(f, "wrong kind of json value for its element at byte {at}"),
             Self::Unknown(at) => write!(f, "nothing r4 knows at byte {at}"),
             Self::ResourceType(at) => write!(f, "no known resource type at byte {at}"),
-            Self::Bundle(at) => write!(f, "not the bundle that was asked for, at byte {at}"),
             Self::Tables => write!(f, "the r4 tables lack a data type"),
-        }
-    }
-}
-
-impl FilterFault {
-    /// The same fault, `bytes` further on.
-    pub(super) fn behind(self, bytes: usize) -> Self {
-        match self {
-            Self::Encoding(at) => Self::Encoding(at + bytes),
-            Self::Grammar(at) => Self::Grammar(at + bytes),
-            Self::Trailing(at) => Self::Trailing(at + bytes),
-            Self::Duplicate(at) => Self::Duplicate(at + bytes),
-            Self::Surrogate(at) => Self::Surrogate(at + bytes),
-            Self::Depth(at) => Self::Depth(at + bytes),
-            Self::Nesting(at) => Self::Nesting(at + bytes),
-            Self::Size(at) => Self::Size(at + bytes),
-            Self::Type(at) => Self::Type(at + bytes),
-            Self::Unknown(at) => Self::Unknown(at + bytes),
-            Self::ResourceType(at) => Self::ResourceType(at + bytes),
-            Self::Bundle(at) => Self::Bundle(at + bytes),
-            Self::ByteOrderMark | Self::Tables => self,
         }
     }
 }

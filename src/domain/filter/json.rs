@@ -18,24 +18,10 @@ pub(super) struct Cursor<'c> {
     pub at: usize,
     /// The string read last holds escapes.
     pub escaped: bool,
-    pub depth: usize,
-    /// What `depth` was at the start.
-    pub depth_around: usize,
+    depth: usize,
     quotes: Quotes,
     /// Names R4 does not know, of the objects that are open: start and length, as written.
     names: Vec<(u32, u32)>,
-}
-
-/// The memory of a [`Cursor`], for the next one.
-pub(super) struct Scratch {
-    quotes: Quotes,
-    names: Vec<(u32, u32)>,
-}
-
-impl Default for Scratch {
-    fn default() -> Self {
-        Self { quotes: Quotes::new(), names: Vec::new() }
-    }
 }
 
 /// A byte offset on the tape. INVARIANT: `limits::DOCUMENT_BYTES_MAX` fits 32 bits, so nothing is cut off.
@@ -46,18 +32,10 @@ pub(super) fn offset(at: usize) -> u32 {
 }
 
 impl<'c> Cursor<'c> {
-    /// At `at`, outside of any string. `ready`: the scratch was left there, in the same text.
-    pub(super) fn new(text: &'c str, at: usize, scratch: Scratch, ready: bool) -> Self {
-        let Scratch { mut quotes, mut names } = scratch;
-        if !ready {
-            quotes.restart(at);
-        }
-        names.clear();
-        Self { text, bytes: text.as_bytes(), at, escaped: false, depth: 0, depth_around: 0, quotes, names }
-    }
-
-    pub(super) fn into_scratch(self) -> Scratch {
-        Scratch { quotes: self.quotes, names: self.names }
+    /// At the start.
+    pub(super) fn new(text: &'c str) -> Self {
+        let (quotes, names) = (Quotes::new(), Vec::new());
+        Self { text, bytes: text.as_bytes(), at: 0, escaped: false, depth: 0, quotes, names }
     }
 
     /// The next byte; zero, which is none of JSON's, at the end.
@@ -350,21 +328,9 @@ impl<'c> Cursor<'c> {
     }
 }
 
-impl Cursor<'_> {
-    /// The first fault as JSON of the member or value that begins at `start`, whatever FHIR makes of it.
-    #[cold]
-    pub(super) fn fault_at(&self, start: usize) -> Option<FilterFault> {
-        let mut cursor = Cursor::new(self.text, start, Scratch::default(), false);
-        cursor.depth = self.depth_around;
-        let is_member = self.depth_around == 1;
-        let named = if is_member { cursor.name().map(drop) } else { Ok(()) };
-        named.and_then(|()| cursor.any()).err()
-    }
-}
-
 /// The first fault of a text as JSON, whatever FHIR makes of it.
 pub(super) fn fault(text: &str) -> Option<FilterFault> {
-    let mut cursor = Cursor::new(text, 0, Scratch::default(), false);
+    let mut cursor = Cursor::new(text);
     cursor.space();
     cursor.any().and_then(|()| cursor.end()).err()
 }
@@ -386,27 +352,12 @@ pub(super) fn look_up<'t>(text: &'t str, object: usize, wanted: &str) -> Option<
 }
 
 /// Passes over JSON without checking it: whoever asks comes by again.
-pub(super) struct Ahead<'a> {
+struct Ahead<'a> {
     bytes: &'a [u8],
-    pub at: usize,
+    at: usize,
 }
 
-impl<'a> Ahead<'a> {
-    pub(super) fn new(bytes: &'a [u8], at: usize) -> Self {
-        Self { bytes, at }
-    }
-
-    /// The span of the name here; then at its value.
-    pub(super) fn name(&mut self) -> Option<std::ops::Range<usize>> {
-        let (from, to) = self.string()?;
-        self.blanks();
-        Some(from..to)
-    }
-
-    pub(super) fn is_at(&self, byte: u8) -> bool {
-        self.bytes.get(self.at) == Some(&byte)
-    }
-
+impl Ahead<'_> {
     /// White space, commas and colons.
     fn blanks(&mut self) {
         let rest = self.bytes.get(self.at..).unwrap_or_default();

@@ -3,7 +3,7 @@
 //! Owns: taking an upstream answer apart strictly, telling policy the facts of every record in it, and
 //! writing a record under its mask with kept bytes unchanged (P1, P3, P7).
 //! Must never: decide who may see what, or let a byte out that no mask keeps. Doubt is a fault.
-//! Look next: `walk` (bytes to tape, in one pass), `emit` (records to bytes), `reader` (Bundles in pieces).
+//! Look next: `walk` (bytes to tape, in one pass), `emit` (records to bytes), `batches` (Bundles in pieces).
 //!
 //! The rules, where the issue leaves room:
 //!
@@ -36,7 +36,6 @@ mod ndjson;
 mod outside;
 mod pretty;
 mod quotes;
-mod reader;
 mod reference;
 mod tape;
 mod text;
@@ -57,7 +56,6 @@ pub use batches::Batches;
 pub use fault::{FilterFault, Withheld};
 pub use ndjson::Lines;
 pub use pretty::pretty;
-pub use reader::{Part, Reader};
 pub use reference::{Bases, References};
 
 /// Takes a whole upstream answer apart.
@@ -96,7 +94,7 @@ fn read<'a>(body: &'a [u8], bases: &Bases<'_>, sender: walk::Sender) -> Result<D
     let view = View { text, nodes: &tape.nodes };
     let envelope = is_bundle.then(|| facts::envelope(view, &tape.records));
     let types = data_type::data_types().ok_or(FilterFault::Tables)?;
-    Ok(Document { bound: Bound { text, tape: Held::Owned(tape), root, envelope, types } })
+    Ok(Document { bound: Bound { text, tape, root, envelope, types } })
 }
 
 /// The bytes as text, at the speed of memory when they are.
@@ -108,38 +106,23 @@ fn utf8(bytes: &[u8]) -> Result<&str, FilterFault> {
 /// What was taken apart.
 struct Bound<'a> {
     text: &'a str,
-    tape: Held<'a>,
+    tape: Tape,
     root: RootType,
     envelope: Option<Envelope>,
     types: &'static DataTypes,
 }
 
-/// A tape of its own, or that of a [`Reader`], which uses it again.
-enum Held<'a> {
-    Owned(Tape),
-    Lent(&'a Tape),
-}
-
-impl Held<'_> {
-    fn tape(&self) -> &Tape {
-        match self {
-            Self::Owned(tape) => tape,
-            Self::Lent(tape) => tape,
-        }
-    }
-}
-
 impl Bound<'_> {
     fn view(&self) -> View<'_> {
-        View { text: self.text, nodes: self.nodes() }
+        View { text: self.text, nodes: &self.tape.nodes }
     }
 
     fn nodes(&self) -> &[Node] {
-        &self.tape.tape().nodes
+        &self.tape.nodes
     }
 
     fn records(&self) -> &[Record] {
-        &self.tape.tape().records
+        &self.tape.records
     }
 }
 

@@ -40,11 +40,6 @@ impl Quotes {
         Self { found: Vec::new(), next: 0, count: 0, scanned: 0, inside: 0, escaped: 0 }
     }
 
-    /// Begins anew, outside of any string.
-    pub(super) fn restart(&mut self, at: usize) {
-        *self = Self { found: std::mem::take(&mut self.found), scanned: at, ..Self::new() };
-    }
-
     /// The next offset; [`END`] when there is none.
     #[inline(always)]
     pub(super) fn take(&mut self, bytes: &[u8]) -> usize {

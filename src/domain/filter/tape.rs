@@ -1,4 +1,4 @@
-//! The tape: one answer, or one entry of it, as a flat list of values.
+//! The tape: one answer as a flat list of values.
 //!
 //! Owns: what is remembered of each value, and how one steps from value to value.
 //! Must never: hold text; offsets lead back to the bytes.
@@ -82,18 +82,11 @@ impl Node {
     }
 }
 
-/// Values and records; kept from record to record, so that the memory is.
+/// Values and records, in the order of the text.
 #[derive(Default)]
 pub(super) struct Tape {
     pub nodes: Vec<Node>,
     pub records: Vec<Record>,
-}
-
-impl Tape {
-    pub(super) fn clear(&mut self) {
-        self.nodes.clear();
-        self.records.clear();
-    }
 }
 
 /// A tape with the text it was made of.

@@ -7,7 +7,7 @@
 //! Recursion is bounded by `limits::JSON_DEPTH_MAX`.
 
 use super::fault::FilterFault;
-use super::json::{self, Cursor, Scratch, offset};
+use super::json::{self, Cursor, offset};
 use super::keys::{self, Form, Holds, Key, Keys, Known, Meaning, NOWHERE, Word};
 use super::reference::Bases;
 use super::tape::{Mark, Node, Shape, Tape, View};
@@ -48,7 +48,8 @@ pub(super) fn whole(
         return Err(FilterFault::Size(limits::DOCUMENT_BYTES_MAX));
     }
     let keys = keys::keys().ok_or(FilterFault::Tables)?;
-    let mut walk = Walk::new(Cursor::new(text, 0, Scratch::default(), false), keys, bases, sender, tape);
+    let place = Place { record: None, nesting: 0 };
+    let mut walk = Walk { cursor: Cursor::new(text), tape, keys, bases, sender, place };
     walk.cursor.space();
     let root = walk.root().and_then(|root| walk.cursor.end().map(|()| root));
     root.map_err(|fault| json::fault(text).unwrap_or(fault))
@@ -63,9 +64,9 @@ struct Place {
 }
 
 /// A walk under way.
-pub(super) struct Walk<'w, 'c> {
-    pub cursor: Cursor<'c>,
-    pub tape: &'w mut Tape,
+struct Walk<'w, 'c> {
+    cursor: Cursor<'c>,
+    tape: &'w mut Tape,
     keys: &'static Keys,
     bases: &'w Bases<'w>,
     sender: Sender,
@@ -74,9 +75,9 @@ pub(super) struct Walk<'w, 'c> {
 
 /// Which elements of an object were there.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Seen {
+struct Seen {
     /// A bit for each element: its values, then their twins.
-    pub elements: [u64; 4],
+    elements: [u64; 4],
     /// Members that are of a choice.
     choices: u32,
     /// Node of the member that the form's meaning is about.
@@ -86,7 +87,7 @@ pub(super) struct Seen {
 impl Seen {
     /// The element was there before; from now on it was.
     #[inline(always)]
-    pub(super) fn is_again(&mut self, key: Key) -> bool {
+    fn is_again(&mut self, key: Key) -> bool {
         let place = usize::from(key.bit >> 6) + 2 * usize::from(key.twin);
         let Some(word) = self.elements.get_mut(place & 3) else { return true };
         let bit = 1_u64 << (key.bit & 63);
@@ -101,17 +102,7 @@ impl Seen {
     }
 }
 
-impl<'w, 'c> Walk<'w, 'c> {
-    pub(super) fn new(
-        cursor: Cursor<'c>,
-        keys: &'static Keys,
-        bases: &'w Bases<'w>,
-        sender: Sender,
-        tape: &'w mut Tape,
-    ) -> Self {
-        Self { cursor, tape, keys, bases, sender, place: Place { record: None, nesting: 0 } }
-    }
-
+impl Walk<'_, '_> {
     fn root(&mut self) -> Result<RootType, FilterFault> {
         let start = self.cursor.at;
         let kind = self.resource_type()?;
@@ -174,7 +165,7 @@ impl<'w, 'c> Walk<'w, 'c> {
 
     // --- objects --------------------------------------------------------------------------------
 
-    pub(super) fn object(&mut self, member: Member, form: &Form, trail: u16) -> Result<u8, FilterFault> {
+    fn object(&mut self, member: Member, form: &Form, trail: u16) -> Result<u8, FilterFault> {
         if self.cursor.peek() != b'{' {
             return self.wrong();
         }
@@ -206,17 +197,6 @@ impl<'w, 'c> Walk<'w, 'c> {
             node.marks |= more;
         }
         Ok(marks | more)
-    }
-
-    /// One member of a Bundle that comes in pieces.
-    pub(super) fn bundle_member(&mut self, form: &Form, seen: &mut Seen) -> Result<u8, FilterFault> {
-        self.member(form, NOWHERE, seen)
-    }
-
-    /// The name of the member that begins at `start`.
-    pub(super) fn name_at(&self, start: usize) -> Option<String> {
-        let span = json::Ahead::new(self.cursor.bytes, start).name()?;
-        self.cursor.text.get(span).map(|name| text::unescape(name).into_owned())
     }
 
     #[inline(always)]
@@ -475,12 +455,12 @@ impl<'w, 'c> Walk<'w, 'c> {
 
 /// A member, or an item, before its value.
 #[derive(Clone, Copy)]
-pub(super) struct Member {
-    pub name: u32,
-    pub key: u16,
-    pub marks: u8,
+struct Member {
+    name: u32,
+    key: u16,
+    marks: u8,
 }
 
 impl Member {
-    pub(super) const NAMELESS: Self = Self { name: 0, key: keys::NONE, marks: 0 };
+    const NAMELESS: Self = Self { name: 0, key: keys::NONE, marks: 0 };
 }
