@@ -569,6 +569,10 @@ pub const BUNDLE_FRAME_BYTES_MAX: usize = 256 * 1024;
 /// The longest searchset or history that is passed on in batches. A page of the largest EMRs has some 100 MB.
 pub const STREAMED_ANSWER_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 
+/// A list leaves in units of so many bytes of shown rows: most pages are one unit, with one record in the trail. Two units
+/// and a batch are held in memory for each list.
+pub const LIST_UNIT_BYTES: usize = 2 * 1024 * 1024;
+
 /// A unit of a download is released when it has so many bytes. Each unit waits for one commit of the trail, and three
 /// are held in memory for each download.
 pub const EXPORT_UNIT_BYTES: usize = 256 * 1024;

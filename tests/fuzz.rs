@@ -9,7 +9,6 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::string_slice,
-    clippy::wildcard_enum_match_arm,
     unreachable_pub,
     reason = "a test may stop; the laws are a crate of their own to the fuzzer"
 )]

@@ -418,8 +418,10 @@ impl Reply {
         }
         if failed && let Ok(mut outcome) = serde_json::from_slice::<Value>(&answer.body) {
             // An entry has no headers: what a client needs to log in again stands in its outcome.
-            if let Some(challenge) = text(header::WWW_AUTHENTICATE) {
-                outcome["extension"] = json!([{ "url": CHALLENGE_EXTENSION, "valueString": challenge }]);
+            let challenge = text(header::WWW_AUTHENTICATE);
+            if let Some((challenge, outcome)) = challenge.zip(outcome.as_object_mut()) {
+                let said = json!([{ "url": CHALLENGE_EXTENSION, "valueString": challenge }]);
+                outcome.insert("extension".to_owned(), said);
             }
             response.insert("outcome".to_owned(), outcome);
         }

@@ -352,9 +352,7 @@ impl<'l> Sheet<'l> {
 
     /// Puts the rows so far aside as a unit when there are enough of them: by what is shown alone.
     fn fill_unit(&mut self, release: &mut Release) {
-        let enough = self.matches.len() >= limits::EXPORT_UNIT_BYTES
-            || release.records.len() >= limits::EXPORT_UNIT_RECORDS;
-        if !self.passes || !enough || self.matches.is_empty() {
+        if !self.passes || self.matches.len() < limits::LIST_UNIT_BYTES {
             return;
         }
         let mut unit = std::mem::take(release);
