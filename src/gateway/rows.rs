@@ -235,12 +235,16 @@ impl Mode {
     }
 
     /// The same, but in a patient's whole record what belongs to nobody is there because a record of theirs refers
-    /// to it, whatever the EMR calls it.
+    /// to it, whatever the EMR calls it. What belongs to the patient and is outside of the period asked for may be there
+    /// because a withheld record refers to it: the gate brings what is shown refers to itself.
     fn here(leg: &Leg, judged: &Judged<'_>, entry: &Entry) -> Option<Self> {
         let facts = entry.record.and_then(|index| judged.facts(index));
+        let named = Self::of(entry)?;
         match operation::is_of_patient(leg, facts) {
-            None => Self::of(entry),
-            Some(own) => Self::of(entry).map(|_| if own { Self::Match } else { Self::Include }),
+            None => Some(named),
+            Some(true) if named == Self::Include && !links::shows_all(leg) => None,
+            Some(true) => Some(Self::Match),
+            Some(false) => Some(Self::Include),
         }
     }
 }
