@@ -15,6 +15,7 @@
     reason = "a failing test panics, and a skipped one says so"
 )]
 
+mod dice;
 #[path = "corpus/leaves.rs"]
 mod leaves;
 mod oracle;

@@ -17,12 +17,14 @@
 
 #[path = "filter/batches.rs"]
 mod batches;
+mod dice;
 mod oracle;
 #[path = "filter/sent.rs"]
 mod sent;
 #[path = "filter/shapes.rs"]
 mod shapes;
 
+use dice::Dice;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path as FilePath, PathBuf};
@@ -386,17 +388,7 @@ fn compare(input: &str, oracle: &Oracle, found: Result<String, Withheld>) -> Res
     Ok(())
 }
 
-/// Numbers that look random and come out the same each time.
-struct Dice(u64);
-
 impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 33).unwrap() % sides.max(1)
-    }
-
     fn one_in(&mut self, sides: usize) -> bool {
         self.roll(sides) == 0
     }

@@ -16,6 +16,9 @@
 #[path = "../fuzz/src/lib.rs"]
 mod targets;
 
+mod dice;
+
+use dice::Dice;
 use std::fs;
 use std::path::Path;
 
@@ -25,18 +28,6 @@ use targets::Target;
 const CHANGED: usize = 1200;
 /// Bytes with a meaning somewhere.
 const TELLING: &[u8] = b"\"\\{}[],: \n0129-.eE#/u\xc3\xa9\xff\x00";
-
-/// Numbers that look random and come out the same each time.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 33).unwrap() % sides.max(1)
-    }
-}
 
 /// A few edits: a byte set, put in or taken out, a stretch doubled or cut off, and often other choices in front.
 fn changed(seed: &[u8], dice: &mut Dice) -> Vec<u8> {

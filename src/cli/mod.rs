@@ -67,6 +67,16 @@ struct ConfigFile {
     path: PathBuf,
 }
 
+/// `--config F [--json]`
+#[derive(Debug, Args)]
+pub(super) struct Plain {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ending {

@@ -4,7 +4,7 @@
 //! records it. Must never: need a proxy that answers.
 //! Look next: `edge::sessions`, `edge::operations`, where the same is ordered over HTTP.
 
-use super::{ConfigFile, Ending, show};
+use super::{Ending, Plain, show};
 use crate::clock;
 use crate::domain::audit::escape;
 use crate::domain::identity::RevocationOrigin;
@@ -25,16 +25,6 @@ pub(super) enum Session {
     Revocations(Plain),
     /// Take a revocation back
     Lift(Lift),
-}
-
-/// `--config F [--json]`
-#[derive(Debug, Args)]
-pub(super) struct Plain {
-    #[command(flatten)]
-    config: ConfigFile,
-    /// One JSON object a line
-    #[arg(long)]
-    json: bool,
 }
 
 /// `session revoke --config F --user I|S --reason R`

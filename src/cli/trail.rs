@@ -3,7 +3,7 @@
 //! Owns: what can be asked of the trail on the command line. Must never: read or write the trail itself.
 //! Look next: `audit`, which does.
 
-use super::{ConfigFile, Ending, audit, show};
+use super::{ConfigFile, Ending, Plain, audit, show};
 use crate::{app, config};
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
@@ -18,16 +18,6 @@ pub(super) enum Audit {
     Verify(Verify),
     /// Find records: who saw what, when and why
     Search(Box<Search>),
-}
-
-/// `--config F [--json]`
-#[derive(Debug, Args)]
-pub(super) struct Plain {
-    #[command(flatten)]
-    config: ConfigFile,
-    /// One JSON object a line
-    #[arg(long)]
-    json: bool,
 }
 
 /// `audit search --config F [filters] [--json]`; without a filter every record is printed.

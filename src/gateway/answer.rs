@@ -21,38 +21,16 @@ use crate::limits;
 use bytes::Bytes;
 use http::StatusCode;
 
-/// Answers a request, whose lists may leave through `outlet` before they are whole.
+/// Answers one question in the name of a caller; what it lets out or changes is noted in `draft`. Where there is an
+/// `outlet`, a long list begins to leave through it.
 ///
 /// # Errors
-/// As [`question`].
-pub(super) async fn request(
-    visit: &Visit<'_>,
-    asked: &Asked,
-    body: &Bytes,
-    outlet: &mut Outlet,
-    draft: &mut Draft,
-) -> Result<Answer, Refusal> {
-    outlet.allow(&asked.wishes);
-    match &asked.interaction {
-        Interaction::Search(_) | Interaction::SearchMany { .. } | Interaction::History(_) => {
-            list_through(visit, &asked.interaction, Cursor::default(), Some(outlet), draft).await
-        }
-        Interaction::NextPage { resource, token } => {
-            let (question, cursor) = page::open(visit, *resource, token)?;
-            list_through(visit, &question, cursor, Some(outlet), draft).await
-        }
-        _ => question(visit, asked, body, draft).await,
-    }
-}
-
-/// Answers one question in the name of a caller; what it lets out or changes is noted in `draft`.
-///
-/// # Errors
-/// Every early end is a [`Refusal`]; nothing is sent here.
+/// Every early end is a [`Refusal`]; nothing but a list's units is sent here.
 pub(super) async fn question(
     visit: &Visit<'_>,
     asked: &Asked,
     body: &Bytes,
+    outlet: Option<&mut Outlet>,
     draft: &mut Draft,
 ) -> Result<Answer, Refusal> {
     match &asked.interaction {
@@ -65,11 +43,11 @@ pub(super) async fn question(
             record(visit, asked, shape, draft).await
         }
         Interaction::Search(_) | Interaction::SearchMany { .. } | Interaction::History(_) => {
-            list(visit, &asked.interaction, Cursor::default(), draft).await
+            list(visit, &asked.interaction, Cursor::default(), outlet, draft).await
         }
         Interaction::NextPage { resource, token } => {
             let (question, cursor) = page::open(visit, *resource, token)?;
-            list(visit, &question, cursor, draft).await
+            list(visit, &question, cursor, outlet, draft).await
         }
         Interaction::Create { .. }
         | Interaction::Update { .. }
@@ -138,15 +116,6 @@ pub(super) fn is_unchanged(wishes: &Wishes, release: &Release) -> bool {
 
 /// A searchset or a history.
 pub(super) async fn list(
-    visit: &Visit<'_>,
-    question: &Interaction,
-    cursor: Cursor,
-    draft: &mut Draft,
-) -> Result<Answer, Refusal> {
-    list_through(visit, question, cursor, None, draft).await
-}
-
-async fn list_through(
     visit: &Visit<'_>,
     question: &Interaction,
     cursor: Cursor,

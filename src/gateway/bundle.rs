@@ -152,7 +152,7 @@ async fn alone(
 ) -> Result<Answer, Refusal> {
     let entry = understand(visit, wishes, document, place)?;
     draft.asks(&entry.asked.interaction);
-    answer::question(visit, &entry.asked, &entry.body, draft).await
+    answer::question(visit, &entry.asked, &entry.body, None, draft).await
 }
 
 /// A transaction's entry on its way.
@@ -334,7 +334,7 @@ async fn commit(
     for ((step, entry), entry_draft) in steps.into_iter().zip(entries).zip(drafts) {
         answers.push(match step {
             Step::Settled(answer) => Ok(answer),
-            Step::Later => answer::question(visit, &entry.asked, &entry.body, entry_draft).await,
+            Step::Later => answer::question(visit, &entry.asked, &entry.body, None, entry_draft).await,
             Step::Change(prepared) => match told.next() {
                 Some(told) => conclude::told(visit, &prepared, told, &entry.asked.wishes, entry_draft).await,
                 None => Err(Refusal::AnswerUnsound),

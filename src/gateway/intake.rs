@@ -4,8 +4,9 @@
 //! Must never: judge a row. Look next: `domain::filter`, whose `Batches` cuts; `rows`, which judges.
 
 use super::refusal::Refusal;
+use super::release::unsound;
 use super::visit::Visit;
-use crate::domain::filter::{self, Batches, Envelope, FilterFault};
+use crate::domain::filter::{self, Batches, Envelope};
 use crate::domain::narrow::Plan;
 use crate::edge::upstream::AnswerBody;
 use crate::limits;
@@ -43,7 +44,7 @@ impl Intake {
     /// # Errors
     /// As [`Visit::ask`].
     pub(super) async fn open(visit: &Visit<'_>, plan: &Plan, kind: &'static str) -> Result<Self, Refusal> {
-        let mut body = visit.heard(plan).await?.body.download(limits::STREAMED_ANSWER_BYTES_MAX);
+        let mut body = visit.ask_unread(plan).await?.body.download(limits::STREAMED_ANSWER_BYTES_MAX);
         let mut begun = BytesMut::new();
         while begun.len() <= limits::BATCH_BYTES {
             match body.chunk().await.map_err(Refusal::Upstream)? {
@@ -102,9 +103,4 @@ impl Intake {
         self.ready.extend(last.map(Bytes::from));
         Ok(())
     }
-}
-
-fn unsound(fault: FilterFault) -> Refusal {
-    tracing::warn!(%fault, "a page of the upstream's is unsound");
-    Refusal::AnswerUnsound
 }

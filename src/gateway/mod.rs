@@ -209,7 +209,8 @@ async fn journey(
     // 3 to 8 · May it be asked, what do we ask instead, what of the answer may leave? A write is written down
     // before the EMR hears of it.
     let visit = Visit::begin(gate, caller, peer, &parts, draft)?;
-    let answer = answer::request(&visit, &asked, &body, outlet, draft).await?;
+    outlet.allow(&asked.wishes);
+    let answer = answer::question(&visit, &asked, &body, Some(outlet), draft).await?;
     let answer = answer.under(&visit.emergencies(), draft);
     Ok(answer.formed(&asked.wishes, gate.compresses).await)
 }

@@ -41,13 +41,13 @@ pub(super) async fn answer(
     draft: &mut Draft,
 ) -> Result<Answer, Refusal> {
     match operation {
-        Operation::Everything { .. } => answer::list(visit, question, Cursor::default(), draft).await,
+        Operation::Everything { .. } => answer::list(visit, question, Cursor::default(), None, draft).await,
         Operation::LastN { search, max } => {
             let permit = visit.admit(question, draft)?;
             if permit.depends_on_records() {
                 newest::answer(visit, question, search, *max, permit, draft).await
             } else {
-                answer::list(visit, question, Cursor::default(), draft).await
+                answer::list(visit, question, Cursor::default(), None, draft).await
             }
         }
         Operation::Validate { resource } => validate(visit, question, *resource, body, draft).await,

@@ -13,7 +13,7 @@ use super::{Gate, leave};
 use crate::domain::fhir::classify::Wishes;
 use crate::edge::sessions::Standing;
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{Response, StatusCode};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
@@ -73,10 +73,8 @@ impl Outlet {
     async fn begin(&mut self, draft: &Draft, mut unit: Release) -> Result<(), Refusal> {
         let Some(opening) = self.opening.take() else { return self.left() };
         let (parts, following) = mpsc::channel(1);
-        let mut answer = Answer::fhir(StatusCode::OK, std::mem::take(&mut unit.body));
-        if self.gate.compresses {
-            answer.headers.insert(header::VARY, HeaderValue::from_static("Authorization, Accept-Encoding"));
-        }
+        let answer = Answer::fhir(StatusCode::OK, std::mem::take(&mut unit.body));
+        let answer = answer.varying(self.gate.compresses);
         let mut draft = draft.clone();
         draft.decision.unit = Some(0);
         draft.releases(&mut unit, true);

@@ -13,7 +13,7 @@ use crate::domain::fhir::facts::Facts;
 use crate::domain::fhir::mask::Mask;
 use crate::domain::fhir::r4::{ElementPath, ResourceType};
 use crate::domain::fhir::shape::Shape;
-use crate::domain::filter::{self, Bases, Document, Envelope, References, RootType, Verdict};
+use crate::domain::filter::{self, Bases, Document, Envelope, FilterFault, References, RootType, Verdict};
 use crate::domain::narrow::Expected;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -320,10 +320,13 @@ impl<'a> Judged<'a> {
 }
 
 fn read<'a>(body: &'a [u8], bases: &Bases<'_>) -> Result<Document<'a>, Refusal> {
-    filter::parse(body, bases).map_err(|fault| {
-        tracing::warn!(%fault, "the upstream answer is unsound");
-        Refusal::AnswerUnsound
-    })
+    filter::parse(body, bases).map_err(unsound)
+}
+
+/// What the EMR sent cannot be taken apart: the log says why, and nobody outside hears it.
+pub(super) fn unsound(fault: FilterFault) -> Refusal {
+    tracing::warn!(%fault, "the upstream answer is unsound");
+    Refusal::AnswerUnsound
 }
 
 /// For each record the place of the entry it stands in; 0 where there are no entries.

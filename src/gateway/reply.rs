@@ -127,6 +127,14 @@ impl Answer {
         self
     }
 
+    /// Where answers may be compressed they vary by what the client takes, this one too.
+    pub(super) fn varying(mut self, compresses: bool) -> Self {
+        if compresses {
+            self.headers.insert(header::VARY, HeaderValue::from_static("Authorization, Accept-Encoding"));
+        }
+        self
+    }
+
     /// The answer in the form the client asked for: indented, compressed. Compression comes after
     /// filtering and only where the operator switched it on: lengths of compressed text can tell of what is beside
     /// text that an attacker chose (T-134).
@@ -135,8 +143,8 @@ impl Answer {
         if wishes.pretty && json {
             self.body = filter::pretty(&self.body).into();
         }
+        self = self.varying(compresses);
         if compresses {
-            self.headers.insert(header::VARY, HeaderValue::from_static("Authorization, Accept-Encoding"));
             self.compress(wishes).await;
         }
         if wishes.head_only { self.bare() } else { self }

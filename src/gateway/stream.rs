@@ -10,14 +10,14 @@ use super::Gate;
 use super::draft::Draft;
 use super::links;
 use super::refusal::Refusal;
-use super::release::{Judged, Release};
+use super::release::{Judged, Release, unsound};
 use super::visit::{Visit, request_of};
 use crate::domain::access::Permit;
 use crate::domain::audit::Record;
 use crate::domain::fhir::interaction::Interaction;
 use crate::domain::fhir::r4::ResourceType;
 use crate::domain::fhir::search::Holds;
-use crate::domain::filter::{Bases, FilterFault, Lines};
+use crate::domain::filter::{Bases, Lines};
 use crate::domain::narrow::Plan;
 use crate::edge::journal::Receipt;
 use crate::edge::listener::Peer;
@@ -188,13 +188,8 @@ pub(super) fn refused(status: StatusCode) -> Refusal {
     }
 }
 
-pub(super) fn is_full(release: &Release) -> bool {
+fn is_full(release: &Release) -> bool {
     release.body.len() >= limits::EXPORT_UNIT_BYTES || release.records.len() >= limits::EXPORT_UNIT_RECORDS
-}
-
-fn unsound(fault: FilterFault) -> Refusal {
-    tracing::warn!(%fault, "a file of the upstream's is unsound");
-    Refusal::AnswerUnsound
 }
 
 /// Releases what follows the first unit, at the client's pace: a unit is made when there is room for it. Dropping the

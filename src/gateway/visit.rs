@@ -119,12 +119,12 @@ impl<'g> Visit<'g> {
     /// The EMR's answer to a question, whole and bounded; any status but success is a refusal of ours, without
     /// its text.
     pub(super) async fn ask(&self, plan: &Plan) -> Result<Bytes, Refusal> {
-        let answer = self.heard(plan).await?;
+        let answer = self.ask_unread(plan).await?;
         answer.body.read(limits::UPSTREAM_ANSWER_BYTES_MAX).await.map_err(Refusal::Upstream)
     }
 
     /// The same with its body unread.
-    pub(super) async fn heard(&self, plan: &Plan) -> Result<upstream::Answer, Refusal> {
+    pub(super) async fn ask_unread(&self, plan: &Plan) -> Result<upstream::Answer, Refusal> {
         let answer = self.hear(plan).await?;
         let lists = matches!(plan.expected(), Expected::Searchset { .. } | Expected::History { .. });
         let about_one = !lists || matches!(plan.expected(), Expected::History { instance: true });

@@ -15,24 +15,13 @@ use chartgate::domain::fhir::mask::Mask;
 use chartgate::domain::fhir::r4::{self, ElementPath, ResourceType};
 use chartgate::domain::filter::{self, References, Verdict};
 
+use crate::dice::Dice;
 use crate::leaves;
 use crate::oracle::{self, Oracle, Tree};
 use crate::{BASES, PUBLIC, UPSTREAM, corpus, problems, units};
 
 const MASKS_FOR_EXAMPLES: usize = 700;
 const MASKS_FOR_SYNTHEA: usize = 300;
-
-/// Numbers that look random and come out the same each time.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 33).unwrap() % sides.max(1)
-    }
-}
 
 /// Decisions on the elements of a record and of those inside it; modifiers are mostly kept, for one that is not keeps
 /// the record here.

@@ -111,6 +111,19 @@ struct Session {
     scope: String,
 }
 
+impl Session {
+    /// A persona who has just signed in with both factors, in a session of their own.
+    fn fresh(persona: &Persona) -> Result<Self, IssuerError> {
+        Ok(Self {
+            sid: random_id()?,
+            authenticated_at: now(),
+            two_factors: true,
+            client: persona.client.to_owned(),
+            scope: persona.scope.to_owned(),
+        })
+    }
+}
+
 /// A token about to be signed; change what should be wrong with it.
 #[derive(Debug)]
 pub struct Draft<'k> {
@@ -258,13 +271,7 @@ impl Issuer {
     /// `NoSuchPersona`, `Keys`.
     pub fn forge(&self, name: &str, change: impl FnOnce(&mut Draft<'_>)) -> Result<String, IssuerError> {
         let persona = self.persona(name).ok_or(IssuerError::NoSuchPersona)?;
-        let session = Session {
-            sid: random_id()?,
-            authenticated_at: now(),
-            two_factors: true,
-            client: persona.client.to_owned(),
-            scope: persona.scope.to_owned(),
-        };
+        let session = Session::fresh(persona)?;
         let claims = self.claims(persona, &session)?;
         self.signed("at+jwt", claims, change)
     }
@@ -275,13 +282,7 @@ impl Issuer {
     /// `NoSuchPersona`, `Keys`.
     pub fn opaque(&self, name: &str, change: impl FnOnce(&mut Value)) -> Result<String, IssuerError> {
         let persona = self.persona(name).ok_or(IssuerError::NoSuchPersona)?;
-        let session = Session {
-            sid: random_id()?,
-            authenticated_at: now(),
-            two_factors: true,
-            client: persona.client.to_owned(),
-            scope: persona.scope.to_owned(),
-        };
+        let session = Session::fresh(persona)?;
         let mut claims = self.claims(persona, &session)?;
         change(&mut claims);
         let token = random_id()?;
