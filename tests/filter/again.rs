@@ -62,13 +62,11 @@ fn holds(seed: u64) -> Result<(), TestCaseError> {
     let (second, _) = made(seed.wrapping_mul(3));
     let own: Vec<String> =
         [first, second].into_iter().filter(|text| is_record(text) && text.len() < 4000).collect();
-    // A stored Bundle of the root's own kinds is no record.
     prop_assume!(!own.is_empty());
     let trees: Vec<Tree> = own.iter().map(|text| Tree::parse(text).unwrap()).collect();
     let oracles: Vec<Oracle> = trees.iter().map(|tree| random_oracle(tree, &mut dice)).collect();
     let records = sequence(&own, &mut dice);
-    let entries: Vec<String> = records.iter().map(|record| format!("{{\"resource\":{record}}}")).collect();
-    let bundle = format!(r#"{{"resourceType":"Bundle","type":"searchset","entry":[{}]}}"#, entries.join(","));
+    let bundle = searchset(&records);
     let document = filter::parse(bundle.as_bytes(), &BASES);
     let among = document.map_err(|fault| TestCaseError::fail(format!("{fault}")))?;
     for (entry, record) in among.bundle().unwrap().entries.iter().zip(&records) {
@@ -93,24 +91,56 @@ proptest! {
     }
 }
 
+fn searchset(records: &[String]) -> String {
+    let entries: Vec<String> = records.iter().map(|record| format!("{{\"resource\":{record}}}")).collect();
+    format!(r#"{{"resourceType":"Bundle","type":"searchset","entry":[{}]}}"#, entries.join(","))
+}
+
 /// What is said deep inside a value that came back is said again when what is around it comes back.
 #[test]
 fn what_came_back_inside_is_said_again() {
-    let person = |id: &str| format!(r#"{{"reference":"Patient/{id}","display":"Somebody named {id}"}}"#);
-    let record = |id: &str, note: &str| {
-        let actor = person(id);
-        let part = format!(
-            r#"{{"extension":[{{"url":"http://a.example/{note}","valueReference":{actor}}}],"status":"accepted"}}"#
-        );
+    let record = |note: usize| {
         format!(
-            r#"{{"resourceType":"Appointment","status":"booked","supportingInformation":[{actor}],"participant":[{part}]}}"#
+            r#"{{"resourceType":"Appointment","status":"booked","participant":[{{"extension":[
+            {{"url":"http://a.example/{note}","valueReference":{{"reference":"Patient/p1","display":"Somebody"}}}}],
+            "status":"accepted"}}]}}"#
         )
     };
-    let records: Vec<String> = (0..300).map(|at| record("p1", &format!("note-{}", at / 5))).collect();
-    let entries: Vec<String> = records.iter().map(|record| format!("{{\"resource\":{record}}}")).collect();
-    let bundle = format!(r#"{{"resourceType":"Bundle","type":"searchset","entry":[{}]}}"#, entries.join(","));
-    let document = filter::parse(bundle.as_bytes(), &BASES).unwrap();
-    for record in document.records() {
+    let bundle = searchset(&(0..300).map(|at| record(at / 5)).collect::<Vec<_>>());
+    for record in filter::parse(bundle.as_bytes(), &BASES).unwrap().records() {
         assert_eq!(record.facts.mentions.iter().collect::<Vec<_>>(), ["p1"]);
     }
+}
+
+/// However often it came.
+#[test]
+fn a_record_inside_is_a_record_each_time() {
+    let record = |at: usize| {
+        format!(
+            r#"{{"resourceType":"Parameters","parameter":[{{"name":"patient","resource":
+            {{"resourceType":"Patient","id":"p{at}","active":true,"gender":"female","birthDate":"1970-01-01"}}}}]}}"#
+        )
+    };
+    let bundle = searchset(&(0..300).map(|at| record(at / 5)).collect::<Vec<_>>());
+    let document = filter::parse(bundle.as_bytes(), &BASES).unwrap();
+    let inside = document.records().iter().filter(|record| record.container.is_some());
+    let ids: Vec<_> = inside.map(|record| record.facts.id.clone().unwrap()).collect();
+    assert_eq!(ids, (0..300).map(|at| format!("p{}", at / 5)).collect::<Vec<_>>());
+}
+
+/// What was within the bound before may be beyond it at another place.
+#[test]
+fn t_123_depth_is_bounded_where_a_value_comes_back() {
+    let open = r#"{"url":"http://a.example","extension":["#;
+    let nested =
+        |levels: usize, inner: &str| format!("{}{inner}{}", open.repeat(levels), "]}".repeat(levels));
+    let value = nested(4, r#"{"url":"http://b.example","valueCode":"same","id":"same"}"#);
+    let record = |extension: &str| format!(r#"{{"resourceType":"Basic","extension":[{extension}]}}"#);
+    let mut records = vec![record(&value); 200];
+    assert!(filter::parse(searchset(&records).as_bytes(), &BASES).is_ok());
+    // Each level of an extension is two of JSON; the Bundle around it takes a few.
+    let deepest = (chartgate::limits::JSON_DEPTH_MAX - 4) / 2;
+    records.push(record(&nested(deepest - 3, &value)));
+    let found = filter::parse(searchset(&records).as_bytes(), &BASES).map(drop).map_err(fault_name);
+    assert_eq!(found, Err("Depth".to_owned()));
 }
