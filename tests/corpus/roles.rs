@@ -6,7 +6,7 @@
 //! Look next: `domain::access`, which decides.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 

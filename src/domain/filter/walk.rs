@@ -531,10 +531,10 @@ impl Walk<'_, '_> {
         if seen.told == 0 {
             return Mark::LOOSE;
         }
-        if facts::is_inline_label(self.view(), seen.told) {
-            if let Some(value) = self.view().member(index, Word::Value) {
-                self.tells(Told::Labels(offset(value)));
-            }
+        if facts::is_inline_label(self.view(), seen.told)
+            && let Some(value) = self.view().member(index, Word::Value)
+        {
+            self.tells(Told::Labels(offset(value)));
         }
         if seen.has(form.saying) { 0 } else { Mark::LOOSE }
     }
