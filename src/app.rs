@@ -85,6 +85,10 @@ pub fn check(settings: &Settings) -> Result<Vec<Problem>, Vec<Problem>> {
         let note = "there is no trail yet: `chartgate audit init` makes it, and keys that are not there";
         notes.push(Problem::whole_file("[audit]", note));
     }
+    if settings.session.key.is_some() {
+        let key = session::store_key(settings);
+        problems.extend(key.err().map(|error| Problem::whole_file("[session]", error.to_string())));
+    }
     match parts {
         Ok(parts) if problems.is_empty() => {
             notes.extend(lints(&settings.policies, &parts.policies));

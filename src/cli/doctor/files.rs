@@ -44,6 +44,9 @@ pub(super) fn trail(list: &mut Checklist, settings: &Settings) {
         private(list, TRAIL, key, 0o077, "chmod 600");
     }
     private(list, "TLS", &settings.listen.private_key, 0o007, "chmod 640");
+    if let Some(key) = &settings.session.key {
+        private(list, "sessions", key, 0o077, "chmod 600");
+    }
     if !audit.directory.join("checkpoint").is_file() {
         let hint = "`chartgate audit init` makes it, once; `serve` never does";
         let what = format!("there is no trail in `{}`", audit.directory.display());
