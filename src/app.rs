@@ -369,14 +369,13 @@ pub(crate) fn make_introspector(settings: &Settings) -> Result<Option<Introspect
     let Some((issuer, asked)) = asked else { return Ok(None) };
     let own_ca = asked.ca.as_ref().map(std::fs::read).transpose();
     let own_ca = own_ca.map_err(|error| wrong(format!("`ca` cannot be read: {}", error.kind())))?;
-    let secret = std::fs::read_to_string(&asked.client_secret_file)
-        .map_err(|error| wrong(format!("`client_secret_file` cannot be read: {}", error.kind())))?;
+    let credentials = applications::credentials(&asked.authentication, &issuer.url).map_err(wrong)?;
     let source = issuer_source(settings, issuer)?;
     let introspector = Introspector::new(IntrospectionSource {
         issuer: source.issuer,
         endpoint: asked.endpoint.clone(),
         client_id: asked.client_id.clone(),
-        client_secret: secret.trim_end().to_owned(),
+        credentials,
         ca: own_ca.or(source.ca),
         kept: asked.cache,
     });
