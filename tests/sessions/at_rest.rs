@@ -4,6 +4,8 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use chartgate::domain::identity::{
     Reach, Revocation, RevocationOrigin, RevocationTarget, Session, SessionKey,
@@ -280,6 +282,20 @@ async fn a_database_is_sealed_too_and_opened_with_its_key_only() {
     assert_eq!(state.await.unwrap(), Err(StoreError::Key));
 }
 
+/// A command that is to end by itself: whether it was good, and what it complained of. One that serves instead is ended.
+fn ends(arguments: &[&str]) -> (bool, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_chartgate"));
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut process = command.spawn().unwrap();
+    let began = Instant::now();
+    while process.try_wait().unwrap().is_none() && began.elapsed() < Duration::from_secs(30) {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let _already_over = process.kill();
+    let output = process.wait_with_output().unwrap();
+    (output.status.success(), String::from_utf8(output.stderr).unwrap())
+}
+
 /// Two gates of one store must have one key; the second with another does not start, and says why.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gate_with_another_key_does_not_start() {
@@ -304,7 +320,7 @@ async fn a_gate_with_another_key_does_not_start() {
         for command in [&["serve"][..], &["session", "list"], &["session", "revocations"]] {
             let mut arguments = command.to_vec();
             arguments.extend(["--config", other.to_str().unwrap()]);
-            let (good, said) = crate::town::chartgate(&arguments);
+            let (good, said) = ends(&arguments);
             assert!(!good && said.contains(says), "{name}, {command:?}: {said}");
         }
     }
