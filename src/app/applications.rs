@@ -48,7 +48,8 @@ pub(super) fn credentials(asked: &ClientAuthentication, issuer: &str) -> Result<
             let pem = read("client_key_file", file)?;
             let audience = audience.clone().unwrap_or_else(|| issuer.to_owned());
             let key = ClientKey::read(pem.as_bytes(), id.clone(), audience);
-            key.map(Credentials::Key).map_err(|problem| format!("`client_key_file` {problem}"))
+            key.map(|key| Credentials::Key(Box::new(key)))
+                .map_err(|problem| format!("`client_key_file` {problem}"))
         }
     }
 }

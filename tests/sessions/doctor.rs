@@ -177,10 +177,10 @@ async fn each_check_notices_what_it_is_for() {
         "certificate = \"short.pem\"\nprivate_key = \"short.key\"".to_owned(),
     );
     let nothing = ("", String::new());
-    type Doing<'d> = &'d dyn Fn();
+    type Case<'d> = ((&'d str, String), &'d dyn Fn(), (&'d str, &'d str, &'d str));
     let (lock, away) = (folder.join("audit/journal.lock"), folder.join("journal.away"));
     #[rustfmt::skip]
-    let cases: [((&str, String), Doing<'_>, (&str, &str, &str)); 16] = [
+    let cases: [Case<'_>; 16] = [
         (("absolute_timeout = \"12h\"", "absolute_timeout = \"20h\"".into()), &|| {}, ("sessions", "warn", "session-absolute")),
         (("idle_timeout = \"15m\"", "idle_timeout = \"2h\"".into()), &|| {}, ("sessions", "warn", "check")),
         (replaced("[session]\nkey = \"session.aes\"\n".into()), &|| {}, ("sessions", "fail", "session-store")),

@@ -25,7 +25,7 @@ pub enum Credentials {
     /// `client_secret_basic`.
     Secret(String),
     /// `private_key_jwt`.
-    Key(ClientKey),
+    Key(Box<ClientKey>),
 }
 
 /// A key of ours, whose other half the issuer knows.
