@@ -56,6 +56,13 @@ pub const EMERGENCY_REASON_CHARS_MIN: usize = 8;
 pub const EMERGENCY_REASON_BYTES_MAX: usize = 500;
 /// Grants that are kept at once, ended ones of the last hour included: a big house has some hundred a day.
 pub const EMERGENCY_GRANTS_MAX: usize = 10_000;
+/// The smallest reserve of the journal: room for a dozen answers, since a small one takes 4 KiB.
+pub const RESERVE_BYTES_MIN: u64 = 64 * 1024;
+/// The largest: it is taken over in one commit, which memory holds twice. Room for some four thousand answers.
+pub const RESERVE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// What is written in place at once or not at all: the sector of present disks, and the page of file systems.
+pub const RESERVE_BLOCK_BYTES: usize = 4096;
+
 /// How often grants are read from the store: for those of other proxies, and for those whose end is to be recorded.
 /// Twice within the second in which one proxy knows what another granted or ended.
 pub const EMERGENCY_SWEEP_INTERVAL: Duration = Duration::from_millis(500);
