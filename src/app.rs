@@ -126,6 +126,8 @@ pub async fn start(settings: &Settings) -> Result<Running, Vec<Problem>> {
     let journal = tokio::task::spawn_blocking(move || Journal::open(&journal_settings)).await;
     let journal = journal.map_err(|error| one(error.to_string()))?.map_err(|error| one(error.to_string()))?;
     journal.report_to(telemetry.clone());
+    let kept = journal.keep_reserve(settings.audit.reserve_bytes).await;
+    kept.map_err(|error| one(error.to_string()))?;
     let sessions = session::open_sessions(settings).await.map_err(|error| one(error.to_string()))?;
     let desk = session::desk(settings, &parts.operations_bearer, &sessions, &journal);
 
@@ -463,6 +465,7 @@ fn readiness(gate: &Gate, policy_epoch: u64, silent: &RwLock<Vec<String>>) -> Re
         keys: gate.keyring.ready(),
         policies: true,
         journal: gate.journal.ready(),
+        reserve: gate.journal.reserve().code(),
         sessions: gate.sessions.is_heard(),
         silent_event_streams: silent.read().unwrap_or_else(PoisonError::into_inner).clone(),
         policy_hash: gate_hash(gate),

@@ -37,7 +37,6 @@ const GENERATION_BYTES: usize = 16;
 const MAC_BYTES: usize = 32;
 /// Where the frames begin.
 const FRAMES_AT: usize = 3 * RESERVE_BLOCK_BYTES;
-const MARK_BYTES: usize = 4 + 8 + 8 + 8 + MAC_BYTES;
 const FRAME_BYTES: usize = 4 + 8 + 4 + 4 + 8 + 32;
 
 /// What the bytes of a reserve are authenticated with.
