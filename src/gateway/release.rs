@@ -138,8 +138,8 @@ impl<'a> Judged<'a> {
         Ok(judged)
     }
 
-    /// As [`Self::judge`] for records outside anybody's visit: a line of a bulk answer. Nothing is known of how the
-    /// caller stands to its patients beyond what the token says.
+    /// As [`Self::judge`] for records outside anybody's visit: a line of a bulk answer. The permit knows already how the
+    /// caller stands to its patients, as far as it is known.
     pub(super) fn judge_line(
         body: &'a [u8],
         bases: Bases<'a>,
@@ -327,6 +327,13 @@ impl<'a> Judged<'a> {
             updated.filter(|_| self.shows_meta(index, "lastUpdated")),
         )
     }
+}
+
+/// The patients whose relation to the caller the decision on a line can depend on; nobody's where it cannot be read,
+/// which its judge says.
+pub(super) fn concerned(body: &[u8], bases: &Bases<'_>, permit: &Permit) -> BTreeSet<String> {
+    let document = filter::parse(body, bases);
+    document.map(|all| permit.concerns(all.records().iter().map(|record| &record.facts))).unwrap_or_default()
 }
 
 fn read<'a>(body: &'a [u8], bases: &Bases<'_>) -> Result<Document<'a>, Refusal> {

@@ -10,6 +10,9 @@ use std::time::Duration;
 pub const RELATION_PATIENTS_MAX: usize = 200;
 /// Patients of one page that are looked up; those beyond stand in no relation. As many as a page has rows.
 pub const RELATION_PATIENTS_OF_PAGE_MAX: usize = SEARCH_COUNT_MAX as usize;
+/// Lines of a bulk file that are looked up together: about as many patients as one search takes, and some are about
+/// the same one.
+pub const RELATION_LINES: usize = 200;
 /// Records that one page of a search may bring: for each patient the caller is seldom in more than one that counts.
 pub const RELATION_RECORDS_MAX: usize = 200;
 /// Pages of one search that are read: beyond them a relation is absent. A caller with more records about one page of

@@ -17,8 +17,9 @@
 //! the checkpoint that the log had reached. An entry is sealed as in the log, under the name `origin/reserve/generation`.
 //!
 //! A frame's first 92 bytes are synced before the rest of it, the rest before its mark, and the mark before anybody is
-//! answered. A mark never overwrites the one before. So a crash leaves, behind the frames that a mark covers: nothing;
-//! the beginning of one frame; one whole frame; or one whole frame and half a mark in the place of the next one.
+//! answered. Marks and first bytes stand at the beginning of a block, which a disk writes whole or not at all. So a crash
+//! leaves, behind the frames that a mark covers: nothing, one unfinished frame whose first bytes are whole, or one whole
+//! frame.
 
 pub(super) mod claims;
 pub(super) mod file;
@@ -316,13 +317,9 @@ impl<'r> Reader<'r> {
             });
             fits.next().map(|level| level.frames)
         };
-        let whole = self.levels.last().map_or(0, |level| level.frames);
         match (read(1, odd), read(0, even)) {
             (Some(0), Some(0)) => Ok(()),
             (Some(one), Some(other)) if one.abs_diff(other) == 1 => Ok(()),
-            // Half a mark is left by a crash only behind a frame that is whole.
-            (Some(marked), None) if whole > marked && place_of(marked + 1).0 == 0 => Ok(()),
-            (None, Some(marked)) if whole > marked && place_of(marked + 1).0 == 1 => Ok(()),
             _ => Err("its marks were changed, or frames that they cover".to_owned()),
         }
     }
