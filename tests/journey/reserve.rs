@@ -18,7 +18,7 @@ const RESERVE: &str = include_str!("../../policies/optional/break-glass/emergenc
 const SMALL_DISK: &str = "trap '' XFSZ; ulimit -f 384";
 
 async fn gate(reserve: Option<&str>) -> Gate {
-    let replace = ("directory = \"audit\"".to_owned(), "directory = \"audit\"\nreserve_kib = 64".to_owned());
+    let replace = ("directory = \"audit\"".to_owned(), "directory = \"audit\"\nreserve_kib = 128".to_owned());
     let mut gate = Gate::start(Script { replace: vec![replace], ..Script::default() }, None).await;
     gate.signal("TERM");
     let _ended = gate.wait();
@@ -27,11 +27,14 @@ async fn gate(reserve: Option<&str>) -> Gate {
         ("treating.cedar", Some(TREATING)),
         ("reserve.cedar", reserve),
     ] {
-        gate.hospital.edit(file, text);
+        if text.is_some() {
+            gate.hospital.edit(file, text);
+        }
     }
     for patient in ["p3", "p4"] {
         gate.hospital.store(&json!({"resourceType": "Observation", "id": format!("btg-{patient}"),
             "meta": {"versionId": "1"}, "status": "final", "code": {"text": "x"},
+            "performer": [{"reference": "Practitioner/pr-nurse"}],
             "subject": {"reference": format!("Patient/{patient}")}}));
     }
     gate.restart(Some(SMALL_DISK)).await;
@@ -86,7 +89,10 @@ fn an_emergency_goes_on_while_the_disk_is_full() {
         assert_eq!(kept[4].status, 200);
         let ready = gate.operations("/readyz");
         assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("\"reserve\":\"in-use\""), "{ready}");
-        assert!(gate.operations("/metrics").contains("chartgate_journal_reserve_used_bytes 4"), "in use");
+        let metrics = gate.operations("/metrics");
+        let used =
+            metrics.lines().find_map(|line| line.strip_prefix("chartgate_journal_reserve_used_bytes "));
+        assert!(used.unwrap().parse::<u64>().unwrap() > 12_288 + 5 * 4096, "{used:?}");
         assert!(gate.log_text().contains("recorded in the reserve"));
 
         // The trail verifies with its reserve, and the reserve cannot be changed.
@@ -130,6 +136,8 @@ async fn nothing_else_is_answered(hospital: &Hospital, doctor: &str) {
         (("GET", "Observation/btg-p4"), ""),
         (("GET", "Observation/none-such"), ""),
         (("GET", "Observation?code=x"), ""),
+        // Nobody's chart is in it, but somebody who is not the patient.
+        (("GET", "Observation?patient=p3&_include=Observation:performer"), ""),
         (("GET", "Observation?patient=p3&_summary=count"), ""),
         (("GET", "Claim?patient=p3"), ""),
         (("PUT", "Observation/btg-p3"), vital),
