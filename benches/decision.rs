@@ -4,6 +4,9 @@
 //! Must never: be a test; it asserts no time.
 //! Look next: `gateway`, which takes these steps; docs/performance.md.
 
+#[path = "decision/cached.rs"]
+mod cached;
+
 use chartgate::domain::access::{self, Circumstances, Masks, Permit, PolicySet, Source};
 use chartgate::domain::audit::{self, Decision, Record, Released, Verdict};
 use chartgate::domain::fhir::classify::{Head, classify};
@@ -30,6 +33,7 @@ const BASES: Bases<'static> = Bases { upstream: &[UPSTREAM], public: PUBLIC };
 
 /// What a step needs from outside the pure rooms.
 struct Scene {
+    issuer: Issuer,
     trusted: TrustedIssuer,
     keys: KeySet,
     token: String,
@@ -62,7 +66,7 @@ fn scene() -> Result<Scene, String> {
     let patient = emr.read("Patient", "c1").ok_or("no patient")?.to_vec();
     let public = PublicBase::parse(PUBLIC).map_err(text)?;
     let now = chartgate::clock::now();
-    Ok(Scene { trusted, keys, token, now, policies: Arc::new(policies()?), public, patient })
+    Ok(Scene { issuer, trusted, keys, token, now, policies: Arc::new(policies()?), public, patient })
 }
 
 fn policies() -> Result<PolicySet, String> {
@@ -228,6 +232,7 @@ fn all(criterion: &mut Criterion) {
         who(criterion, &scene)?;
         may(criterion, &scene)?;
         what(criterion, &scene)?;
+        cached::bench(criterion, &scene)?;
         together(criterion, &scene)
     });
     if let Err(error) = done {

@@ -127,9 +127,8 @@ pub async fn start(settings: &Settings) -> Result<Running, Vec<Problem>> {
     let journal_settings = journal_settings(settings);
     let exports = journal::lasting_seal(&journal_settings, "links of exports");
     let exports = exports.map_err(|error| one(error.to_string()))?;
-    let journal = tokio::task::spawn_blocking(move || Journal::open(&journal_settings)).await;
-    let journal = journal.map_err(|error| one(error.to_string()))?.map_err(|error| one(error.to_string()))?;
-    journal.report_to(telemetry.clone());
+    let journal = open_journal(journal_settings, settings.audit.reserve_bytes, &telemetry);
+    let journal = journal.await.map_err(one)?;
     let sessions = session::open_sessions(settings).await.map_err(|error| one(error.to_string()))?;
     let desk = session::desk(settings, &parts.operations_bearer, &sessions, &journal);
 
@@ -177,6 +176,19 @@ pub async fn start(settings: &Settings) -> Result<Running, Vec<Problem>> {
         watching,
         _refreshing: refreshing,
     })
+}
+
+/// The trail with its reserve, and what was in one before taken over.
+async fn open_journal(
+    settings: journal::Settings,
+    reserve_bytes: Option<u64>,
+    telemetry: &Telemetry,
+) -> Result<Journal, String> {
+    let opened = tokio::task::spawn_blocking(move || Journal::open(&settings)).await;
+    let journal = opened.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+    journal.report_to(telemetry.clone());
+    journal.keep_reserve(reserve_bytes).await.map_err(|error| error.to_string())?;
+    Ok(journal)
 }
 
 impl Running {
@@ -466,6 +478,7 @@ fn readiness(gate: &Gate, policy_epoch: u64, silent: &RwLock<Vec<String>>) -> Re
         keys: gate.keyring.ready(),
         policies: true,
         journal: gate.journal.ready(),
+        reserve: gate.journal.reserve().code(),
         sessions: gate.sessions.is_heard(),
         silent_event_streams: silent.read().unwrap_or_else(PoisonError::into_inner).clone(),
         policy_hash: gate_hash(gate),

@@ -21,8 +21,9 @@ use std::process::Command;
 
 use chartgate::domain::audit::{Assembly, Decision, Record, Verdict, Written};
 use chartgate::edge::journal::{
-    Journal, Keys, Request, Settings, create, generate_missing, inspect, read_entries,
+    Journal, Kept, Keys, Request, Settings, create, generate_missing, inspect, read_entries,
 };
+use chartgate::limits::RESERVE_BYTES_MIN;
 use jiff::Timestamp;
 
 fn settings(place: &Path) -> Settings {
@@ -53,12 +54,24 @@ fn intent(id: &str) -> Record {
 fn work(place: &Path) {
     let Ok(journal) = Journal::open(&settings(place)) else { return };
     let mut seen = fs::File::create(place.join("acknowledged")).unwrap();
+    let mut reserved = fs::File::create(place.join("reserved")).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    if runtime.block_on(journal.keep_reserve(Some(RESERVE_BYTES_MIN))).is_ok() {
+        writeln!(reserved, "ready").unwrap();
+    }
     for round in 0..2 {
         let one = format!("one-{round}");
         let many: Vec<Record> = (0..260).map(|n| record(&format!("many-{round}-{n}"))).collect();
-        if runtime.block_on(journal.append(&[record(&one)])).is_ok() {
-            writeln!(seen, "{one}").unwrap();
+        match runtime.block_on(journal.append(&[record(&one)])) {
+            Ok(_) => writeln!(seen, "{one}").unwrap(),
+            // As the gateway does it for an emergency: only when nothing of it stands in the log.
+            Err(error) if error.is_out_of_service() => {
+                let receipt = runtime.block_on(journal.append_in_reserve(&[record(&one)]));
+                if receipt.is_ok_and(|receipt| receipt.kept() == Kept::Reserve) {
+                    writeln!(reserved, "{one}").unwrap();
+                }
+            }
+            Err(_) => {}
         }
         if runtime.block_on(journal.append(&many)).is_ok() {
             writeln!(seen, "many-{round}-0\nmany-{round}-259").unwrap();
@@ -100,7 +113,8 @@ fn recorded(settings: &Settings) -> Vec<String> {
     ids
 }
 
-fn check(place: &Path, case: &str) -> usize {
+/// How many were acknowledged by the log, and how many by the reserve.
+fn check(place: &Path, case: &str) -> (usize, usize) {
     let settings = settings(place);
     assert_eq!(findings(&settings), 0, "{case}: after the fault");
     let journal = Journal::open(&settings).unwrap_or_else(|error| panic!("{case}: {error}"));
@@ -110,10 +124,17 @@ fn check(place: &Path, case: &str) -> usize {
     assert_eq!(findings(&settings), 0, "{case}: after going on");
     let recorded = recorded(&settings);
     let acknowledged = fs::read_to_string(place.join("acknowledged")).unwrap_or_default();
-    for id in acknowledged.lines() {
+    let reserved = fs::read_to_string(place.join("reserved")).unwrap_or_default();
+    let is_ready = reserved.starts_with("ready");
+    let reserved: Vec<&str> = reserved.lines().filter(|line| *line != "ready").collect();
+    assert!(is_ready || reserved.is_empty(), "{case}: a reserve took a record and was not there");
+    for id in acknowledged.lines().chain(reserved.iter().copied()) {
         assert!(recorded.iter().any(|there| there == id), "{case}: `{id}` was acknowledged and is lost");
     }
-    acknowledged.lines().count()
+    for (at, id) in recorded.iter().enumerate() {
+        assert!(!recorded.iter().skip(at + 1).any(|other| other == id), "{case}: `{id}` is there twice");
+    }
+    (acknowledged.lines().count(), reserved.len())
 }
 
 fn build(place: &Path) -> Option<PathBuf> {
@@ -141,7 +162,7 @@ fn nothing_acknowledged_is_lost_whatever_call_fails() {
     };
     // Dying is tried at every call. Failing calls all end in the same place, so every fourth is enough.
     for (fault, step) in [("die", 1), ("once", 4), ("full", 4)] {
-        let mut acknowledged = 0;
+        let (mut acknowledged, mut reserved) = (0, 0);
         for at in (1..400).step_by(step) {
             let place = root.path().join(format!("{fault}-{at}"));
             fs::create_dir(&place).unwrap();
@@ -156,7 +177,9 @@ fn nothing_acknowledged_is_lost_whatever_call_fails() {
                 .output()
                 .unwrap()
                 .status;
-            acknowledged = check(&place, &format!("{fault} at {at}"));
+            let here;
+            (acknowledged, here) = check(&place, &format!("{fault} at {at}"));
+            reserved += here;
             fs::remove_dir_all(&place).unwrap();
             // Past the last call nothing fails any more: all is acknowledged, and the process ends well. A few
             // more are tried, since the publisher's calls come behind the last acknowledgement.
@@ -165,5 +188,6 @@ fn nothing_acknowledged_is_lost_whatever_call_fails() {
             }
         }
         assert_eq!(acknowledged, 8, "{fault}: the loop ended before the work did");
+        assert_eq!(reserved > 0, fault != "die", "{fault}: {reserved} records were taken by the reserve");
     }
 }

@@ -343,7 +343,12 @@ fn with_optional(files: &[&str]) -> Arc<PolicySet> {
 }
 
 const TREATING: &str = "treating-relationship/treating-relationship.cedar";
-const EMERGENCY: [&str; 3] = [TREATING, "break-glass/emergency.cedar", "break-glass/emergency-nurse.cedar"];
+const EMERGENCY: [&str; 4] = [
+    TREATING,
+    "break-glass/emergency.cedar",
+    "break-glass/emergency-nurse.cedar",
+    "break-glass/emergency-reserve.cedar",
+];
 
 #[test]
 fn charts_are_open_to_those_who_treat() {
@@ -426,6 +431,7 @@ fn an_emergency_opens_one_chart() {
         assert_eq!(found.is_ok(), open, "{patients:?} {grant:?}");
         if let Ok(found) = found {
             assert_eq!(found.basis(), ["emergency"]);
+            assert!(found.policies().iter().any(|id| id == "emergency-goes-on"), "{:?}", found.policies());
         }
     }
     // Who may ask for it at all.

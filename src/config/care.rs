@@ -114,6 +114,18 @@ impl Meaning<'_, '_> {
         })
     }
 
+    /// `audit.reserve_kib` in bytes; within its bounds.
+    pub(super) fn reserve(&mut self, number: Option<Located<u64>>) -> Option<Option<u64>> {
+        let Some(number) = number else { return Some(None) };
+        let bounds = limits::RESERVE_BYTES_MIN..=limits::RESERVE_BYTES_MAX;
+        let bytes = number.value.checked_mul(1024).filter(|bytes| bounds.contains(bytes));
+        if bytes.is_none() {
+            let (least, most) = (bounds.start() / 1024, bounds.end() / 1024);
+            self.reader.report(number.offset, format!("`audit.reserve_kib` must be {least} to {most}"));
+        }
+        bytes.map(Some)
+    }
+
     fn per_hour(&mut self, number: Option<Located<u64>>) -> Option<u32> {
         let Some(number) = number else { return Some(limits::EMERGENCY_PER_HOUR_DEFAULT) };
         let most = limits::EMERGENCY_PER_HOUR_MAX;

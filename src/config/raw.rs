@@ -126,6 +126,7 @@ pub(super) struct Audit {
     pub(super) directory: Text,
     pub(super) signing_key: Text,
     pub(super) encryption_key: Text,
+    pub(super) reserve_kib: Option<Located<u64>>,
 }
 
 pub(super) struct SearchParameter {
@@ -343,6 +344,7 @@ fn audit(reader: &mut Reader<'_>, root: &mut Section<'_>) -> Audit {
         directory: section.required_text(reader, "directory"),
         signing_key: section.required_text(reader, "signing_key"),
         encryption_key: section.required_text(reader, "encryption_key"),
+        reserve_kib: section.number(reader, "reserve_kib"),
     };
     section.finish(reader);
     audit

@@ -180,6 +180,8 @@ pub struct Audit {
     pub signing_key: PathBuf,
     /// 32 bytes, base64.
     pub encryption_key: PathBuf,
+    /// Length of the reserve for records of emergency access; none if absent.
+    pub reserve_bytes: Option<u64>,
 }
 
 /// The meaning of `raw`; adds what is wrong to `problems`, which then make the result useless.
@@ -463,10 +465,12 @@ impl Meaning<'_, '_> {
     }
 
     fn audit(&mut self, raw: raw::Audit) -> Option<Audit> {
+        let reserve_bytes = self.reserve(raw.reserve_kib);
         Some(Audit {
             directory: self.path(raw.directory)?,
             signing_key: self.path(raw.signing_key)?,
             encryption_key: self.path(raw.encryption_key)?,
+            reserve_bytes: reserve_bytes?,
         })
     }
 }

@@ -59,6 +59,8 @@ struct Meters {
     upstream_seconds: Latency,
     journal_seconds: Latency,
     journal_records: Counter,
+    journal_reserve: Gauge<u64, AtomicU64>,
+    journal_reserve_used: Gauge<u64, AtomicU64>,
     filter_bytes_in: Counter,
     filter_bytes_out: Counter,
     connections: Gauge,
@@ -152,6 +154,12 @@ impl Telemetry {
     pub fn journal_commit(&self, records: u64, took: Duration) {
         self.0.journal_records.inc_by(records);
         self.0.journal_seconds.0.observe(took.as_secs_f64());
+    }
+
+    /// So many bytes of the journal's reserve are taken, of so many.
+    pub fn journal_reserve(&self, all_bytes: u64, used_bytes: u64) {
+        self.0.journal_reserve.set(all_bytes);
+        self.0.journal_reserve_used.set(used_bytes);
     }
 
     /// The filter read and wrote this many bytes.
@@ -313,6 +321,16 @@ impl Meters {
         );
         registry.register("journal_commit_seconds", "Time of a group commit", self.journal_seconds.0.clone());
         registry.register("journal_records", "Audit records made durable", self.journal_records.clone());
+        registry.register(
+            "journal_reserve_bytes",
+            "Length of the journal's reserve",
+            self.journal_reserve.clone(),
+        );
+        registry.register(
+            "journal_reserve_used_bytes",
+            "Bytes of it that are taken; its heads take 12288",
+            self.journal_reserve_used.clone(),
+        );
         registry.register("key_refreshes", "Issuer key refreshes, by outcome", self.key_refreshes.clone());
         registry.register(
             "relation_lookups",

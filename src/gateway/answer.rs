@@ -149,6 +149,12 @@ pub(super) async fn list(
         return Ok(Answer::empty(StatusCode::OK));
     }
     visit.gate.telemetry.filtered(0, release.body.len() as u64);
+    if let (true, [only]) = (release.records.is_empty(), listing.legs.as_slice())
+        && *shape != Shape::Count
+    {
+        // That there is nothing to see is an answer too, and in an emergency a good one.
+        release.reserve.extend(only.permit.reserve_of_nothing().map(str::to_owned));
+    }
     draft.releases(&mut release, outcome.is_ok());
     outcome?;
     Ok(Answer::fhir(StatusCode::OK, release.body))

@@ -34,6 +34,10 @@ pub(super) struct Draft {
     pub(super) unknown: bool,
     /// The caller for as long as they may go on; nothing before they are established.
     pub(super) standing: Option<Standing>,
+    /// Grants of emergency access under which the record may stand in the journal's reserve, if the journal takes none.
+    pub(super) reserve: BTreeSet<String>,
+    /// Something is let out for which it may not.
+    pub(super) unreserved: bool,
     /// The drafts of a batch's or transaction's entries, in their order.
     pub(super) entries: Vec<Draft>,
 }
@@ -54,6 +58,8 @@ impl Draft {
             scheme: Scheme::Bearer,
             unknown: false,
             standing: None,
+            reserve: BTreeSet::new(),
+            unreserved: false,
             entries: Vec::new(),
         }
     }
@@ -110,6 +116,8 @@ impl Draft {
     pub(super) fn releases(&mut self, release: &mut Release, released: bool) {
         self.decision.withheld += release.withheld;
         if released {
+            self.reserve.append(&mut release.reserve);
+            self.unreserved |= release.unreserved;
             self.decision.released.append(&mut release.records);
             let mut policies = std::mem::take(&mut release.policies);
             policies.extend(self.decision.policies.drain(..));
@@ -173,6 +181,21 @@ impl Draft {
         decision.status = 0;
         decision.released.clear();
         Record::Intent(Box::new(decision))
+    }
+
+    /// The record as the journal's reserve may have it, under every grant that lets it; nothing where it may not. Never
+    /// for changes, batches, or answers in units.
+    pub(super) fn in_reserve(&self) -> Option<Self> {
+        let decision = &self.decision;
+        let is_plain = decision.entry.is_none() && decision.unit.is_none() && decision.written.is_empty();
+        let is_whole = self.entries.is_empty() && !self.unknown && decision.verdict == audit::Verdict::Permit;
+        if self.reserve.is_empty() || self.unreserved || !is_plain || !is_whole {
+            return None;
+        }
+        let mut reserved = self.clone();
+        let grants = self.reserve.iter().filter(|grant| !decision.emergencies.contains(grant));
+        reserved.decision.emergencies.extend(grants.cloned());
+        Some(reserved)
     }
 
     /// The records of the request and of its entries, in the order of the trail.

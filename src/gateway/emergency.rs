@@ -10,6 +10,7 @@ use super::Gate;
 use super::draft::Draft;
 use super::refusal::Refusal;
 use super::reply::Answer;
+use super::reserve;
 use super::visit::Visit;
 use crate::domain::access::{Challenge, Denial};
 use crate::domain::audit::{Control, Event, Record};
@@ -290,6 +291,7 @@ pub(super) async fn answer(
         let ended = Grant { until: visit.now(), ..end(visit.gate, grant, "ended", visit.now()).await? };
         return Ok(told(visit, &ended));
     }
+    let in_reserve = permit.uses_reserve();
     permit.operates_on(&asked.patient).map_err(|denial| match denial.is_alarm() {
         true => Refusal::PolicyFault,
         false => refused(),
@@ -297,6 +299,7 @@ pub(super) async fn answer(
     check_fresh(visit)?;
     // What is in force goes on as it is: asking again does not lengthen it.
     if let Some(grant) = live {
+        draft.reserve.extend(in_reserve.then(|| grant.id.clone()));
         return Ok(told(visit, &grant));
     }
     emergencies.check_rate(&visit.caller, visit.now()).map_err(Refusal::Emergency)?;
@@ -305,7 +308,8 @@ pub(super) async fn answer(
             seconds: limits::RETRY_AFTER_SECONDS_MAX,
         }));
     }
-    let grant = begin(visit, asked).await?;
+    let grant = begin(visit, asked, in_reserve).await?;
+    draft.reserve.extend(in_reserve.then(|| grant.id.clone()));
     Ok(told(visit, &grant))
 }
 
@@ -345,7 +349,7 @@ fn check_fresh(visit: &Visit<'_>) -> Result<(), Refusal> {
     Err(visit.challenged(challenge, vec!["$break-glass".to_owned()]))
 }
 
-async fn begin(visit: &Visit<'_>, asked: Asked) -> Result<Grant, Refusal> {
+async fn begin(visit: &Visit<'_>, asked: Asked, in_reserve: bool) -> Result<Grant, Refusal> {
     let (caller, emergencies) = (&visit.caller, &visit.gate.emergencies);
     let lasts = SignedDuration::from_secs(asked.seconds.unwrap_or(emergencies.settings.seconds));
     let mut id = [0_u8; 16];
@@ -368,14 +372,14 @@ async fn begin(visit: &Visit<'_>, asked: Asked) -> Result<Grant, Refusal> {
         ("roles", roles.join(" ")),
     ];
     // In the trail first: what is not written down does not count.
-    record(visit.gate, Event::EmergencyBegan, &grant, visit.now(), more).await?;
+    record(visit.gate, (Event::EmergencyBegan, in_reserve), &grant, visit.now(), more).await?;
     emergencies.keep(&grant).await?;
     Ok(grant)
 }
 
 /// Ends a grant, in the trail first.
 async fn end(gate: &Gate, grant: Grant, cause: &'static str, now: Timestamp) -> Result<Grant, Refusal> {
-    record(gate, Event::EmergencyEnded, &grant, now, [("cause", cause.to_owned())]).await?;
+    record(gate, (Event::EmergencyEnded, false), &grant, now, [("cause", cause.to_owned())]).await?;
     let ended = Grant { ended: true, ..grant };
     gate.emergencies.keep(&ended).await?;
     Ok(ended)
@@ -383,7 +387,7 @@ async fn end(gate: &Gate, grant: Grant, cause: &'static str, now: Timestamp) -> 
 
 async fn record(
     gate: &Gate,
-    event: Event,
+    (event, may_use_reserve): (Event, bool),
     grant: &Grant,
     time: Timestamp,
     more: impl IntoIterator<Item = (&'static str, String)>,
@@ -395,7 +399,8 @@ async fn record(
         ("patient", grant.patient.clone()),
     ];
     let details = common.into_iter().chain(more).map(|(name, value)| (name.to_owned(), value)).collect();
-    let recorded = gate.journal.append(&[Record::Control(Control { time, event, details })]).await;
+    let control = Record::Control(Control { time, event, details });
+    let recorded = reserve::append(gate, control, may_use_reserve).await;
     recorded.map(|_receipt| ()).map_err(|error| {
         tracing::error!(%error, "no record, no emergency access");
         Refusal::TrailUnavailable

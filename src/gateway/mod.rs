@@ -27,6 +27,7 @@ mod refusal;
 pub mod relations;
 mod release;
 mod reply;
+mod reserve;
 pub mod review;
 mod rows;
 mod standing;
@@ -228,12 +229,7 @@ async fn leave(
     let (interaction, began, head_only) = (draft.interaction, draft.began, draft.head_only);
     let request_id = draft.decision.request_id.clone();
     let standing = draft.standing.take();
-    let records = draft.records();
-    let recorded = if refused {
-        gate.journal.append(&records).await.map(|receipt| (receipt, None))
-    } else {
-        gate.journal.release(&request_id, &records).await.map(|(receipt, slot)| (receipt, Some(slot)))
-    };
+    let recorded = reserve::record(gate, draft, &mut answer, refused).await;
     let decision = if refused { telemetry::Decision::Refuse } else { telemetry::Decision::Permit };
     let took = span(began, clock::now());
     match recorded {

@@ -80,17 +80,36 @@ impl Visit<'_> {
         permit: &Permit,
         facts: impl IntoIterator<Item = &'f Facts>,
     ) -> Option<Relations> {
-        let standing = &self.gate.relations;
-        let mut asked = permit.looks_up();
-        asked.retain(|relation| standing.settings.lookups.contains(relation));
-        let party = Party::new(self.caller.fhir_user()?).filter(|_| !asked.is_empty())?;
+        let inquiry = self.inquiry(permit)?;
         let mut patients = permit.concerns(facts);
         while patients.len() > limits::RELATION_PATIENTS_OF_PAGE_MAX {
             patients.pop_last();
         }
+        Some(inquiry.about(self.gate, &patients, self.now()).await)
+    }
+
+    /// What is asked about whomever the caller's decisions under this permit concern; nothing where no policy asks.
+    pub(super) fn inquiry(&self, permit: &Permit) -> Option<Inquiry> {
+        let mut asked = permit.looks_up();
+        asked.retain(|relation| self.gate.relations.settings.lookups.contains(relation));
+        let party = Party::new(self.caller.fhir_user()?).filter(|_| !asked.is_empty())?;
         let who = format!("{}|{}|{}", self.caller.issuer(), self.caller.subject(), party.user());
-        let ask = Ask { gate: self.gate, who, now: self.now() };
-        Some(ask.all(party, &asked, &patients).await)
+        Some(Inquiry { who, party, asked })
+    }
+}
+
+/// Who asks, and after which relations: all that a lookup needs besides the patients, also when the visit is over.
+pub(super) struct Inquiry {
+    who: String,
+    party: Party,
+    asked: BTreeSet<Relation>,
+}
+
+impl Inquiry {
+    /// How the caller stands to these patients now.
+    pub(super) async fn about(&self, gate: &Gate, patients: &BTreeSet<String>, now: Timestamp) -> Relations {
+        let ask = Ask { gate, who: self.who.clone(), now };
+        ask.all(self.party.clone(), &self.asked, patients).await
     }
 }
 

@@ -29,6 +29,10 @@ pub(super) struct Release {
     pub(super) basis: BTreeSet<String>,
     /// Grants of emergency access that records were decided under.
     pub(super) grants: BTreeSet<String>,
+    /// Grants under which the records that are let out may stand in the journal's reserve.
+    pub(super) reserve: BTreeSet<String>,
+    /// A record is let out that may not.
+    pub(super) unreserved: bool,
     /// `meta.versionId` and `meta.lastUpdated` of a single record, where they are disclosed.
     pub(super) version: Option<String>,
     pub(super) last_updated: Option<String>,
@@ -51,6 +55,8 @@ impl Release {
         self.policies.extend(other.policies);
         self.basis.extend(other.basis);
         self.grants.extend(other.grants);
+        self.reserve.extend(other.reserve);
+        self.unreserved |= other.unreserved;
         self.withheld += other.withheld;
         self.alarm |= other.alarm;
         other.body
@@ -132,8 +138,8 @@ impl<'a> Judged<'a> {
         Ok(judged)
     }
 
-    /// As [`Self::judge`] for records outside anybody's visit: a line of a bulk answer. Nothing is known of how the
-    /// caller stands to its patients beyond what the token says.
+    /// As [`Self::judge`] for records outside anybody's visit: a line of a bulk answer. The permit knows already how the
+    /// caller stands to its patients, as far as it is known.
     pub(super) fn judge_line(
         body: &'a [u8],
         bases: Bases<'a>,
@@ -252,6 +258,10 @@ impl<'a> Judged<'a> {
     /// Lists a released record, and those inside it, for the trail. What is inside a record follows it.
     pub(super) fn note(&self, index: usize, release: &mut Release) {
         let inside = |at: &usize| *at == index || self.is_inside(*at, index);
+        let reserve =
+            self.decided.get(index).and_then(Option::as_ref).and_then(|one| one.disclosure.reserve());
+        release.reserve.extend(reserve.map(str::to_owned));
+        release.unreserved |= reserve.is_none();
         for at in (index..self.decided.len()).take_while(inside) {
             let record = self.document.records().get(at);
             let decided =
@@ -317,6 +327,13 @@ impl<'a> Judged<'a> {
             updated.filter(|_| self.shows_meta(index, "lastUpdated")),
         )
     }
+}
+
+/// The patients whose relation to the caller the decision on a line can depend on; nobody's where it cannot be read,
+/// which its judge says.
+pub(super) fn concerned(body: &[u8], bases: &Bases<'_>, permit: &Permit) -> BTreeSet<String> {
+    let document = filter::parse(body, bases);
+    document.map(|all| permit.concerns(all.records().iter().map(|record| &record.facts))).unwrap_or_default()
 }
 
 fn read<'a>(body: &'a [u8], bases: &Bases<'_>) -> Result<Document<'a>, Refusal> {

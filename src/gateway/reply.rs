@@ -14,7 +14,7 @@ use crate::domain::fhir::outcome::operation_outcome;
 use crate::domain::filter;
 use crate::domain::identity::Scheme;
 use crate::edge::coding;
-use crate::edge::journal::{Receipt, Slot};
+use crate::edge::journal::{Kept, Receipt, Slot};
 use crate::edge::sessions::Standing;
 use crate::limits;
 use bytes::Bytes;
@@ -33,6 +33,8 @@ pub(super) const FHIR_JSON: HeaderValue = HeaderValue::from_static("application/
 
 /// Names the grants of emergency access that an answer rests on. Only ever sent, never heeded (T-196).
 const EMERGENCY: HeaderName = HeaderName::from_static("x-chartgate-emergency");
+/// `reserve` where the record of an answer stands in the journal's reserve.
+const JOURNAL: HeaderName = HeaderName::from_static("x-chartgate-journal");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const CONTENT_TYPE_OPTIONS: HeaderName = HeaderName::from_static("x-content-type-options");
 
@@ -121,10 +123,15 @@ impl Answer {
     /// The answer that rests on these grants of emergency access: it says so, and so does its record.
     pub(super) fn under(mut self, grants: &[String], draft: &mut Draft) -> Self {
         draft.decision.emergencies = grants.to_vec();
+        self.rests_on(grants);
+        self
+    }
+
+    /// The same of its head alone.
+    pub(super) fn rests_on(&mut self, grants: &[String]) {
         if let (false, Ok(value)) = (grants.is_empty(), HeaderValue::try_from(grants.join(", "))) {
             self.headers.insert(EMERGENCY, value);
         }
-        self
     }
 
     /// Where answers may be compressed they vary by what the client takes, this one too.
@@ -184,12 +191,15 @@ impl Answer {
     /// Sends what the receipt says was recorded, then what follows it, each with its own; `slot` takes the note of
     /// how it ended.
     pub(super) fn send(
-        self,
+        mut self,
         request_id: &str,
-        _recorded: Receipt,
+        recorded: Receipt,
         slot: Option<Slot>,
         following: Option<Receiver<Part>>,
     ) -> Response<ReplyBody> {
+        if recorded.kept() == Kept::Reserve {
+            self.headers.insert(JOURNAL, HeaderValue::from_static("reserve"));
+        }
         self.respond(request_id, slot, following)
     }
 

@@ -10,8 +10,10 @@ use super::Gate;
 use super::draft::Draft;
 use super::links;
 use super::refusal::Refusal;
-use super::release::{Judged, Release, unsound};
+use super::relations::Inquiry;
+use super::release::{Judged, Release, concerned, unsound};
 use super::visit::{Visit, request_of};
+use crate::clock;
 use crate::domain::access::Permit;
 use crate::domain::audit::Record;
 use crate::domain::fhir::interaction::Interaction;
@@ -27,7 +29,7 @@ use crate::limits;
 use bytes::Bytes;
 use http::StatusCode;
 use serde_json::Value;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -54,6 +56,12 @@ pub(super) struct Units {
     open: Option<AnswerBody>,
     lines: Lines,
     ready: VecDeque<Vec<u8>>,
+    /// Why there is nothing behind the lines that are ready.
+    fault: Option<Refusal>,
+    /// How it is found out how the caller stands to the patients, where policy asks.
+    inquiry: Option<Inquiry>,
+    /// For so many of the lines that are ready the permit knows it.
+    known: usize,
     number: u32,
 }
 
@@ -70,6 +78,9 @@ impl Units {
     ) -> Self {
         Self {
             of_patients: of_patients && !permit.releases_every(resource),
+            inquiry: visit.inquiry(&permit),
+            fault: None,
+            known: 0,
             permit,
             question,
             resource,
@@ -90,8 +101,13 @@ impl Units {
     /// A [`Refusal`]: nothing of the unit, nor of what follows, may leave.
     pub(super) async fn next(&mut self, gate: &Gate) -> Result<Option<Release>, Refusal> {
         let mut release = Release::default();
+        // However long the client took for the unit before: what was known then may be stale.
+        self.known = 0;
         loop {
-            while let Some(line) = self.ready.pop_front() {
+            while !self.ready.is_empty() {
+                self.look_up(gate).await;
+                let Some(line) = self.ready.pop_front() else { break };
+                self.known = self.known.saturating_sub(1);
                 self.take(gate, &line, &mut release)?;
                 if is_full(&release) {
                     return Ok(Some(release));
@@ -101,6 +117,43 @@ impl Units {
                 let anything = !release.records.is_empty() || release.withheld > 0;
                 return Ok(anything.then_some(release));
             }
+        }
+    }
+
+    /// Learns how the caller stands to the patients of the lines that come next, for many lines together. Whether a line
+    /// is let out must not depend on those beside it, so nobody is left out for the sake of others; a line about more
+    /// patients than one search takes stands alone, and its patients in no relation.
+    async fn look_up(&mut self, gate: &Gate) {
+        if self.inquiry.is_none() || self.known > 0 {
+            return;
+        }
+        let is_enough = |ready: &VecDeque<Vec<u8>>| {
+            let bytes: usize = ready.iter().map(Vec::len).sum();
+            ready.len() >= limits::RELATION_LINES || bytes >= limits::EXPORT_UNIT_BYTES
+        };
+        while !is_enough(&self.ready) && self.fault.is_none() {
+            match self.read_on(gate).await {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(refusal) => self.fault = Some(refusal),
+            }
+        }
+        let upstream = [gate.upstream_base.as_str()];
+        let bases = Bases { upstream: &upstream, public: gate.public.as_str() };
+        let mut patients = BTreeSet::new();
+        for line in self.ready.iter().take(limits::RELATION_LINES) {
+            let concerned = concerned(line, &bases, &self.permit);
+            let both: BTreeSet<String> = patients.union(&concerned).cloned().collect();
+            if both.len() > limits::RELATION_PATIENTS_MAX {
+                break;
+            }
+            patients = both;
+            self.known += 1;
+        }
+        self.known = self.known.max(1);
+        if let Some(inquiry) = &self.inquiry {
+            let known = inquiry.about(gate, &patients, clock::now()).await;
+            self.permit = self.permit.knowing(known);
         }
     }
 
@@ -142,6 +195,9 @@ impl Units {
     /// Reads another piece, or opens another file; `false` when there is none left.
     async fn read_on(&mut self, gate: &Gate) -> Result<bool, Refusal> {
         self.peer.progressed();
+        if let Some(fault) = self.fault.take() {
+            return Err(fault);
+        }
         let Some(body) = &mut self.open else { return self.open_next(gate).await };
         let mut lines = Vec::new();
         match body.chunk().await.map_err(Refusal::Upstream)? {

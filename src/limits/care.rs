@@ -10,6 +10,9 @@ use std::time::Duration;
 pub const RELATION_PATIENTS_MAX: usize = 200;
 /// Patients of one page that are looked up; those beyond stand in no relation. As many as a page has rows.
 pub const RELATION_PATIENTS_OF_PAGE_MAX: usize = SEARCH_COUNT_MAX as usize;
+/// Lines of a bulk file that are looked up together: about as many patients as one search takes, and some are about
+/// the same one.
+pub const RELATION_LINES: usize = 200;
 /// Records that one page of a search may bring: for each patient the caller is seldom in more than one that counts.
 pub const RELATION_RECORDS_MAX: usize = 200;
 /// Pages of one search that are read: beyond them a relation is absent. A caller with more records about one page of
@@ -56,6 +59,13 @@ pub const EMERGENCY_REASON_CHARS_MIN: usize = 8;
 pub const EMERGENCY_REASON_BYTES_MAX: usize = 500;
 /// Grants that are kept at once, ended ones of the last hour included: a big house has some hundred a day.
 pub const EMERGENCY_GRANTS_MAX: usize = 10_000;
+/// The smallest reserve of the journal: room for a dozen answers, since a small one takes 4 KiB.
+pub const RESERVE_BYTES_MIN: u64 = 64 * 1024;
+/// The largest: it is taken over in one commit, which memory holds twice. Room for some four thousand answers.
+pub const RESERVE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// What is written in place at once or not at all: the sector of present disks, and the page of file systems.
+pub const RESERVE_BLOCK_BYTES: usize = 4096;
+
 /// How often grants are read from the store: for those of other proxies, and for those whose end is to be recorded.
 /// Twice within the second in which one proxy knows what another granted or ended.
 pub const EMERGENCY_SWEEP_INTERVAL: Duration = Duration::from_millis(500);

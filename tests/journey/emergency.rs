@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use crate::harness::{Hospital, Reply, run};
 use crate::relations::{TREATING, treating};
 
-const PHYSICIANS: &str = include_str!("../../policies/optional/break-glass/emergency.cedar");
-const HEADER: &str = "x-chartgate-emergency";
+pub(crate) const PHYSICIANS: &str = include_str!("../../policies/optional/break-glass/emergency.cedar");
+pub(crate) const HEADER: &str = "x-chartgate-emergency";
 
 async fn hospital() -> Hospital {
     let hospital = treating(&[("emergency.cedar", PHYSICIANS)]).await;
@@ -24,7 +24,7 @@ async fn hospital() -> Hospital {
     hospital
 }
 
-fn parameters(patient: &str, more: &[Value]) -> String {
+pub(crate) fn parameters(patient: &str, more: &[Value]) -> String {
     let mut all = vec![
         json!({"name": "patient", "valueReference": {"reference": format!("Patient/{patient}")}}),
         json!({"name": "reason", "valueString": "found unconscious on the ward"}),
@@ -33,7 +33,7 @@ fn parameters(patient: &str, more: &[Value]) -> String {
     json!({"resourceType": "Parameters", "parameter": all}).to_string()
 }
 
-async fn ask(hospital: &Hospital, token: &str, (method, path): (&str, &str), body: &str) -> Reply {
+pub(crate) async fn ask(hospital: &Hospital, token: &str, (method, path): (&str, &str), body: &str) -> Reply {
     let bearer = format!("Bearer {token}");
     let mut headers = vec![("authorization", bearer.as_str())];
     if !body.is_empty() {
@@ -42,7 +42,7 @@ async fn ask(hospital: &Hospital, token: &str, (method, path): (&str, &str), bod
     hospital.ask(method, path, &headers, body).await
 }
 
-async fn break_glass(hospital: &Hospital, token: &str, body: &str) -> Reply {
+pub(crate) async fn break_glass(hospital: &Hospital, token: &str, body: &str) -> Reply {
     ask(hospital, token, ("POST", "$break-glass"), body).await
 }
 
@@ -53,7 +53,7 @@ fn part(reply: &Reply, name: &str) -> Value {
 }
 
 /// The same session in every request, logged in so long ago.
-fn session(hospital: &Hospital, who: &str, subject: &str, age_seconds: i64) -> String {
+pub(crate) fn session(hospital: &Hospital, who: &str, subject: &str, age_seconds: i64) -> String {
     let token = hospital.stage.issuer().token_with(who, |claims| {
         claims["auth_time"] = (claims["auth_time"].as_i64().unwrap() - age_seconds).into();
         claims["sub"] = subject.into();
@@ -145,7 +145,12 @@ async fn it_is_never_for_bulk(hospital: &Hospital, doctor: &str) {
 }
 
 /// No standing access: asking again gives what is in force, and does not lengthen it.
-async fn asking_again_is_the_same(hospital: &Hospital, doctor: &str, grant: &str, granted: &Reply) {
+pub(crate) async fn asking_again_is_the_same(
+    hospital: &Hospital,
+    doctor: &str,
+    grant: &str,
+    granted: &Reply,
+) {
     let long = [json!({"name": "duration", "valueDuration": {"value": 4, "code": "h"}})];
     let again = break_glass(hospital, doctor, &parameters("p3", &long)).await;
     assert_eq!(part(&again, "grant")["valueString"], grant);

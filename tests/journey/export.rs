@@ -79,7 +79,7 @@ impl Hospital {
     }
 
     /// The links to files, by type.
-    async fn export(&self, token: &str, path: &str) -> BTreeMap<String, String> {
+    pub(crate) async fn export(&self, token: &str, path: &str) -> BTreeMap<String, String> {
         let link = self.begin(token, path).await;
         let manifest = self.finish(token, &link).await;
         manifest.check_ok();

@@ -35,6 +35,7 @@ mod patches;
 mod policy;
 mod relations;
 mod requests;
+mod reserve;
 mod rows;
 mod search;
 mod shutdown;

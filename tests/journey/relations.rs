@@ -234,6 +234,72 @@ async fn nobody_in_particular_treats_nobody(hospital: &Hospital) {
     hospital.check_refusals(&[(reply, 404, "not-found")]);
 }
 
+const WARD_EXPORT: &str = r#"
+@id("ward-export")
+permit (principal in Role::"nurse", action == Action::"export", resource is FHIR::Observation)
+when { context.relations.contains("care-team") };
+"#;
+
+/// The lines of a bulk file are decided as reading each record is, and looked up together.
+#[test]
+fn an_export_holds_the_charts_of_those_who_treat() {
+    run(async {
+        let hospital = treating(&[("ward-export.cedar", WARD_EXPORT)]).await;
+        // Between the ward's own, so many others that several lookups are needed.
+        for number in 0..700 {
+            hospital.store(&observation(
+                &format!("bulk-{number:03}"),
+                if number % 100 == 7 { "p1" } else { "p5" },
+            ));
+        }
+        let path = "$export?_type=Observation";
+        let token = hospital.token("nurse");
+        let url = hospital.export(&token, path).await["Observation"].clone();
+        let asked = |hospital: &Hospital| {
+            let requests = hospital.stage.emr().requests();
+            requests.iter().filter(|request| request.target.contains("CareTeam?patient=")).count()
+        };
+        let before = asked(&hospital);
+        let file = hospital.get_with(&token, &url).await;
+        file.check_ok();
+        let held: Vec<Value> = file.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert!(held.iter().all(|record| record["subject"]["reference"] == "Patient/p1"), "{}", file.text());
+        let own =
+            |text: &str| (0..700).filter(|number| text.contains(&format!("\"bulk-{number:03}\""))).count();
+        assert_eq!(own(&file.text()), 7);
+        assert!(file.text().contains("obs-weight"));
+        let lookups = asked(&hospital) - before;
+        assert!((1..=8).contains(&lookups), "{lookups} searches for {} records", 700);
+        let units = hospital.ended_units(file.request_id()).await;
+        assert_eq!(basis(&units[0]), ["care-team"]);
+        // They are off the team: the same link opens an empty file, when what was found is stale.
+        let ids = hospital.stage.emr().ids("CareTeam");
+        assert!(!ids.is_empty());
+        ids.iter().for_each(|id| assert!(hospital.stage.emr().delete("CareTeam", id)));
+        aged().await;
+        let file = hospital.get_with(&token, &url).await;
+        file.check_ok();
+        assert_eq!(file.text(), "");
+    });
+}
+
+/// What the EMR cannot say is not so, for lines as for pages.
+#[test]
+fn an_export_without_lookups_holds_nothing_of_others() {
+    run(async {
+        let settings = "\n[relations]\nlookups = [\"related-person\"]\n";
+        let hospital = Hospital::open(Script { more: settings.to_owned(), ..Script::default() }).await;
+        let before = hospital.events("policies-loaded");
+        hospital.edit("ward-export.cedar", Some(WARD_EXPORT));
+        hospital.edited("policies-loaded", before).await;
+        let token = hospital.token("nurse");
+        let url = hospital.export(&token, "$export?_type=Observation").await["Observation"].clone();
+        let file = hospital.get_with(&token, &url).await;
+        file.check_ok();
+        assert_eq!(file.text(), "");
+    });
+}
+
 #[test]
 fn shipped_policies_ask_the_emr_nothing() {
     run(async {

@@ -2,12 +2,14 @@
 //!
 //! Owns: bounds, the modifier rule (P7), and advice. Must never: decide a request. Look next: `load`.
 
-use super::expression::{Reading, kind};
+use super::expression::{Reading, kind, needs_emergency};
 use super::groups::Groups;
 use super::load::{SCHEMA, Written};
+use super::set::JOURNAL;
 use super::source::{Problem, Source, Statement};
 use crate::domain::fhir::r4::ElementPath;
 use crate::limits;
+use cedar_policy::pst::Clause;
 use cedar_policy::{ActionConstraint, Effect, PrincipalConstraint, ResourceConstraint};
 
 /// Bounds that hold before anything is parsed.
@@ -75,6 +77,22 @@ pub(super) fn modifiers(written: &Written<'_>, groups: &Groups, reading: &Readin
         }));
     }
     problems
+}
+
+/// The journal's reserve is for emergencies: only a permit that holds in one, or that lets one begin, may name it.
+pub(super) fn journal(written: &Written<'_>, clauses: &[Clause]) -> Option<Problem> {
+    let value = written.policy.annotation(JOURNAL)?;
+    if value != "reserve" {
+        let problem = written.problem(format!("`@journal` is `\"reserve\"` or nothing, not `\"{value}\"`"));
+        return Some(problem.with_hint("without it an answer that cannot be recorded is refused"));
+    }
+    let urgent = written.policy.effect() == Effect::Permit && needs_emergency(clauses);
+    let message = "`@journal(\"reserve\")` is for emergencies, and this policy speaks of others too";
+    (!urgent).then(|| {
+        written.problem(message).with_hint(
+            "a permit with `when { context.emergency && … }`, or for `context.operation == \"$break-glass\"`",
+        )
+    })
 }
 
 fn discloses(actions: &ActionConstraint) -> bool {

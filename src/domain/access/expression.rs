@@ -220,6 +220,31 @@ fn turned_by_relation(expr: &Expr, value: bool) -> bool {
     }
 }
 
+/// Whether these conditions hold in an emergency only, or only where one is to begin.
+pub(super) fn needs_emergency(clauses: &[Clause]) -> bool {
+    clauses.iter().any(|clause| matches!(clause, Clause::When(expr) if is_urgent(expr)))
+}
+
+/// Whether `expr` is true only in an emergency. What is not recognised may be true at other times.
+fn is_urgent(expr: &Expr) -> bool {
+    match expr {
+        Expr::BinaryOp { op: BinaryOp::And, left, right } => is_urgent(left) || is_urgent(right),
+        Expr::BinaryOp { op: BinaryOp::Or, left, right } => is_urgent(left) && is_urgent(right),
+        Expr::BinaryOp { op: BinaryOp::Eq, left, right } => match (&**left, &**right) {
+            (attribute, Expr::Literal(Literal::Bool(true))) => is_context(attribute, "emergency"),
+            (attribute, Expr::Literal(Literal::String(text))) => {
+                is_context(attribute, "operation") && text == "$break-glass"
+            }
+            _ => false,
+        },
+        other => is_context(other, "emergency"),
+    }
+}
+
+fn is_context(expr: &Expr, attribute: &str) -> bool {
+    matches!(expr, Expr::GetAttr { expr, attr } if attr == attribute && matches!(**expr, Expr::Var(Var::Context)))
+}
+
 fn names_relations(expr: &Expr) -> bool {
     match expr {
         Expr::GetAttr { expr: base, attr }

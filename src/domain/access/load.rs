@@ -147,6 +147,7 @@ impl<'g> Draft<'g> {
         let covering = self.paths(written, &reading.covering);
         let exact = self.paths(written, &reading.exact);
         self.problems.extend(checks::modifiers(written, self.groups, &reading));
+        self.problems.extend(checks::journal(written, body.clauses()));
         self.covering.extend(covering);
         self.exact.extend(exact);
         if let Some(name) = reading.asks.unknown() {

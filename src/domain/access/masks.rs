@@ -24,6 +24,7 @@ pub struct Disclosure {
     policies: Arc<[String]>,
     basis: Arc<[String]>,
     grant: Option<Arc<str>>,
+    reserve: Option<Arc<str>>,
 }
 
 impl Disclosure {
@@ -51,9 +52,22 @@ impl Disclosure {
         self.grant.as_deref()
     }
 
+    /// The grant of emergency access under which a policy lets this much out even while the journal takes no records,
+    /// so that the journal's reserve has it.
+    #[must_use]
+    pub fn reserve(&self) -> Option<&str> {
+        self.reserve.as_deref()
+    }
+
     /// The same, let out under this grant.
     pub(super) fn under(mut self, grant: &str) -> Self {
         self.grant = Some(grant.into());
+        self
+    }
+
+    /// The same, which the journal's reserve may have under this grant.
+    pub(super) fn reserved(mut self, grant: &str) -> Self {
+        self.reserve = Some(grant.into());
         self
     }
 }
@@ -296,7 +310,7 @@ fn decision(action: Action, mask: Arc<Mask>, policies: Arc<[String]>, basis: Arc
     match action.elements() {
         Some(Action::Modify) if mask.is_empty() => Err(RecordDenial::NothingModifiable),
         Some(_) if mask.is_empty() => Err(RecordDenial::NothingDisclosed),
-        Some(_) | None => Ok(Disclosure { mask, policies, basis, grant: None }),
+        Some(_) | None => Ok(Disclosure { mask, policies, basis, grant: None, reserve: None }),
     }
 }
 

@@ -159,6 +159,23 @@ impl Permit {
         &self.desk.situation.purpose
     }
 
+    /// Whether a policy that permits the type without looking at a record lets it be written into the journal's reserve.
+    #[must_use]
+    pub fn uses_reserve(&self) -> bool {
+        self.desk.set.uses_reserve(&self.policies)
+    }
+
+    /// The one grant of emergency access under which an answer that holds no record may be written into the journal's
+    /// reserve: a policy that applies to the question lets it be.
+    #[must_use]
+    pub fn reserve_of_nothing(&self) -> Option<&str> {
+        let mut grants = self.desk.situation.emergencies.values();
+        let grant = grants.next().filter(|_| grants.next().is_none())?;
+        let resource = self.resource_type()?;
+        let roles = &self.desk.situation.roles;
+        self.desk.set.may_use_reserve(self.shown_by, resource, roles).then_some(grant.as_str())
+    }
+
     /// Elements of the type that some record may disclose; empty where the answer spans types.
     #[must_use]
     pub fn type_mask(&self) -> &Arc<Mask> {
@@ -395,7 +412,15 @@ impl Permit {
             None => plain,
             Some(grant) => {
                 let urgent = self.desk.judge(action, &Record { emergency: true, ..record });
-                at_most_needed(plain, urgent, grant)
+                let reserve = urgent.as_ref().ok().filter(|one| self.desk.set.uses_reserve(one.policies()));
+                let reserve = reserve.map(|one| Arc::clone(one.mask()));
+                at_most_needed(plain, urgent, grant).map(|decided| match reserve {
+                    // The emergency alone must let out as much.
+                    Some(mask) if decided.mask().and(&mask).kept() == decided.mask().kept() => {
+                        decided.reserved(grant)
+                    }
+                    Some(_) | None => decided,
+                })
             }
         }
     }

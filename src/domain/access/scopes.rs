@@ -11,7 +11,8 @@ use crate::domain::fhir::facts::Facts;
 use crate::domain::fhir::path::PublicBase;
 use crate::domain::fhir::r4::ResourceType;
 use crate::domain::fhir::search::{Holds, Registry, Search};
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// What the scopes of a token, and those left to its client, leave open.
 #[derive(Clone, PartialEq, Eq)]
@@ -27,7 +28,49 @@ pub(super) struct Narrowing {
 struct Grant {
     resource: Option<ResourceType>,
     letters: String,
-    only: Option<Arc<Search>>,
+    only: Option<Condition>,
+}
+
+/// The condition of a granular scope. Of all types (`*`) it means for each type what it would mean for that type alone,
+/// and for one that has no such search parameter it grants nothing.
+#[derive(Clone)]
+struct Condition {
+    query: String,
+    /// What it means for the types that were asked about: few of all there are.
+    known: Arc<RwLock<BTreeMap<ResourceType, Option<Arc<Search>>>>>,
+}
+
+impl PartialEq for Condition {
+    fn eq(&self, other: &Self) -> bool {
+        self.query == other.query
+    }
+}
+
+impl Eq for Condition {}
+
+impl Condition {
+    fn new(query: &str) -> Self {
+        Self { query: query.to_owned(), known: Arc::default() }
+    }
+
+    /// What must hold of a record of this type; nothing where no record can be judged by it.
+    fn of(&self, resource: ResourceType) -> Option<Arc<Search>> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner).get(&resource).cloned();
+        known.unwrap_or_else(|| {
+            let read = condition(resource, &self.query).map(Arc::new);
+            let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+            known.insert(resource, read.clone());
+            read
+        })
+    }
+
+    /// Whether there are records that it can be asked of.
+    fn means_something(&self, resource: Option<ResourceType>) -> bool {
+        match resource {
+            Some(resource) => self.of(resource).is_some(),
+            None => ResourceType::all().any(|resource| self.of(resource).is_some()),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,12 +161,15 @@ impl Narrowing {
 
 impl Grant {
     fn names(&self, resource: ResourceType, letter: char) -> bool {
-        self.resource.is_none_or(|named| named == resource) && self.letters.contains(letter)
+        self.resource.is_none_or(|named| named == resource)
+            && self.letters.contains(letter)
+            && self.only.as_ref().is_none_or(|only| only.of(resource).is_some())
     }
 
     fn holds_for(&self, facts: &Facts) -> bool {
         let Some(only) = &self.only else { return true };
-        facts.content.as_ref().is_some_and(|content| only.holds_for(content, &[]) == Holds::Yes)
+        let judged = only.of(facts.resource_type).zip(facts.content.as_ref());
+        judged.is_some_and(|(only, content)| only.holds_for(content, &[]) == Holds::Yes)
     }
 }
 
@@ -137,7 +183,7 @@ fn level(scope: &str) -> Option<(Level, &str)> {
     }
 }
 
-/// `Observation.rs`, `*.read`, `Observation.rs?category=laboratory`. Anything else grants nothing.
+/// `Observation.rs`, `*.read`, `Observation.rs?category=laboratory`, `*.rs?_security=N`. Anything else grants nothing.
 fn grant(rest: &str) -> Option<(Version, Grant)> {
     let (rest, query) = rest.split_once('?').map_or((rest, None), |(rest, query)| (rest, Some(query)));
     let (resource, permissions) = rest.split_once('.')?;
@@ -154,7 +200,9 @@ fn grant(rest: &str) -> Option<(Version, Grant)> {
     };
     let only = match (query, version) {
         (None, _) => None,
-        (Some(query), Version::V2) => Some(Arc::new(condition(resource?, query)?)),
+        (Some(query), Version::V2) => {
+            Some(Condition::new(query)).filter(|only| only.means_something(resource)).map(Some)?
+        }
         (Some(_), Version::V1) => return None,
     };
     Some((version, Grant { resource, letters: letters.to_owned(), only }))

@@ -85,6 +85,32 @@ fn a_granular_scope_holds_of_the_record_itself() {
     assert!(!both.holds_for('s', &observation("vital-signs")));
 }
 
+/// The same condition on all types: each record by what it means for its type, and none of a type that lacks it.
+#[test]
+fn a_granular_scope_of_all_types_holds_of_each_record() {
+    let of = |name: &str, record: serde_json::Value| Facts {
+        content: Some(Arc::new(record)),
+        ..Facts::of_type(kind(name))
+    };
+    let security = serde_json::json!({"security": [{"system": "http://x.test", "code": "N"}]});
+    let marked =
+        |name: &str| of(name, serde_json::json!({"resourceType": name, "id": "x", "meta": security}));
+    let bare = |name: &str| of(name, serde_json::json!({"resourceType": name, "id": "x"}));
+    let narrowing = read_with("user/*.rs?_security=http://x.test|N", None, None).unwrap();
+    assert!(narrowing.is_granular());
+    for name in ["Patient", "Observation", "Practitioner", "Binary"] {
+        assert!(narrowing.judges(kind(name), 'r') && !narrowing.allows_every(kind(name), 'r'), "{name}");
+        assert!(narrowing.holds_for('r', &marked(name)) && !narrowing.holds_for('r', &bare(name)), "{name}");
+        assert!(!narrowing.holds_for('u', &marked(name)), "{name}");
+    }
+    let narrowing = read_with(&format!("user/*.r?category={CATEGORY}|laboratory"), None, None).unwrap();
+    assert!(narrowing.holds_for('r', &observation("laboratory")));
+    assert!(!narrowing.holds_for('r', &observation("vital-signs")));
+    // A patient has no category, whatever is written in one.
+    let patient = of("Patient", observation("laboratory").content.unwrap().as_ref().clone());
+    assert!(!narrowing.allows(kind("Patient"), 'r') && !narrowing.holds_for('r', &patient));
+}
+
 #[test]
 fn a_client_s_condition_counts_beside_the_token_s() {
     let left = format!("user/Observation.rs?category={CATEGORY}|laboratory patient/*.rs");
@@ -97,12 +123,18 @@ fn a_client_s_condition_counts_beside_the_token_s() {
 
 #[test]
 fn clinical_scopes_are_told_from_others() {
-    for scope in
-        ["openid", "launch/patient", "offline_access", "user/*.rs", "patient/Patient.read", "system/*.cruds"]
-    {
+    for scope in [
+        "openid",
+        "launch/patient",
+        "offline_access",
+        "user/*.rs",
+        "patient/Patient.read",
+        "system/*.cruds",
+        "user/*.rs?category=x",
+    ] {
         assert!(is_scope(scope), "{scope}");
     }
-    for scope in ["user/*.sr", "user/Nothing.rs", "patient/", "user/*.rs?category=x", "user/Observation.rs?"]
+    for scope in ["user/*.sr", "user/Nothing.rs", "patient/", "user/*.rs?nonsense=x", "user/Observation.rs?"]
     {
         assert!(!is_scope(scope), "{scope}");
     }
@@ -163,6 +195,41 @@ proptest! {
             let [plain, narrow, more] = [&plain, &narrow, &more].map(|one| one.holds_for(letter, &facts));
             prop_assert!(plain || !narrow);
             prop_assert!(narrow || !more);
+        }
+    }
+
+    /// A condition on all types opens nothing that the scope without it does not, beside whatever else is granted; and
+    /// for each type what the same condition on that type alone opens.
+    #[test]
+    fn a_condition_on_all_types_never_widens(
+        others in prop::collection::vec(any_scope(), 0..3),
+        letters in any_permission(),
+        query in prop_oneof![
+            Just(format!("category={CATEGORY}|laboratory")),
+            Just("status=final".to_owned()),
+            Just("_security=N".to_owned()),
+            Just("_id=o1".to_owned()),
+            Just("birthdate=2000".to_owned()),
+            Just("code:not=x".to_owned()),
+            Just("nonsense=x".to_owned()),
+        ],
+        category in prop_oneof![Just("laboratory"), Just("vital-signs")],
+    ) {
+        let others = others.join(" ");
+        let read = |scope: String| read_with(&format!("{scope} {others}"), None, None).unwrap();
+        let (plain, all) = (read(format!("user/*.{letters}")), read(format!("user/*.{letters}?{query}")));
+        let facts = observation(category);
+        for letter in "cruds".chars() {
+            for name in ["Observation", "Patient", "Condition", "Practitioner"] {
+                let one = read(format!("user/{name}.{letters}?{query}"));
+                prop_assert!(plain.allows(kind(name), letter) || !all.allows(kind(name), letter));
+                prop_assert!(plain.allows_every(kind(name), letter) || !all.allows_every(kind(name), letter));
+                prop_assert_eq!(one.allows(kind(name), letter), all.allows(kind(name), letter));
+                prop_assert_eq!(one.allows_every(kind(name), letter), all.allows_every(kind(name), letter));
+            }
+            let one = read(format!("user/Observation.{letters}?{query}"));
+            prop_assert!(plain.holds_for(letter, &facts) || !all.holds_for(letter, &facts));
+            prop_assert_eq!(one.holds_for(letter, &facts), all.holds_for(letter, &facts));
         }
     }
 

@@ -179,6 +179,9 @@ fn attributes(schema: &str, resource: ResourceType) -> Attributes {
     found
 }
 
+/// The annotation that says what becomes of the record of what a policy permits while the journal takes none.
+pub(super) const JOURNAL: &str = "journal";
+
 /// A policy in its forms, with what its scope says about when it can apply.
 pub(super) struct Rule {
     exact: Policy,
@@ -188,6 +191,8 @@ pub(super) struct Rule {
     actions: ActionConstraint,
     role: Option<String>,
     types: Option<BTreeSet<ResourceType>>,
+    /// `@journal("reserve")`.
+    reserve: bool,
 }
 
 impl Rule {
@@ -212,7 +217,8 @@ impl Rule {
         };
         let types = types(&policy.resource_constraint(), groups);
         let actions = policy.action_constraint();
-        Ok(Self { exact, before_records, in_emergency, asks, actions, role, types })
+        let reserve = policy.annotation(JOURNAL).is_some();
+        Ok(Self { exact, before_records, in_emergency, asks, actions, role, types, reserve })
     }
 }
 
@@ -270,6 +276,8 @@ pub struct PolicySet {
     relations: HashMap<Option<String>, BTreeSet<Relation>>,
     /// Roles, or everybody, to whom a forbid may apply that a missing `fhirUser` would switch off.
     forbidden_by_fhir_user: BTreeSet<Option<String>>,
+    /// Ids of the policies that let the journal's reserve be used.
+    reserve: BTreeSet<String>,
     lints: Vec<Problem>,
 }
 
@@ -309,7 +317,20 @@ impl PolicySet {
         }
         let by_fhir_user = rules.iter().filter(|rule| rule.asks.forbids_by_fhir_user);
         let forbidden_by_fhir_user = by_fhir_user.map(|rule| rule.role.clone()).collect();
-        Self { hash, rules, index, vocabulary, elements, uses, relations, forbidden_by_fhir_user, lints }
+        let reserve =
+            rules.iter().filter(|rule| rule.reserve).map(|rule| rule.exact.id().to_string()).collect();
+        Self {
+            hash,
+            rules,
+            index,
+            vocabulary,
+            elements,
+            uses,
+            relations,
+            forbidden_by_fhir_user,
+            reserve,
+            lints,
+        }
     }
 
     /// SHA-256 (lower-case hex) over every file name and text and the schema: the version of the set, for
@@ -388,6 +409,21 @@ impl PolicySet {
     /// Whether nothing may be decided for somebody with these roles whose token does not say who they are to the EMR.
     pub(super) fn needs_fhir_user(&self, roles: &BTreeSet<String>) -> bool {
         self.forbidden_by_fhir_user.iter().any(|role| role.as_ref().is_none_or(|role| roles.contains(role)))
+    }
+
+    /// Whether one of these policies lets the journal's reserve be used.
+    pub(super) fn uses_reserve(&self, policies: &[String]) -> bool {
+        policies.iter().any(|id| self.reserve.contains(id))
+    }
+
+    /// Whether such a policy can have a say in a question.
+    pub(super) fn may_use_reserve(
+        &self,
+        action: Action,
+        resource: ResourceType,
+        roles: &BTreeSet<String>,
+    ) -> bool {
+        !self.reserve.is_empty() && self.applicable(action, resource, roles).any(|rule| rule.reserve)
     }
 
     /// The relations that a decision for somebody with these roles can depend on.

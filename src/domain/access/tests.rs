@@ -18,6 +18,7 @@ use std::sync::{Arc, LazyLock};
 
 mod fhir_user;
 mod laws;
+mod reserve;
 mod writes;
 
 const GROUPS: &str = r#"

@@ -138,7 +138,10 @@ impl Cases {
             | Event::Revoked
             | Event::RevocationLifted
             | Event::EventTaken
-            | Event::EventRefused => {}
+            | Event::EventRefused
+            | Event::ReserveReady
+            | Event::ReserveTakenOver
+            | Event::ReserveRemoved => {}
         }
     }
 

@@ -311,11 +311,17 @@ pub enum Event {
     EventTaken,
     /// The same, and it was refused.
     EventRefused,
+    /// The reserve for records that the journal cannot take stands ready.
+    ReserveReady,
+    /// The journal took over the records that follow from the reserve.
+    ReserveTakenOver,
+    /// The reserve was given up, unused.
+    ReserveRemoved,
 }
 
 impl Event {
     /// Every event.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::Created,
         Self::Started,
         Self::Stopped,
@@ -328,6 +334,9 @@ impl Event {
         Self::RevocationLifted,
         Self::EventTaken,
         Self::EventRefused,
+        Self::ReserveReady,
+        Self::ReserveTakenOver,
+        Self::ReserveRemoved,
     ];
 
     /// The event's code, such as `policies-loaded`.
@@ -346,6 +355,9 @@ impl Event {
             Self::RevocationLifted => "revocation-lifted",
             Self::EventTaken => "event-taken",
             Self::EventRefused => "event-refused",
+            Self::ReserveReady => "reserve-ready",
+            Self::ReserveTakenOver => "reserve-taken-over",
+            Self::ReserveRemoved => "reserve-removed",
         }
     }
 }

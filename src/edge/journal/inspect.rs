@@ -12,7 +12,9 @@ use std::path::Path;
 use jiff::{SignedDuration, Timestamp};
 
 use super::keys::Keys;
-use super::layout::{CHECKPOINT, PUBLISHED, SEGMENTS};
+use super::layout::{CHECKPOINT, PUBLISHED, RESERVE, SEGMENTS};
+use super::reserve::claims::Claims;
+use super::reserve::{self, Contents};
 use super::segments::Edge;
 use super::snapshot::Snapshot;
 use crate::domain::audit::{Assembly, Event, Record, decode};
@@ -87,6 +89,8 @@ pub(super) struct Resume {
     pub(super) segments: Vec<(u64, u64, usize)>,
     pub(super) torn_bytes: usize,
     pub(super) partial: Vec<Tile>,
+    /// A reserve that holds something, and whether the log took that over.
+    pub(super) reserve: Option<(Contents, bool)>,
 }
 
 /// More are counted only.
@@ -128,6 +132,8 @@ struct Walk<'w> {
     latest: Option<Timestamp>,
     /// The stream of entries has a hole: nothing behind it can be verified.
     is_broken: bool,
+    reserve: Option<Contents>,
+    claims: Claims,
     report: Inspection,
 }
 
@@ -152,6 +158,8 @@ impl<'w> Walk<'w> {
             clock_back: 0,
             latest: None,
             is_broken: false,
+            reserve: None,
+            claims: Claims::default(),
             report,
         }
     }
@@ -182,8 +190,43 @@ impl<'w> Walk<'w> {
         for name in &self.snapshot.unknown {
             self.find(name, "does not belong to the trail");
         }
+        self.read_reserve();
         self.check_names();
         self.check_size();
+    }
+
+    /// Reads the reserve, whose frames say what the log held when it stopped.
+    fn read_reserve(&mut self) {
+        let Some(bytes) = self.snapshot.reserve.as_deref() else { return };
+        let origin = self.report.origin.clone();
+        match reserve::read(bytes, &origin, &self.keys.reserve) {
+            Ok(contents) => {
+                for (size, root) in contents.bases.iter().copied() {
+                    self.mark(RESERVE, &Checkpoint { origin: origin.clone(), size, root });
+                }
+                if self.decode {
+                    self.decode_reserve(&contents, &contents.generation.name(&origin));
+                }
+                self.reserve = Some(contents);
+            }
+            Err(what) => self.find(RESERVE, what),
+        }
+    }
+
+    fn decode_reserve(&mut self, contents: &Contents, name: &str) {
+        let mut assembly = Assembly::default();
+        for (sequence, entry) in (0..).zip(&contents.entries) {
+            let part = self.keys.cipher.open(name, sequence, entry).map_err(|error| error.to_string());
+            let part = part.and_then(|part| decode(&part).map_err(|error| error.to_string()));
+            let pushed =
+                part.and_then(|part| assembly.push(sequence, part).map_err(|error| error.to_string()));
+            if let Err(what) = pushed {
+                self.find(format!("{RESERVE}, entry {sequence}"), what);
+            }
+        }
+        if assembly.is_open() {
+            self.find(RESERVE, "the last record is not complete");
+        }
     }
 
     fn read_note(&mut self, name: &str, note: Option<&[u8]>) -> Option<Checkpoint> {
@@ -398,6 +441,11 @@ impl<'w> Walk<'w> {
         }
         self.latest = self.latest.max(Some(time));
         self.report.times = Some((self.report.times.map_or(time, |(first, _)| first), time));
+        if let Record::Control(control) = record
+            && let Some(what) = self.claims.learn(control)
+        {
+            self.find(format!("entry {sequence}"), what);
+        }
         if sequence == 0 && !is_creation_of(&self.report.origin, record) {
             self.find("entry 0", "is not the creation of this trail");
         }
@@ -415,6 +463,7 @@ impl<'w> Walk<'w> {
             self.find(SEGMENTS, format!("entries from {} on could not be verified", self.report.size));
         }
         self.note_edge();
+        self.judge_reserve();
         let resume = &mut self.report.resume;
         resume.segments = self.edge.ends.clone();
         resume.torn_bytes = self.edge.torn_bytes;
@@ -423,6 +472,22 @@ impl<'w> Walk<'w> {
         let last = self.edge.frames.last().filter(|(_, last, _)| last.size > self.report.checkpoint_size);
         resume.note = last.map_or(checkpoint, |(_, _, note)| note).to_vec();
         resume.is_current = resume.note == checkpoint;
+    }
+
+    /// Only the records tell which reserve should be there.
+    fn judge_reserve(&mut self) {
+        let is_unread = self.reserve.is_none() && self.snapshot.reserve.is_some();
+        if self.decode && !self.is_broken && !is_unread {
+            match self.claims.judge(self.reserve.as_ref()) {
+                Ok(note) => self.report.notes.extend(note),
+                Err(what) => self.find(RESERVE, what),
+            }
+        }
+        let used = self.reserve.take().filter(Contents::is_used);
+        self.report.resume.reserve = used.map(|contents| {
+            let is_taken_over = self.claims.has_taken_over(&contents);
+            (contents, is_taken_over)
+        });
     }
 
     fn note_edge(&mut self) {

@@ -19,6 +19,7 @@ use rustls_pki_types::pem::PemObject as _;
 
 use super::Settings;
 use super::entry::Cipher;
+use super::reserve::ReserveKey;
 use crate::domain::ledger::LogSigner;
 use crate::edge::seal::{Seal, derived_key};
 
@@ -27,6 +28,7 @@ use crate::edge::seal::{Seal, derived_key};
 pub struct Keys {
     pub(super) signer: LogSigner,
     pub(super) cipher: Cipher,
+    pub(super) reserve: ReserveKey,
 }
 
 /// Why a key could not be used. Names the file, never its content.
@@ -64,8 +66,8 @@ impl Keys {
     /// [`KeyError`] names the file that cannot be used.
     pub fn load(settings: &Settings) -> Result<Self, KeyError> {
         let signer = signing_key(&settings.signing_key)?;
-        let cipher = encryption_key(&settings.encryption_key)?;
-        Ok(Self { signer, cipher })
+        let (cipher, reserve) = encryption_keys(&settings.encryption_key)?;
+        Ok(Self { signer, cipher, reserve })
     }
 
     /// The encryption key's id as hexadecimal: safe to print.
@@ -106,8 +108,10 @@ pub fn derived_secret(settings: &Settings, purpose: &str) -> Result<[u8; 32], Ke
     key.ok_or_else(|| KeyError::Encryption(settings.encryption_key.clone()))
 }
 
-fn encryption_key(path: &Path) -> Result<Cipher, KeyError> {
-    Cipher::new(&secret(path)?).ok_or_else(|| KeyError::Encryption(path.to_owned()))
+fn encryption_keys(path: &Path) -> Result<(Cipher, ReserveKey), KeyError> {
+    let key = secret(path)?;
+    let made = Cipher::new(&key).zip(ReserveKey::new(&key));
+    made.ok_or_else(|| KeyError::Encryption(path.to_owned()))
 }
 
 fn secret(path: &Path) -> Result<[u8; 32], KeyError> {

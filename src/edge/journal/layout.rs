@@ -21,11 +21,15 @@ pub(super) const LOCK: &str = "journal.lock";
 /// The directory of segments.
 pub(super) const SEGMENTS: &str = "segment";
 
+/// The reserve: records that the journal could not take, where that was provided for.
+pub(super) const RESERVE: &str = "reserve";
+
 /// What a path in the audit directory is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     Checkpoint,
     Published,
+    Reserve,
     /// The segment that begins with this entry.
     Segment(u64),
     Tile(Tile),
@@ -65,6 +69,8 @@ pub(super) fn classify(path: &str) -> Place {
         Place::Checkpoint
     } else if path == PUBLISHED {
         Place::Published
+    } else if path == RESERVE {
+        Place::Reserve
     } else if let Some(first) = segment_first(path) {
         Place::Segment(first)
     } else if let Some(tile) = Tile::from_path(path) {

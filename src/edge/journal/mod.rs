@@ -12,15 +12,18 @@ mod keys;
 mod layout;
 mod open;
 mod publisher;
+mod reserve;
 mod segments;
 mod snapshot;
+mod spare;
 #[cfg(test)]
 mod tests;
 mod writer;
 
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
@@ -60,6 +63,8 @@ pub enum JournalError {
     DiskFull,
     /// A write, a sync or a check of the directory failed. Out of service until it is opened again.
     Failed(Arc<str>),
+    /// The same, and it happened behind the writing of these very records: they may stand in the trail or not.
+    Doubtful,
     /// The journal was closed.
     Closed,
 }
@@ -71,8 +76,18 @@ impl fmt::Display for JournalError {
             Self::TooLarge => out.write_str("audit record is too large for one commit"),
             Self::DiskFull => out.write_str("audit disk is full; the journal is out of service"),
             Self::Failed(why) => write!(out, "audit journal is out of service: {why}"),
+            Self::Doubtful => out.write_str("audit journal failed; whether the record stands is not known"),
             Self::Closed => out.write_str("audit journal is closed"),
         }
+    }
+}
+
+impl JournalError {
+    /// Whether the journal takes nothing any more, and nothing of what was asked stands in the trail: then the reserve
+    /// may take it.
+    #[must_use]
+    pub fn is_out_of_service(&self) -> bool {
+        matches!(self, Self::DiskFull | Self::Failed(_))
     }
 }
 
@@ -83,13 +98,55 @@ impl std::error::Error for JournalError {}
 #[must_use = "a receipt is what lets an answer leave"]
 pub struct Receipt {
     sequence: u64,
+    kept: Kept,
+}
+
+/// Where records are on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// In the log.
+    Log,
+    /// In the reserve, until the journal is opened again and takes them over.
+    Reserve,
 }
 
 impl Receipt {
-    /// The sequence number (entry index) of the first record it is for.
+    /// The sequence number (entry index) of the first record it is for, in the log or in the reserve.
     #[must_use]
     pub fn sequence(&self) -> u64 {
         self.sequence
+    }
+
+    /// Where the records are.
+    #[must_use]
+    pub fn kept(&self) -> Kept {
+        self.kept
+    }
+}
+
+/// How the reserve stands, as `/readyz` and the metrics say it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReserveState {
+    /// There is none.
+    None,
+    /// The journal works, and nothing is in it.
+    Ready,
+    /// It takes records in the journal's place.
+    InUse,
+    /// It took records, and takes no more: a write to it failed.
+    Broken,
+}
+
+impl ReserveState {
+    /// `none`, `ready`, `in-use` or `broken`.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Ready => "ready",
+            Self::InUse => "in-use",
+            Self::Broken => "broken",
+        }
     }
 }
 
@@ -99,6 +156,7 @@ impl Receipt {
 #[must_use = "the outcome of a release must be recorded"]
 pub struct Slot {
     request_id: String,
+    reserve: bool,
     place: Option<(mpsc::Sender<Message>, OwnedSemaphorePermit)>,
 }
 
@@ -121,7 +179,8 @@ impl Slot {
         // An outcome is one short part: its texts are bounded. If the journal has failed or closed there is
         // nobody to tell; the release then stands without an outcome, which reads as `unknown`.
         if let Ok(parts) = audit::encode(&outcome) {
-            let _gone = queue.send(Message::Append(Append { parts, done: None, room: Some(permit) }));
+            let (reserve, room) = (self.reserve, Some(permit));
+            let _gone = queue.send(Message::Append(Append { parts, done: None, room, reserve }));
         }
     }
 }
@@ -187,7 +246,7 @@ impl Journal {
     /// # Errors
     /// [`JournalError`]; none of the records may be relied on then.
     pub async fn append(&self, records: &[Record]) -> Result<Receipt, JournalError> {
-        let answer = self.try_append(records).await;
+        let answer = self.try_append(records, false).await;
         if answer.is_err() {
             self.state.failures.fetch_add(1, Ordering::Relaxed);
         }
@@ -210,13 +269,54 @@ impl Journal {
         })?;
         let receipt = self.append(records).await?;
         let place = Some((self.queue.clone(), slot));
-        Ok((receipt, Slot { request_id: request_id.to_owned(), place }))
+        Ok((receipt, Slot { request_id: request_id.to_owned(), reserve: false, place }))
+    }
+
+    /// Writes a release into the reserve, after [`Journal::release`] said that the journal is out of service
+    /// ([`JournalError::is_out_of_service`]). For answers that policy lets leave like this and for no others.
+    ///
+    /// # Errors
+    /// As [`Journal::append`], and why the journal is out of service where the reserve cannot take it: there is none, it
+    /// is full, its own write failed, or the journal's fault is none of writing.
+    pub async fn release_in_reserve(
+        &self,
+        request_id: &str,
+        records: &[Record],
+    ) -> Result<(Receipt, Slot), JournalError> {
+        let slot = wait(Arc::clone(&self.slots).acquire_owned()).await?;
+        let receipt = self.try_append(records, true).await?;
+        let place = Some((self.queue.clone(), slot));
+        Ok((receipt, Slot { request_id: request_id.to_owned(), reserve: true, place }))
+    }
+
+    /// The same for what has no answer of its own, such as the beginning of an emergency.
+    ///
+    /// # Errors
+    /// As [`Journal::release_in_reserve`].
+    pub async fn append_in_reserve(&self, records: &[Record]) -> Result<Receipt, JournalError> {
+        self.try_append(records, true).await
+    }
+
+    /// Has a reserve of so many bytes stand ready, or none: makes it, or removes an unused one, and says so in the trail.
+    ///
+    /// # Errors
+    /// [`JournalError::Failed`] when it cannot be made; as [`Journal::append`].
+    pub async fn keep_reserve(&self, bytes: Option<u64>) -> Result<(), JournalError> {
+        let (done, kept) = oneshot::channel();
+        self.queue.send(Message::Reserve(bytes, done)).map_err(|_| JournalError::Closed)?;
+        kept.await.map_err(|_| JournalError::Closed)?
+    }
+
+    /// How the reserve stands.
+    #[must_use]
+    pub fn reserve(&self) -> ReserveState {
+        self.state.reserve()
     }
 
     /// Whether appends are being taken.
     #[must_use]
     pub fn ready(&self) -> bool {
-        self.state.failure.get().is_none() && !self.room.is_closed()
+        self.state.failure().is_none() && !self.room.is_closed()
     }
 
     /// From now on every group commit is told to `telemetry`; only the first call counts.
@@ -242,10 +342,10 @@ impl Journal {
             // The sender is dropped without a word when another close came first.
             let _closed = ended.await;
         }
-        self.state.failure.get().cloned().map_or(Ok(()), Err)
+        self.check()
     }
 
-    async fn try_append(&self, records: &[Record]) -> Result<Receipt, JournalError> {
+    async fn try_append(&self, records: &[Record], reserve: bool) -> Result<Receipt, JournalError> {
         let mut parts = Vec::with_capacity(records.len());
         for record in records {
             parts.extend(audit::encode(record).map_err(|error| match error {
@@ -258,16 +358,18 @@ impl Journal {
         if kib > JOURNAL_QUEUE_KIB_MAX / 2 {
             return Err(JournalError::TooLarge);
         }
-        self.check()?;
+        if !reserve {
+            self.check()?;
+        }
         let room = wait(Arc::clone(&self.room).acquire_many_owned(kib)).await?;
         let (done, receipt) = oneshot::channel();
-        let message = Message::Append(Append { parts, done: Some(done), room: Some(room) });
+        let message = Message::Append(Append { parts, done: Some(done), room: Some(room), reserve });
         self.queue.send(message).map_err(|_| JournalError::Closed)?;
         receipt.await.map_err(|_| JournalError::Closed)?
     }
 
     fn check(&self) -> Result<(), JournalError> {
-        self.state.failure.get().cloned().map_or(Ok(()), Err)
+        self.state.failure().cloned().map_or(Ok(()), Err)
     }
 }
 
@@ -285,6 +387,8 @@ async fn wait(
 /// What the writer is asked to do.
 enum Message {
     Append(Append),
+    /// A reserve of so many bytes is to stand ready, or none.
+    Reserve(Option<u64>, oneshot::Sender<Result<(), JournalError>>),
     Close(oneshot::Sender<()>),
 }
 
@@ -295,12 +399,23 @@ struct Append {
     done: Option<oneshot::Sender<Result<Receipt, JournalError>>>,
     /// Held until the commit, so that the queue stays bounded.
     room: Option<OwnedSemaphorePermit>,
+    /// The reserve may take it when the journal cannot.
+    reserve: bool,
+}
+
+/// Why the journal is out of service.
+#[derive(Debug)]
+struct Failure {
+    error: JournalError,
+    /// The disk would not take what was written. Where somebody touched the files instead, nothing is written anywhere.
+    of_writing: bool,
 }
 
 /// What the threads and the handles share.
 #[derive(Debug, Default)]
 struct State {
-    failure: OnceLock<JournalError>,
+    failure: OnceLock<Failure>,
+    reserve: AtomicU8,
     telemetry: OnceLock<Telemetry>,
     size: AtomicU64,
     entries: AtomicU64,
@@ -311,9 +426,26 @@ struct State {
 }
 
 impl State {
-    /// Puts the journal out of service for good; the first reason stays.
-    fn fail(&self, failure: JournalError) {
-        let _first_stays = self.failure.set(failure);
+    /// Puts the journal out of service for good; the first reason stays. `place`: what was under way.
+    fn fail(&self, place: &str, error: &io::Error) {
+        // Our own faults, and those of `Held::check`, have no number of the operating system's.
+        let of_writing = error.raw_os_error().is_some() || error.kind() == io::ErrorKind::WriteZero;
+        let error = writer::failure(place, error);
+        let _first_stays = self.failure.set(Failure { error, of_writing });
+    }
+
+    fn failure(&self) -> Option<&JournalError> {
+        self.failure.get().map(|failure| &failure.error)
+    }
+
+    fn set_reserve(&self, state: ReserveState) {
+        self.reserve.store(state as u8, Ordering::Relaxed);
+    }
+
+    fn reserve(&self) -> ReserveState {
+        let number = self.reserve.load(Ordering::Relaxed);
+        let all = [ReserveState::None, ReserveState::Ready, ReserveState::InUse, ReserveState::Broken];
+        all.into_iter().find(|state| *state as u8 == number).unwrap_or(ReserveState::None)
     }
 
     fn counters(&self) -> Counters {

@@ -20,11 +20,11 @@ use jiff::Timestamp;
 use super::inspect::{Finding, Inspection, Request, Resume, inspect};
 use super::keys::{KeyError, Keys};
 use super::layout::{
-    CHECKPOINT, LOCK, PUBLISHED, SEGMENTS, make_directory, replace, segment_path, sync_directory,
+    CHECKPOINT, LOCK, PUBLISHED, RESERVE, SEGMENTS, make_directory, replace, segment_path, sync_directory,
 };
 use super::publisher::Publisher;
 use super::writer::{Held, Writer, new_segment};
-use super::{JournalError, Message, Settings, State};
+use super::{JournalError, Message, Settings, State, reserve};
 use crate::domain::audit::{self, Control, Event, Record};
 use crate::domain::ledger::{Checkpoint, Frontier, Hash, leaf_hash, sign};
 
@@ -152,7 +152,9 @@ pub(super) fn start(
         return Err(OpenError::Missing(directory));
     }
     let lock = take_lock(&directory)?;
-    let found = inspect(&directory, &keys, Request::default()).map_err(fault)?;
+    // A reserve that holds something may have been taken over already: only the records tell.
+    let decode = fs::read(directory.join(RESERVE)).is_ok_and(|bytes| reserve::is_used(&bytes));
+    let found = inspect(&directory, &keys, Request { decode, against: None }).map_err(fault)?;
     if let Some((first, more)) = found.findings.split_first() {
         return Err(OpenError::Damaged(first.clone(), more.len()));
     }
@@ -182,7 +184,8 @@ fn launch(
     queue: mpsc::Receiver<Message>,
     state: Arc<State>,
 ) -> io::Result<()> {
-    let Inspection { origin, size, published_size, resume, .. } = found;
+    let Inspection { origin, size, published_size, mut resume, .. } = found;
+    let (reserve, acknowledged) = (resume.reserve.take(), (size, resume.frontier.root()));
     let (segment_first, segment_bytes) = repair(&directory, &resume)?;
     let path = directory.join(segment_path(segment_first));
     let file = OpenOptions::new().append(true).open(&path)?;
@@ -196,7 +199,7 @@ fn launch(
     let publisher =
         thread::Builder::new().name("audit-publisher".to_owned()).spawn(move || publisher.run(&latest))?;
     let frontier = resume.frontier;
-    let writer = Writer {
+    let mut writer = Writer {
         directory,
         origin,
         keys,
@@ -209,7 +212,12 @@ fn launch(
         segment_bytes,
         news,
         publisher,
+        acknowledged,
+        reserve: None,
     };
+    if let Some((contents, is_taken_over)) = reserve {
+        writer.take_over(&contents, is_taken_over)?;
+    }
     thread::Builder::new().name("audit-writer".to_owned()).spawn(move || writer.run(&queue))?;
     Ok(())
 }

@@ -24,7 +24,6 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use super::layout::{PUBLISHED, make_parents, replace, segment_path, sync_directory};
-use super::writer::failure;
 use super::{JournalError, State};
 use crate::domain::ledger::{Tile, TileKind, Tiles, leaf_hash, write_entry};
 use crate::limits::{PUBLISH_BYTES, PUBLISH_IDLE_MS};
@@ -90,11 +89,11 @@ impl Publisher {
     }
 
     fn publish_or_fail(&mut self) {
-        if self.state.failure.get().is_some() {
+        if self.state.failure().is_some() {
             return;
         }
         if let Err(error) = self.publish() {
-            self.state.fail(failure("tiles", &error));
+            self.state.fail("tiles", &error);
         }
     }
 

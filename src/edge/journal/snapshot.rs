@@ -18,7 +18,8 @@ use std::time::Duration;
 
 use super::inspect::Finding;
 use super::keys::Keys;
-use super::layout::{CHECKPOINT, PUBLISHED, Place, SEGMENTS, classify, segment_path};
+use super::layout::{CHECKPOINT, PUBLISHED, Place, RESERVE, SEGMENTS, classify, segment_path};
+use super::reserve;
 use super::segments::{Edge, Segment};
 use crate::domain::audit::{Part, decode};
 use crate::domain::ledger::{Tile, TileKind, read_bundle, verify};
@@ -35,6 +36,8 @@ pub(super) struct Snapshot {
     pub(super) tiles: BTreeSet<Tile>,
     /// The content of the partial ones.
     pub(super) partial: Vec<(Tile, Vec<u8>)>,
+    /// The reserve, if there is one.
+    pub(super) reserve: Option<Vec<u8>>,
     /// Files that have no business here.
     pub(super) unknown: Vec<String>,
 }
@@ -47,9 +50,7 @@ impl Snapshot {
     pub(super) fn take(directory: &Path) -> io::Result<Self> {
         for _ in 0..READINGS_MAX {
             match Self::read(directory) {
-                Ok(snapshot) if read_if_there(&directory.join(PUBLISHED))? == snapshot.published => {
-                    return Ok(snapshot);
-                }
+                Ok(snapshot) if snapshot.is_still(directory)? => return Ok(snapshot),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound && directory.is_dir() => {}
                 Err(error) => return Err(error),
@@ -57,6 +58,13 @@ impl Snapshot {
             std::thread::sleep(PAUSE);
         }
         Err(io::Error::other("the directory changed too fast to be read"))
+    }
+
+    /// Whether the right edge is as it was read. A reserve in use names what the log held when it stopped.
+    fn is_still(&self, directory: &Path) -> io::Result<bool> {
+        let used = self.reserve.as_deref().is_some_and(reserve::is_used);
+        let read = |name: &str| read_if_there(&directory.join(name));
+        Ok(read(PUBLISHED)? == self.published && (!used || read(CHECKPOINT)? == self.checkpoint))
     }
 
     fn read(directory: &Path) -> io::Result<Self> {
@@ -76,7 +84,7 @@ impl Snapshot {
         }
         for name in names {
             match classify(&name) {
-                Place::Checkpoint | Place::Published | Place::NotEvidence => {}
+                Place::Checkpoint | Place::Published | Place::Reserve | Place::NotEvidence => {}
                 Place::Segment(first) => {
                     segments.insert(first);
                 }
@@ -93,6 +101,8 @@ impl Snapshot {
         for tile in snapshot.tiles.iter().filter(|tile| !tile.is_full()) {
             snapshot.partial.push((*tile, fs::read(directory.join(tile.path()))?));
         }
+        // Last: what it says of the log is true of the log before it.
+        snapshot.reserve = read_if_there(&directory.join(RESERVE))?;
         Ok(snapshot)
     }
 

@@ -3,7 +3,7 @@
 //! Owns: the active segment, the file `checkpoint`, and the only place where receipts are made.
 //! Must never: acknowledge before the sync; try a failed write again (a failed fsync may have dropped pages: a
 //! second one would lie); go on when the files under it were touched.
-//! Look next: `publisher` for the tiles, `open` for recovery.
+//! Look next: `publisher` for the tiles, `open` for recovery, `spare` for what happens out of service.
 //!
 //! One commit, and what a crash leaves after each step:
 //!
@@ -17,6 +17,8 @@
 //!    (so a cut tail is found by its size), after a power cut it may be the one before, and recovery takes the
 //!    newer checkpoint from the frame, which is synced and signed. So acknowledging depends on step 2 alone.
 //! 6. Everyone in the batch is answered.
+//!
+//! When step 1 fails nothing of the batch stands, and the reserve may take it; behind step 1 nobody knows (`Doubtful`).
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -28,13 +30,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
-
 use super::keys::Keys;
 use super::layout::{CHECKPOINT, SEGMENTS, create_file, segment_path, stage, staged, sync_directory};
 use super::publisher::{News, bytes_of};
-use super::{Append, JournalError, Message, Receipt, State, frame};
-use crate::domain::ledger::{Checkpoint, Frontier, leaf_hash, sign};
+use super::reserve::file::Reserve;
+use super::{Append, JournalError, Kept, Message, Receipt, State, frame};
+use crate::domain::ledger::{Checkpoint, Frontier, Hash, leaf_hash, sign};
 use crate::limits::{COMMIT_BYTES_MAX, PUBLISH_BACKLOG_BYTES_MAX, SEGMENT_BYTES_MAX};
 
 /// A file we hold and the name it must have.
@@ -51,14 +52,20 @@ impl Held {
     }
 
     /// Whether the name still leads to this file, with this length and unchanged permissions.
-    fn check(&self, length: Option<u64>) -> io::Result<()> {
-        let (held, named) = (self.file.metadata()?, fs::symlink_metadata(&self.path)?);
+    pub(super) fn check(&self, length: Option<u64>) -> io::Result<()> {
+        // A name that is gone is no fault of writing: the error carries no number of the operating system's.
+        let named = fs::symlink_metadata(&self.path).map_err(|error| self.lost(&error))?;
+        let held = self.file.metadata().map_err(|error| self.lost(&error))?;
         let is_same = (held.dev(), held.ino()) == (named.dev(), named.ino());
         let is_whole = length.is_none_or(|length| named.len() == length);
         if is_same && is_whole && named.mode() == self.mode {
             return Ok(());
         }
         Err(io::Error::other(format!("`{}` was changed by someone else", self.path.display())))
+    }
+
+    fn lost(&self, error: &io::Error) -> io::Error {
+        io::Error::other(format!("`{}` cannot be looked up: {error}", self.path.display()))
     }
 }
 
@@ -76,6 +83,23 @@ pub(super) struct Writer {
     pub(super) segment_bytes: u64,
     pub(super) news: Sender<News>,
     pub(super) publisher: JoinHandle<()>,
+    /// Size and root of the log as it was last acknowledged.
+    pub(super) acknowledged: (u64, Hash),
+    /// What takes records when the log cannot.
+    pub(super) reserve: Option<Reserve>,
+}
+
+/// A commit that failed.
+struct CommitFault {
+    error: io::Error,
+    /// Its bytes had been handed to the disk: they may stand in the log.
+    written: bool,
+}
+
+impl From<io::Error> for CommitFault {
+    fn from(error: io::Error) -> Self {
+        Self { error, written: false }
+    }
 }
 
 /// How often the files are looked at when nothing is written.
@@ -84,13 +108,16 @@ const LOOK: Duration = Duration::from_secs(1);
 impl Writer {
     /// Runs until it is told to close or every handle is gone.
     pub(super) fn run(mut self, queue: &Receiver<Message>) {
-        let mut closing = None;
+        let (mut closing, mut next) = (None, None);
         while closing.is_none() {
-            match queue.recv_timeout(LOOK) {
+            match next.take().map_or_else(|| queue.recv_timeout(LOOK), Ok) {
                 Ok(Message::Append(first)) => {
-                    let (batch, close) = gather(first, queue);
-                    closing = close;
+                    let (batch, other) = gather(first, queue);
+                    next = other;
                     self.commit_or_fail(batch);
+                }
+                Ok(Message::Reserve(bytes, done)) => {
+                    let _nobody_waits = done.send(self.keep_reserve(bytes));
                 }
                 Ok(Message::Close(done)) => closing = Some(done),
                 Err(RecvTimeoutError::Timeout) => self.look(),
@@ -108,47 +135,65 @@ impl Writer {
 
     /// Notices what was done to the files while nothing was written, so that readiness tells.
     fn look(&self) {
-        if let Err(error) = self.check_files() {
-            self.state.fail(failure("audit directory", &error));
+        let reserve = self.reserve.as_ref().map_or(Ok(()), Reserve::check);
+        if let Err(error) = self.check_files().and(reserve) {
+            self.state.fail("audit directory", &error);
         }
     }
 
+    /// Answers everyone in the batch: committed, kept in the reserve, or neither.
     fn commit_or_fail(&mut self, batch: Vec<Append>) {
-        if self.state.failure.get().is_none()
-            && let Err(error) = self.commit(&batch)
-        {
-            self.state.fail(failure("commit", &error));
+        if self.state.failure().is_none() {
+            let sequence = self.frontier.size();
+            let committed = self.commit(&batch).map(|()| (sequence, Kept::Log)).map_err(|fault| {
+                self.state.fail("commit", &fault.error);
+                if fault.written { JournalError::Doubtful } else { failure("commit", &fault.error) }
+            });
+            return answer(batch, committed);
         }
-        let failure = self.state.failure.get();
-        let mut sequence = self.frontier.size();
-        for append in batch.iter().rev() {
-            sequence = sequence.saturating_sub(append.parts.len() as u64);
-        }
-        for append in batch {
-            let receipt = failure.map_or(Ok(Receipt { sequence }), |failure| Err(failure.clone()));
-            sequence = sequence.saturating_add(append.parts.len() as u64);
-            if let Some(done) = append.done {
-                // The one who asked may have left: the record stands all the same.
-                let _left = done.send(receipt);
-            }
-            drop(append.room);
+        let (spare, rest): (Vec<_>, Vec<_>) = batch.into_iter().partition(|append| append.reserve);
+        answer(rest, Err(self.failed()));
+        if !spare.is_empty() {
+            let kept = self.write_reserve(&spare);
+            answer(spare, kept.map(|sequence| (sequence, Kept::Reserve)));
         }
     }
 
-    fn commit(&mut self, batch: &[Append]) -> io::Result<()> {
+    /// Why nothing is committed any more.
+    pub(super) fn failed(&self) -> JournalError {
+        self.state.failure().cloned().unwrap_or(JournalError::Closed)
+    }
+
+    fn commit(&mut self, batch: &[Append]) -> Result<(), CommitFault> {
         let begin = Instant::now();
         let first = self.frontier.size();
         let entries = self.seal(batch)?;
-        let checkpoint = Checkpoint {
-            origin: self.origin.clone(),
-            size: self.frontier.size(),
-            root: self.frontier.root(),
-        };
+        let (size, root) = (self.frontier.size(), self.frontier.root());
+        let checkpoint = Checkpoint { origin: self.origin.clone(), size, root };
         let note = sign(&self.keys.signer, &checkpoint).map_err(io::Error::other)?;
         let frame = frame::write(first, &entries, &note).map_err(io::Error::other)?;
         self.segment.file.write_all(&frame)?;
+        self.acknowledge(&frame, entries, note, begin)
+            .map_err(|error| CommitFault { error, written: true })?;
+        self.acknowledged = (size, root);
+        Ok(())
+    }
+
+    /// A commit of one append that nobody waits for.
+    pub(super) fn commit_one(&mut self, append: Append) -> io::Result<()> {
+        self.commit(&[append]).map_err(|fault| fault.error)
+    }
+
+    /// The steps of a commit behind the writing of its frame.
+    fn acknowledge(
+        &mut self,
+        frame: &[u8],
+        entries: Vec<Vec<u8>>,
+        note: Vec<u8>,
+        begin: Instant,
+    ) -> io::Result<()> {
         self.segment.file.sync_data()?;
-        self.segment_bytes += bytes_of(&frame);
+        self.segment_bytes += bytes_of(frame);
         self.publish_checkpoint(&note)?;
         self.count(&entries, begin);
         self.tell(News::Committed { entries, note })?;
@@ -201,7 +246,7 @@ impl Writer {
     /// Hands news to the publisher; waits while it is too far behind, so that memory stays bounded.
     fn tell(&self, news: News) -> io::Result<()> {
         while self.state.backlog_bytes.load(Ordering::Relaxed) > PUBLISH_BACKLOG_BYTES_MAX {
-            if self.state.failure.get().is_some() {
+            if self.state.failure().is_some() {
                 return Err(io::Error::other("the publisher failed"));
             }
             std::thread::sleep(Duration::from_millis(1));
@@ -228,8 +273,23 @@ pub(super) fn new_segment(directory: &Path, first: u64) -> io::Result<Held> {
     Held::new(path, file)
 }
 
-/// Everything that is waiting, up to the bound of one commit. The close request, if one came.
-fn gather(first: Append, queue: &Receiver<Message>) -> (Vec<Append>, Option<oneshot::Sender<()>>) {
+/// Answers those who wait for a batch. `kept`: the number of its first record, and where they are.
+fn answer(batch: Vec<Append>, kept: Result<(u64, Kept), JournalError>) {
+    let mut before = 0_u64;
+    for append in batch {
+        let receipt =
+            kept.clone().map(|(sequence, kept)| Receipt { sequence: sequence.saturating_add(before), kept });
+        before = before.saturating_add(append.parts.len() as u64);
+        if let Some(done) = append.done {
+            // The one who asked may have left: the record stands all the same.
+            let _left = done.send(receipt);
+        }
+        drop(append.room);
+    }
+}
+
+/// Everything that is waiting, up to the bound of one commit, and what else was asked behind it.
+fn gather(first: Append, queue: &Receiver<Message>) -> (Vec<Append>, Option<Message>) {
     let size = |append: &Append| append.parts.iter().map(Vec::len).sum::<usize>();
     let mut bytes = size(&first);
     let mut batch = vec![first];
@@ -239,7 +299,7 @@ fn gather(first: Append, queue: &Receiver<Message>) -> (Vec<Append>, Option<ones
                 bytes += size(&append);
                 batch.push(append);
             }
-            Ok(Message::Close(done)) => return (batch, Some(done)),
+            Ok(other) => return (batch, Some(other)),
             Err(_) => break,
         }
     }

@@ -39,6 +39,8 @@ pub struct Readiness {
     pub policies: bool,
     /// The journal is open, locked and takes records.
     pub journal: bool,
+    /// How its reserve stands: `none`, `ready`, `in-use` or `broken`.
+    pub reserve: &'static str,
     /// The session store answers.
     pub sessions: bool,
     /// Issuers whose event stream shows no sign of life. They make nobody wait; somebody should look.
@@ -156,6 +158,7 @@ mod tests {
             keys,
             policies: true,
             journal: true,
+            reserve: "none",
             sessions: true,
             silent_event_streams: Vec::new(),
             policy_hash: "ab12".into(),

@@ -1,6 +1,7 @@
 //! The journal against a real directory.
 
 mod crash;
+mod reserve;
 mod service;
 mod tamper;
 
