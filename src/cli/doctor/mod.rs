@@ -9,6 +9,7 @@ mod files;
 mod issuers;
 mod list;
 mod token;
+mod witnesses;
 
 use super::{ConfigFile, Ending, show};
 use crate::config::{Problem, Settings};
@@ -62,6 +63,7 @@ fn examine(list: &mut Checklist, doctor: &Doctor, settings: &Settings, runtime: 
     sessions(list, settings);
     drop(within);
     files::trail(list, settings);
+    witnesses::examine(list, settings);
     runtime.block_on(emr::examine(list, settings));
     let issuers = runtime.block_on(issuers::examine(list, settings));
     if let Some(path) = &doctor.token_file {

@@ -258,6 +258,12 @@ impl SignedCheckpoint {
         Self { signatures: keys.iter().filter_map(of).collect(), ..self.clone() }
     }
 
+    /// Its signature lines alone.
+    #[must_use]
+    pub fn signature_lines(&self) -> String {
+        self.signatures.iter().map(ToString::to_string).collect()
+    }
+
     /// The name in the last signature line.
     #[must_use]
     pub fn last_name(&self) -> &str {

@@ -269,6 +269,7 @@ fn publisher(
     state.backlog_bytes.store(publisher.waiting_bytes, Ordering::Relaxed);
     if published_size == size {
         publisher.note = None;
+        publisher.tell(resume.note.clone());
     }
     publisher
 }
