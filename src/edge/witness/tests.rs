@@ -342,6 +342,7 @@ async fn a_witness_that_never_answers_holds_nothing_up() {
     let hole = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let journal = Journal::open(&two.trail).unwrap();
     let cosigning = two.cosigning(&journal, hole.local_addr().unwrap());
+    let _published = journal.publications().wait_for(Option::is_some).await.unwrap().is_some();
     let (stopper, stop) = stop_signal();
     let following = tokio::spawn(Arc::clone(&cosigning).run(stop));
     let (_taken, _) = tokio::time::timeout(Duration::from_secs(5), hole.accept()).await.unwrap().unwrap();
