@@ -124,32 +124,7 @@ fn a_witnessed_trail_from_the_first_key_to_a_refused_rollback() {
         let told_by_doctor = told(&chartgate(&["doctor", "--config", &file]));
         assert!(told_by_doctor.contains("`witness.example/privacy` cosigned"), "{told_by_doctor}");
 
-        let proof = folder.join("proof");
-        let (id, out) = (seen.request_id(), proof.to_str().unwrap());
-        let made = [
-            "audit",
-            "prove",
-            "--config",
-            &file,
-            "--request-id",
-            id,
-            "--hash-only",
-            "--witnessed",
-            "--out",
-            out,
-        ];
-        let made = chartgate(&made);
-        assert!(made.status.success(), "{}", told(&made));
-        let check =
-            |key: &str| chartgate(&["audit", "check-proof", out, "--key", &log, "--witness", key, "--json"]);
-        let checked = check(&key);
-        assert!(checked.status.success(), "{}", told(&checked));
-        let lines = told(&checked);
-        let first: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
-        assert_eq!((&first["holds"], &first["proof"]), (&Value::from(true), &Value::from("inclusion")));
-        assert!(lines.lines().count() >= 2, "the release and its outcome: {lines}");
-        let stranger = key.replace("witness.example", "witness.exampel");
-        assert_eq!(check(&stranger).status.code(), Some(2), "a key with a typing mistake");
+        a_stranger_checks_a_proof(&folder, &file, (&log, &key), seen.request_id());
 
         let (trail, copy) = (folder.join("audit"), folder.join("copy"));
         copy_all(&trail, &copy);
@@ -172,4 +147,24 @@ fn a_witnessed_trail_from_the_first_key_to_a_refused_rollback() {
         gate.signal("TERM");
         assert!(gate.wait().success());
     });
+}
+
+/// With public keys alone.
+fn a_stranger_checks_a_proof(folder: &Path, file: &str, (log, key): (&str, &str), id: &str) {
+    let proof = folder.join("proof");
+    let out = proof.to_str().unwrap();
+    let made =
+        ["audit", "prove", "--config", &file, "--request-id", id, "--hash-only", "--witnessed", "--out", out];
+    let made = chartgate(&made);
+    assert!(made.status.success(), "{}", told(&made));
+    let check =
+        |key: &str| chartgate(&["audit", "check-proof", out, "--key", log, "--witness", key, "--json"]);
+    let checked = check(key);
+    assert!(checked.status.success(), "{}", told(&checked));
+    let lines = told(&checked);
+    let first: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+    assert_eq!((&first["holds"], &first["proof"]), (&Value::from(true), &Value::from("inclusion")));
+    assert!(lines.lines().count() >= 2, "the release and its outcome: {lines}");
+    let stranger = key.replace("witness.example", "witness.exampel");
+    assert_eq!(check(&stranger).status.code(), Some(2), "a key with a typing mistake");
 }
