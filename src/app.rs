@@ -7,8 +7,10 @@
 mod applications;
 mod care;
 mod session;
+mod witness;
 
 pub use session::{init_sessions, open_store, session_settings};
+pub use witness::{RunningWitness, start_witness, witness_keys, witness_settings};
 
 use crate::clock;
 use crate::config::{Problem, Settings, settings};
@@ -17,6 +19,7 @@ use crate::domain::audit::{Control, Event, Record};
 use crate::domain::fhir::capabilities::IssuerEndpoints;
 use crate::domain::fhir::path::PublicBase;
 use crate::domain::identity::{Issuer, IssuerSpec, MfaSpec, Nonces, VerifiedTokens};
+use crate::edge::cosigning::Cosigning;
 use crate::edge::introspection::{IntrospectionSource, Introspector};
 use crate::edge::journal::{self, Journal};
 use crate::edge::keyring::{IssuerSource, Keyring, Refreshing};
@@ -65,6 +68,7 @@ pub struct Running {
     nudger: Nudger,
     serving: JoinSet<Drained>,
     watching: JoinSet<()>,
+    cosigning: Option<Arc<Cosigning>>,
     _refreshing: Refreshing,
 }
 
@@ -76,6 +80,7 @@ pub struct Running {
 pub fn check(settings: &Settings) -> Result<Vec<Problem>, Vec<Problem>> {
     let parts = assemble(settings, &Telemetry::new());
     let mut problems = parts.as_ref().err().cloned().unwrap_or_default();
+    problems.extend(witness::sources(settings).err().unwrap_or_default());
     let mut notes = Vec::new();
     let trail = journal_settings(settings);
     if trail.directory.exists() {
@@ -110,6 +115,7 @@ pub async fn start(settings: &Settings) -> Result<Running, Vec<Problem>> {
     let (nudger, nudge) = nudge();
     let policy_watch = Watch::begin("policies", vec![settings.policies.clone()]);
     let parts = assemble(settings, &telemetry)?;
+    let witnesses = witness::sources(settings)?;
     let one = |problem: String| vec![Problem::whole_file("chartgate", problem)];
 
     let listener = bind(
@@ -124,11 +130,8 @@ pub async fn start(settings: &Settings) -> Result<Running, Vec<Problem>> {
     let operations = operations.await.map_err(one)?;
 
     // Last, because it takes the lock and reads the whole trail.
-    let journal_settings = journal_settings(settings);
-    let exports = journal::lasting_seal(&journal_settings, "links of exports");
-    let exports = exports.map_err(|error| one(error.to_string()))?;
-    let journal = open_journal(journal_settings, settings.audit.reserve_bytes, &telemetry);
-    let journal = journal.await.map_err(one)?;
+    let (journal, exports) = open_trail(settings, &telemetry).await.map_err(one)?;
+    let cosigning = witness::greet(settings, witnesses, &journal, &telemetry).await.map_err(|p| vec![p])?;
     let sessions = session::open_sessions(settings).await.map_err(|error| one(error.to_string()))?;
     let desk = session::desk(settings, &parts.operations_bearer, &sessions, &journal);
 
@@ -164,6 +167,7 @@ pub async fn start(settings: &Settings) -> Result<Running, Vec<Problem>> {
     let watch = Watch::begin("upstream credentials", gate.upstream.files());
     watching.spawn(watch.run(move || upstream_gate.upstream.reload(), nudge, stop.clone(), telemetry));
     spawn_watches(&mut watching, &gate, settings, silent, &stop);
+    witness::spawn(&mut watching, cosigning.as_ref(), &stop);
     let refreshing = gate.keyring.spawn_refresh();
     tracing::info!(%address, %operations_address, "serving");
     Ok(Running {
@@ -174,21 +178,21 @@ pub async fn start(settings: &Settings) -> Result<Running, Vec<Problem>> {
         nudger,
         serving,
         watching,
+        cosigning,
         _refreshing: refreshing,
     })
 }
 
-/// The trail with its reserve, and what was in one before taken over.
-async fn open_journal(
-    settings: journal::Settings,
-    reserve_bytes: Option<u64>,
-    telemetry: &Telemetry,
-) -> Result<Journal, String> {
-    let opened = tokio::task::spawn_blocking(move || Journal::open(&settings)).await;
-    let journal = opened.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+/// The trail with its reserve, and what was in one before taken over; and the seal for links that outlast the process.
+async fn open_trail(settings: &Settings, telemetry: &Telemetry) -> Result<(Journal, Seal), String> {
+    let reserve_bytes = settings.audit.reserve_bytes;
+    let settings = journal_settings(settings);
+    let exports = journal::lasting_seal(&settings, "links of exports").map_err(|error| error.to_string())?;
+    let journal = tokio::task::spawn_blocking(move || Journal::open(&settings)).await;
+    let journal = journal.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
     journal.report_to(telemetry.clone());
     journal.keep_reserve(reserve_bytes).await.map_err(|error| error.to_string())?;
-    Ok(journal)
+    Ok((journal, exports))
 }
 
 impl Running {
@@ -234,6 +238,9 @@ impl Running {
         let stopped = control(Event::Stopped, &[("connectionsCutOff", cut_off.to_string())]);
         let recorded = self.gate.journal.append(&[stopped]).await.map(|_receipt| ());
         let closed = self.gate.journal.close().await;
+        if let Some(cosigning) = &self.cosigning {
+            cosigning.finish().await;
+        }
         recorded.and(closed).map_err(|error| error.to_string())
     }
 }

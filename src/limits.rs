@@ -7,10 +7,12 @@
 mod care;
 mod doctor;
 mod sessions;
+mod witness;
 
 pub use care::*;
 pub use doctor::*;
 pub use sessions::*;
+pub use witness::*;
 
 use std::time::Duration;
 

@@ -3,6 +3,7 @@
 
 use chartgate::config;
 use chartgate::domain::fhir::r4::ResourceType;
+use chartgate::domain::ledger::{KeyKind, LogKey, VerifierKey};
 use std::path::Path;
 
 #[derive(serde::Deserialize)]
@@ -48,6 +49,88 @@ fn declared_parameters_and_queries_are_understood() {
     let reads: Vec<_> = query.iter().map(|path| path.as_str()).collect();
     assert_eq!(reads, ["Patient.birthDate", "Encounter.period"]);
     assert!(settings.parameters.query(observation, "frequent-visitors").is_none());
+}
+
+#[test]
+fn witnesses_are_understood() {
+    let witness = VerifierKey::new("witness.example", KeyKind::Witness, &LogKey::new([7; 32])).unwrap();
+    let with = |tables: &str| {
+        let text = GOOD.replace(
+            "encryption_key = \"secrets/audit.aes\"\n",
+            &format!("encryption_key = \"secrets/audit.aes\"\n{tables}"),
+        );
+        config::parse("good.toml", &text, Path::new("/etc"))
+    };
+    let table = |key: &str| {
+        format!(
+            "witness_max_age = \"10m\"\n[[audit.witness]]\nurl = \"https://w.example/\"\nkey = \"{key}\"\nca = \"w.pem\"\n"
+        )
+    };
+    let settings = with(&table(&witness.to_string())).unwrap();
+    let read = &settings.audit.witnesses[0];
+    assert_eq!((read.url.as_str(), &read.key), ("https://w.example", &witness));
+    assert_eq!(read.ca.as_deref(), Some(Path::new("/etc/w.pem")));
+    assert_eq!(settings.audit.witness_max_age.as_secs(), 600);
+    let one = format!("witness = [{{ url = \"http://127.0.0.1:1\", key = \"{witness}\" }}]\n");
+    assert_eq!(with(&one).unwrap().audit.witnesses.len(), 1);
+    assert_eq!(with(&one).unwrap().audit.witness_max_age.as_secs(), 3600);
+    let log = VerifierKey::new("log.example", KeyKind::Log, &LogKey::new([7; 32])).unwrap();
+    for (tables, part) in [
+        (table(&log.to_string()), "`audit.witness.key` is not the key of a witness"),
+        (table("witness.example"), "`audit.witness.key` is no verifier key: verifier key is not of the form"),
+        (table(&witness.to_string()).replace("10m", "8d"), "`audit.witness_max_age` must be"),
+        (table(&witness.to_string()).replace("https:", "http:"), "`audit.witness.url` must be https"),
+        (
+            format!("witness = [{{ url = \"https://w\", kye = \"{witness}\" }}]\n"),
+            "unknown key `audit.witness.kye`",
+        ),
+        (
+            format!(
+                "witness = [{{ url = \"https://w\", key = \"{witness}\" }}, {{ url = \"https://v\", key = \"{witness}\" }}]\n"
+            ),
+            "given twice",
+        ),
+    ] {
+        let problems = with(&tables).unwrap_err();
+        assert!(problems.iter().any(|problem| problem.message.contains(part)), "{part}: {problems:?}");
+    }
+}
+
+#[test]
+fn a_witness_has_a_configuration_of_its_own() {
+    let log = VerifierKey::new("log.example", KeyKind::Log, &LogKey::new([7; 32])).unwrap();
+    let good = format!(
+        "[listen]\naddress = \"127.0.0.1:8500\"\n[witness]\nname = \"witness.example/w\"\nsigning_key = \"w.key\"\nstate = \"state/w\"\n[[log]]\nkey = \"{log}\"\n"
+    );
+    let read = |text: &str| config::witness::parse_witness("w.toml", text, Path::new("/etc"));
+    let settings = read(&good).unwrap();
+    assert_eq!((settings.logs[0].origin.as_str(), &settings.logs[0].key), ("log.example", &log));
+    assert_eq!(
+        (settings.state.as_path(), settings.name.as_str()),
+        (Path::new("/etc/state/w"), "witness.example/w")
+    );
+    let other = format!("{good}origin = \"log.example/2\"\n");
+    assert_eq!(read(&other).unwrap().logs[0].origin, "log.example/2");
+    let twice = format!("{good}[[log]]\nkey = \"{log}\"\n");
+    for (text, part) in [
+        (good.replace("127.0.0.1", "0.0.0.0"), "1: `listen.address` must be loopback unless"),
+        (good.replace("127.0.0.1:8500", "here"), "2: `listen.address` must be an IP address"),
+        (good.replace("example/w\"", "example w\""), "4: `witness.name` must be a name"),
+        (good.replace("state =", "stat ="), "unknown key `witness.stat`"),
+        (
+            good.replace("log.example+", "log.exbmple+"),
+            "8: `log.key` is no verifier key: verifier key has an id",
+        ),
+        (good.replace("[[log]]", "[log]"), "must be an array of tables"),
+        (twice, "9: this log's origin is given twice"),
+    ] {
+        let problems: Vec<String> = read(&text)
+            .unwrap_err()
+            .iter()
+            .map(|problem| format!("{}: {}", problem.line, problem.message))
+            .collect();
+        assert!(problems.iter().any(|problem| problem.contains(part)), "{part}: {problems:?}");
+    }
 }
 
 #[test]

@@ -87,7 +87,7 @@ fn work(place: &Path) {
 
 fn findings(settings: &Settings) -> usize {
     let keys = Keys::load(settings).unwrap();
-    let found = inspect(&settings.directory, &keys, Request { decode: true, against: None }).unwrap();
+    let found = inspect(&settings.directory, &keys, Request { decode: true, ..Request::default() }).unwrap();
     found.findings.iter().for_each(|finding| println!("{finding}"));
     found.findings.len()
 }

@@ -1,11 +1,12 @@
-//! `chartgate audit init`, `verify` and `search`.
+//! `chartgate audit init`, `verify`, `search`, `prove`, `check-proof` and `key`.
 //!
 //! Owns: what these commands print, and their exit codes: 0 good, 1 no or problems found.
 //! Must never: take the journal's lock (so that they work while the gateway serves); print text of an audit
 //! record to a terminal unescaped.
-//! Look next: `search` and `filter` for the one that prints records, `edge::journal`, which does the work.
+//! Look next: `search` and `filter` for the one that prints records, `prove` for proofs, `edge::journal`, which does the work.
 
 mod filter;
+mod prove;
 mod search;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use crate::domain::audit::{self, escape};
 use crate::edge::journal::{self, Inspection, Keys, Request, Settings, generate_missing, inspect};
 
 pub use filter::{Filter, parse_time};
+pub use prove::{Wish, check_proof, key, prove};
 pub use search::search;
 
 /// The command did what was asked.
@@ -59,11 +61,10 @@ fn keys_of_trail(settings: &Settings) -> Result<Keys, String> {
     }
 }
 
-/// Verifies the trail: every byte of every file of evidence. `against` is a checkpoint of this trail that was
-/// kept elsewhere, and must be contained in it.
+/// Verifies the trail as `request` asks: every byte of every file of evidence.
 pub fn verify(
     settings: &Settings,
-    against: Option<&[u8]>,
+    request: Request<'_>,
     as_json: bool,
     out: &mut dyn Write,
     err: &mut dyn Write,
@@ -72,7 +73,7 @@ pub fn verify(
         Ok(keys) => keys,
         Err(why) => return complain(err, &why),
     };
-    let found = match inspect(&settings.directory, &keys, Request { decode: true, against }) {
+    let found = match inspect(&settings.directory, &keys, request) {
         Ok(found) => found,
         Err(error) => {
             return complain(err, &format!("audit directory `{}`: {error}", settings.directory.display()));
@@ -97,9 +98,17 @@ fn verdict_json(found: &Inspection) -> String {
         "records": found.records,
         "firstTime": found.times.map(|(first, _)| first.to_string()),
         "lastTime": found.times.map(|(_, last)| last.to_string()),
+        "witnessed": witnessed_json(found),
         "findings": findings,
         "notes": found.notes,
     }))
+}
+
+fn witnessed_json(found: &Inspection) -> Vec<Value> {
+    let kept = found.witnessed.iter().map(|kept| {
+        json!({"witness": kept.witness.name(), "size": kept.checkpoint().size, "time": kept.at.to_string()})
+    });
+    kept.collect()
 }
 
 fn verdict_lines(found: &Inspection) -> Vec<String> {
@@ -112,6 +121,10 @@ fn verdict_lines(found: &Inspection) -> Vec<String> {
     if let Some((first, last)) = found.times {
         lines.push(format!("time     {first} to {last}"));
     }
+    lines.extend(found.witnessed.iter().map(|kept| {
+        let (name, size) = (escape(kept.witness.name()), kept.checkpoint().size);
+        format!("witness  {name}: {size} entries at {}", kept.at)
+    }));
     lines.push(match found.findings.len() {
         0 => "the trail verifies: nothing was changed".to_owned(),
         count => format!("the trail DOES NOT verify: {count} problems"),

@@ -17,6 +17,7 @@ mod serve;
 mod session;
 mod show;
 mod trail;
+mod witness;
 
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -48,9 +49,12 @@ enum Command {
     /// Check policies, or show what a role sees
     #[command(subcommand)]
     Policy(policy::Policy),
-    /// Make, verify and search the audit trail
+    /// Make, verify, search and prove the audit trail
     #[command(subcommand)]
     Audit(trail::Audit),
+    /// Witness the trail of somebody else: cosign its states as long as it only grows
+    #[command(subcommand)]
+    Witness(witness::Witness),
     /// List emergencies with what was opened, and review them
     #[command(subcommand)]
     Emergency(emergency::Emergency),
@@ -111,6 +115,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(doctor) => doctor::run(&doctor),
         Command::Policy(policy) => policy::run(&policy),
         Command::Audit(audit) => trail::run(&audit),
+        Command::Witness(witness) => witness::run(&witness),
         Command::Emergency(emergency) => emergency::run(&emergency),
         Command::Session(session) => session::run(session),
     };

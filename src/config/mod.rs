@@ -13,6 +13,7 @@ mod raw;
 mod section;
 mod sessions;
 pub mod settings;
+pub mod witness;
 
 pub use problem::Problem;
 pub use settings::Settings;

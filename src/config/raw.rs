@@ -6,6 +6,8 @@
 use super::Problem;
 use super::clients;
 use super::section::{Located, Reader, Section};
+use super::witness::{self, RawWitness};
+use toml::Spanned;
 use toml::de::DeTable;
 
 pub(super) type Text = Option<Located<String>>;
@@ -127,6 +129,8 @@ pub(super) struct Audit {
     pub(super) signing_key: Text,
     pub(super) encryption_key: Text,
     pub(super) reserve_kib: Option<Located<u64>>,
+    pub(super) witnesses: Vec<RawWitness>,
+    pub(super) witness_max_age: Text,
 }
 
 pub(super) struct SearchParameter {
@@ -144,15 +148,20 @@ pub(super) struct NamedQuery {
     pub(super) reads: Texts,
 }
 
+/// The text as TOML.
+pub(super) fn document<'t>(file: &str, text: &'t str) -> Result<Spanned<DeTable<'t>>, Problem> {
+    DeTable::parse(text).map_err(|error| {
+        let offset = error.span().map_or(0, |span| span.start);
+        let message = error.message().lines().next().unwrap_or_default().to_lowercase();
+        Problem::at(file, text, offset, message)
+    })
+}
+
 /// Reads the file's shape; `None` only when it is not TOML at all.
 pub(super) fn read<'t>(file: &'t str, text: &'t str) -> (Option<Raw<'t>>, Vec<Problem>) {
-    let document = match DeTable::parse(text) {
+    let document = match document(file, text) {
         Ok(document) => document,
-        Err(error) => {
-            let offset = error.span().map_or(0, |span| span.start);
-            let message = error.message().lines().next().unwrap_or_default().to_lowercase();
-            return (None, vec![Problem::at(file, text, offset, message)]);
-        }
+        Err(problem) => return (None, vec![problem]),
     };
     let mut reader = Reader::new(file, text);
     let mut root = Section::root(&document);
@@ -345,6 +354,8 @@ fn audit(reader: &mut Reader<'_>, root: &mut Section<'_>) -> Audit {
         signing_key: section.required_text(reader, "signing_key"),
         encryption_key: section.required_text(reader, "encryption_key"),
         reserve_kib: section.number(reader, "reserve_kib"),
+        witnesses: witness::witnesses(reader, &mut section),
+        witness_max_age: section.text(reader, "witness_max_age"),
     };
     section.finish(reader);
     audit

@@ -10,6 +10,7 @@ use super::clients::{Dpop, Introspection, Registered};
 use super::parameters;
 use super::raw::{self, Raw, Text, Texts};
 use super::section::{Located, Reader};
+use super::witness::Witness;
 use crate::domain::fhir::search::Registry;
 use crate::edge::sessions::{ActivityRule, PostgresSettings};
 use crate::limits;
@@ -182,6 +183,10 @@ pub struct Audit {
     pub encryption_key: PathBuf,
     /// Length of the reserve for records of emergency access; none if absent.
     pub reserve_bytes: Option<u64>,
+    /// Who cosigns its states.
+    pub witnesses: Vec<Witness>,
+    /// How old the newest cosignature may become.
+    pub witness_max_age: Duration,
 }
 
 /// The meaning of `raw`; adds what is wrong to `problems`, which then make the result useless.
@@ -237,7 +242,7 @@ pub(super) enum Scheme {
 
 pub(super) struct Meaning<'r, 't> {
     pub(super) reader: &'r mut Reader<'t>,
-    folder: &'r Path,
+    pub(super) folder: &'r Path,
 }
 
 impl Meaning<'_, '_> {
@@ -246,7 +251,7 @@ impl Meaning<'_, '_> {
     }
 
     /// Two paths that belong together; one without the other is reported.
-    fn pair(&mut self, first: Text, second: Text, names: &str) -> Option<(PathBuf, PathBuf)> {
+    pub(super) fn pair(&mut self, first: Text, second: Text, names: &str) -> Option<(PathBuf, PathBuf)> {
         match (first, second) {
             (Some(first), Some(second)) => {
                 Some((self.folder.join(first.value), self.folder.join(second.value)))
@@ -259,7 +264,7 @@ impl Meaning<'_, '_> {
         }
     }
 
-    fn address(&mut self, text: Text, key: &str) -> Option<SocketAddr> {
+    pub(super) fn address(&mut self, text: Text, key: &str) -> Option<SocketAddr> {
         let text = text?;
         let address = text.value.parse().ok();
         if address.is_none() {
@@ -466,7 +471,15 @@ impl Meaning<'_, '_> {
 
     fn audit(&mut self, raw: raw::Audit) -> Option<Audit> {
         let reserve_bytes = self.reserve(raw.reserve_kib);
+        let witness_max_age = self.duration(
+            raw.witness_max_age,
+            "audit.witness_max_age",
+            limits::WITNESS_AGE_DEFAULT,
+            limits::WITNESS_AGE_MAX,
+        );
         Some(Audit {
+            witnesses: self.witnesses(raw.witnesses),
+            witness_max_age: witness_max_age?,
             directory: self.path(raw.directory)?,
             signing_key: self.path(raw.signing_key)?,
             encryption_key: self.path(raw.encryption_key)?,

@@ -4,6 +4,7 @@
 //! Look next: the file named after the neighbour.
 
 pub mod coding;
+pub mod cosigning;
 pub mod introspection;
 pub mod journal;
 pub mod keyring;
@@ -17,3 +18,4 @@ pub mod sessions;
 pub mod telemetry;
 pub mod tls;
 pub mod upstream;
+pub mod witness;

@@ -78,6 +78,8 @@ struct Meters {
     events: Family<OutcomeLabel, Counter>,
     silent_streams: Gauge,
     revocations: Gauge,
+    witness_age: Family<WitnessLabel, Gauge>,
+    witness_requests: Family<OutcomeLabel, Counter>,
     registry: Registry,
 }
 
@@ -113,6 +115,12 @@ struct ReloadLabels {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ClientLabel {
     client: String,
+}
+
+/// A witness's name: from the configuration, never from a request.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct WitnessLabel {
+    witness: String,
 }
 
 /// One open connection; counts itself out when dropped.
@@ -238,6 +246,16 @@ impl Telemetry {
         self.0.silent_streams.set(i64::try_from(silent_streams).unwrap_or(i64::MAX));
     }
 
+    /// The trail's newest cosignature by this witness is so old.
+    pub fn witness_age(&self, witness: &str, seconds: i64) {
+        self.0.witness_age.get_or_create(&WitnessLabel { witness: witness.to_owned() }).set(seconds);
+    }
+
+    /// A witness was asked to cosign: `outcome` is a fixed word such as `cosigned` or `unavailable`.
+    pub fn witness_asked(&self, outcome: &'static str) {
+        self.0.witness_requests.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
     /// The whole exposition in the OpenMetrics text format Prometheus reads.
     #[must_use]
     pub fn render(&self) -> String {
@@ -342,6 +360,16 @@ impl Meters {
             "silent_event_streams",
             "Event streams without a sign of life",
             self.silent_streams.clone(),
+        );
+        registry.register(
+            "witness_age_seconds",
+            "Age of the trail's newest cosignature, by witness",
+            self.witness_age.clone(),
+        );
+        registry.register(
+            "witness_requests",
+            "States of the trail sent to witnesses, by outcome",
+            self.witness_requests.clone(),
         );
         registry.register("revocations", "Revocations in force", self.revocations.clone());
         registry.register("reloads", "Files read again, by outcome", self.reloads.clone());

@@ -110,7 +110,16 @@ async fn trail_agrees(mut stage: Stage, seen: BTreeMap<String, BTreeSet<String>>
     let settings = app::journal_settings(&config::load(&stage.config_file()).unwrap());
     let (mut lines, mut complaint) = (Vec::new(), Vec::new());
     let mut trail: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    assert_eq!(audit::verify(&settings, None, false, &mut Vec::new(), &mut complaint), audit::GOOD);
+    assert_eq!(
+        audit::verify(
+            &settings,
+            chartgate::edge::journal::Request { decode: true, ..Default::default() },
+            false,
+            &mut Vec::new(),
+            &mut complaint
+        ),
+        audit::GOOD
+    );
     audit::search(&settings, &audit::Filter::default(), true, &mut lines, &mut complaint);
     assert!(complaint.is_empty(), "{}", String::from_utf8_lossy(&complaint));
     for line in String::from_utf8(lines).unwrap().lines() {

@@ -45,4 +45,5 @@ mod trail;
 mod twins;
 mod upstream;
 mod wire;
+mod witness;
 mod writes;

@@ -41,7 +41,13 @@ pub(crate) fn token(stage: &Stage) -> String {
 pub(crate) fn trail(stage: &Stage) -> Vec<Value> {
     let settings = app::journal_settings(&config::load(&stage.config_file()).unwrap());
     let (mut verdict, mut complaint) = (Vec::new(), Vec::new());
-    let code = audit::verify(&settings, None, false, &mut verdict, &mut complaint);
+    let code = audit::verify(
+        &settings,
+        chartgate::edge::journal::Request { decode: true, ..Default::default() },
+        false,
+        &mut verdict,
+        &mut complaint,
+    );
     assert_eq!(code, audit::GOOD, "{}", String::from_utf8_lossy(&verdict));
     let mut lines = Vec::new();
     audit::search(&settings, &audit::Filter::default(), true, &mut lines, &mut complaint);

@@ -39,7 +39,9 @@ impl Desk {
     }
 
     fn verify(&self, as_json: bool) -> (u8, String, String) {
-        run(|out, err| verify(&self.settings, None, as_json, out, err))
+        run(|out, err| {
+            verify(&self.settings, Request { decode: true, ..Request::default() }, as_json, out, err)
+        })
     }
 
     fn search(&self, filter: &Filter, as_json: bool) -> (u8, String, String) {

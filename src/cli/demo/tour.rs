@@ -8,6 +8,7 @@ use super::client::Client;
 use super::stage::Stage;
 use crate::cli::{Ending, audit, show};
 use crate::domain::fhir::r4::{self, ResourceType};
+use crate::edge::journal::Request;
 use crate::{app, config};
 use bytes::Bytes;
 use chartgate_sandbox::issuer::{Persona, login};
@@ -214,7 +215,13 @@ impl Walk<'_> {
         let records: Vec<Value> = lines.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
         show::line(&align(self.trail_table(&records)).to_string());
         let (mut verdict, mut complaint) = (Vec::new(), Vec::new());
-        let code = audit::verify(&settings, None, false, &mut verdict, &mut complaint);
+        let code = audit::verify(
+            &settings,
+            Request { decode: true, ..Request::default() },
+            false,
+            &mut verdict,
+            &mut complaint,
+        );
         show::line(String::from_utf8_lossy(&verdict).trim_end());
         self.expect(code == audit::GOOD, "the trail does not verify");
         Ok(())

@@ -10,6 +10,7 @@ mod issuers;
 mod list;
 mod token;
 mod vigil;
+mod witnesses;
 
 use super::{ConfigFile, Ending, show};
 use crate::config::{Problem, Settings};
@@ -68,6 +69,7 @@ fn examine(list: &mut Checklist, doctor: &Doctor, settings: &Settings, runtime: 
     drop(within);
     files::trail(list, settings);
     vigil::reviews(list, settings);
+    witnesses::examine(list, settings);
     runtime.block_on(emr::examine(list, settings));
     let issuers = runtime.block_on(issuers::examine(list, settings));
     if let Some(path) = &doctor.token_file {

@@ -3,7 +3,7 @@
 //! Owns: the checkpoint text, the Ed25519 note signature, and their only accepted spelling.
 //! Must never: make or read a key; accept a note that [`sign`] would not have written byte for byte, apart
 //! from further signatures by others where the caller allows them.
-//! Look next: <https://c2sp.org/tlog-checkpoint>, <https://c2sp.org/signed-note>.
+//! Look next: `signed` for notes that others signed too; <https://c2sp.org/tlog-checkpoint>, <https://c2sp.org/signed-note>.
 //!
 //! ```text
 //! chartgate/0b1c…                                 origin
@@ -52,6 +52,12 @@ impl LogKey {
         Self { public }
     }
 
+    /// Its 32 bytes.
+    #[must_use]
+    pub fn public(&self) -> [u8; 32] {
+        self.public
+    }
+
     /// The key id under the name `origin`: the first 4 bytes of `SHA-256(name || "\n" || 0x01 || key)`.
     #[must_use]
     pub fn id(&self, origin: &str) -> [u8; 4] {
@@ -93,10 +99,15 @@ impl LogSigner {
     pub fn key(&self) -> &LogKey {
         &self.key
     }
+
+    pub(super) fn sign_text(&self, text: &str) -> Result<Vec<u8>, NoteError> {
+        let signature = self.pair.try_sign(text.as_bytes()).map_err(|_| NoteError::Unsigned)?;
+        Ok(signature.as_ref().to_vec())
+    }
 }
 
 /// The signature type of Ed25519 in signed notes.
-const ALGORITHM_ED25519: u8 = 1;
+pub(super) const ALGORITHM_ED25519: u8 = 1;
 
 /// Why a note is not the log's checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,7 +154,7 @@ impl Checkpoint {
 }
 
 /// Names in signed notes are not empty and have neither spaces nor `+`.
-fn is_key_name(name: &str) -> bool {
+pub(super) fn is_key_name(name: &str) -> bool {
     !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '+')
 }
 
@@ -153,9 +164,8 @@ fn is_key_name(name: &str) -> bool {
 /// [`NoteError::Unsigned`] when the cryptographic library fails.
 pub fn sign(signer: &LogSigner, checkpoint: &Checkpoint) -> Result<Vec<u8>, NoteError> {
     let text = checkpoint.text();
-    let signature = signer.pair.try_sign(text.as_bytes()).map_err(|_| NoteError::Unsigned)?;
     let mut blob = signer.key.id(&checkpoint.origin).to_vec();
-    blob.extend(signature.as_ref());
+    blob.extend(signer.sign_text(&text)?);
     Ok(format!("{text}\n— {} {}\n", checkpoint.origin, STANDARD.encode(blob)).into_bytes())
 }
 

@@ -1,12 +1,13 @@
 //! RFC 6962 proofs: inclusion (section 2.1.1) and consistency (section 2.1.2).
 //!
-//! Owns: making them from leaf hashes, and checking them as RFC 9162 sections 2.1.3.2 and 2.1.4.2 describe.
+//! Owns: making them from the hashes of tiles, and checking them as RFC 9162 sections 2.1.3.2 and 2.1.4.2 describe.
 //! Must never: accept a proof with hashes left over or missing.
 //! Look next: `tests`, where a second implementation checks what this one makes, and the other way round.
 
 use std::fmt;
 
-use super::tree::{Frontier, Hash, node_hash};
+use super::tile::{Tile, TileKind, perfect_root};
+use super::tree::{Hash, node_hash};
 
 /// The proof does not prove it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,50 +21,95 @@ impl fmt::Display for ProofError {
 
 impl std::error::Error for ProofError {}
 
-/// The proof that leaf `index` is in the tree over `leaves`; `None` when there is no such leaf.
+/// The roots of complete subtrees of a log: `read(level, index)` is the one over the `2^level` leaves from
+/// `index << level` on. [`subtree`] makes one from tiles.
+pub type Subtrees<'r> = dyn FnMut(u8, u64) -> Option<Hash> + 'r;
+
+/// The proof that leaf `index` is in the tree of `size` entries; `None` when there is no such leaf, or a subtree cannot
+/// be had.
 #[must_use]
-pub fn prove_inclusion(leaves: &[Hash], index: usize) -> Option<Vec<Hash>> {
+pub fn prove_inclusion(read: &mut Subtrees<'_>, index: u64, size: u64) -> Option<Vec<Hash>> {
+    if index >= size {
+        return None;
+    }
     let mut proof = Vec::new();
-    let (mut leaves, mut index) = (leaves.get(..).filter(|all| index < all.len())?, index);
-    while leaves.len() > 1 {
-        let (left, right) = leaves.split_at_checked(split(leaves.len()))?;
-        if index < left.len() {
-            proof.push(root(right));
-            leaves = left;
+    let (mut begin, mut end) = (0, size);
+    while end - begin > 1 {
+        let middle = begin + split(end - begin);
+        if index < middle {
+            proof.push(range_root(read, middle, end)?);
+            end = middle;
         } else {
-            proof.push(root(left));
-            index -= left.len();
-            leaves = right;
+            proof.push(range_root(read, begin, middle)?);
+            begin = middle;
         }
     }
     proof.reverse();
     Some(proof)
 }
 
-/// The proof that the tree over the first `old` leaves is a prefix of the tree over all `leaves`; `None`
-/// unless `0 < old <= leaves.len()`.
+/// The proof that the tree of `old` entries is a prefix of the tree of `size`; `None` unless `0 < old <= size`, or when a
+/// subtree cannot be had.
 #[must_use]
-pub fn prove_consistency(leaves: &[Hash], old: usize) -> Option<Vec<Hash>> {
-    let (mut leaves, mut old) = (leaves.get(..).filter(|all| 0 < old && old <= all.len())?, old);
+pub fn prove_consistency(read: &mut Subtrees<'_>, old: u64, size: u64) -> Option<Vec<Hash>> {
+    if old == 0 || old > size {
+        return None;
+    }
     let mut proof = Vec::new();
-    let mut whole = true;
-    while old < leaves.len() {
-        let (left, right) = leaves.split_at_checked(split(leaves.len()))?;
-        if old <= left.len() {
-            proof.push(root(right));
-            leaves = left;
+    let (mut begin, mut end, mut whole) = (0, size, true);
+    while old < end {
+        let middle = begin + split(end - begin);
+        if old <= middle {
+            proof.push(range_root(read, middle, end)?);
+            end = middle;
         } else {
-            proof.push(root(left));
-            old -= left.len();
-            leaves = right;
+            proof.push(range_root(read, begin, middle)?);
+            begin = middle;
             whole = false;
         }
     }
     if !whole {
-        proof.push(root(leaves));
+        proof.push(range_root(read, begin, end)?);
     }
     proof.reverse();
     Some(proof)
+}
+
+/// The root over the leaves from `begin` to `end`, a range as RFC 6962 cuts them: it begins at a multiple of the
+/// largest power of two below its length.
+fn range_root(read: &mut Subtrees<'_>, begin: u64, end: u64) -> Option<Hash> {
+    let length = end.checked_sub(begin).filter(|length| *length > 0)?;
+    if length.is_power_of_two() {
+        let level = length.trailing_zeros();
+        return read(u8::try_from(level).ok()?, begin >> level);
+    }
+    let middle = begin + split(length);
+    let left = range_root(read, begin, middle)?;
+    Some(node_hash(&left, &range_root(read, middle, end)?))
+}
+
+/// The root of a complete subtree, out of the full hash tiles where they are, and out of `leaf` where they are not yet.
+/// `tile` gives a full tile's bytes; what it gives is believed, so a proof made from it must be checked.
+pub fn subtree(
+    level: u8,
+    index: u64,
+    tile: &mut dyn FnMut(Tile) -> Option<Vec<u8>>,
+    leaf: &mut dyn FnMut(u64) -> Option<Hash>,
+) -> Option<Hash> {
+    let below = level % 8;
+    let first = index.checked_shl(u32::from(below)).filter(|first| first >> below == index)?;
+    if let Some(bytes) = tile(Tile::full(TileKind::Hashes(level / 8), first / 256)) {
+        let skipped = usize::try_from(first % 256).ok()?;
+        let cells: Vec<Hash> =
+            bytes.chunks(32).skip(skipped).take(1 << below).filter_map(Hash::from_slice).collect();
+        return (cells.len() == 1 << below).then(|| perfect_root(cells))?;
+    }
+    if level == 0 {
+        return leaf(index);
+    }
+    let left = index.checked_mul(2)?;
+    let one = subtree(level - 1, left, tile, leaf)?;
+    Some(node_hash(&one, &subtree(level - 1, left + 1, tile, leaf)?))
 }
 
 /// Checks that `leaf` is entry `index` of the tree with `size` entries and this `root`.
@@ -143,12 +189,6 @@ fn climb_to_right_child(node: &mut u64, last: &mut u64) {
 }
 
 /// The largest power of two smaller than `length`, for `length` of at least 2.
-fn split(length: usize) -> usize {
-    (length.saturating_sub(1)).checked_ilog2().map_or(1, |log| 1 << log)
-}
-
-fn root(leaves: &[Hash]) -> Hash {
-    let mut frontier = Frontier::default();
-    leaves.iter().for_each(|leaf| frontier.push(*leaf));
-    frontier.root()
+fn split(length: u64) -> u64 {
+    length.saturating_sub(1).checked_ilog2().map_or(1, |log| 1 << log)
 }

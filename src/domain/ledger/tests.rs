@@ -31,6 +31,24 @@ fn leaves(count: usize) -> Vec<Hash> {
     (0..count).map(|n| leaf_hash(&n.to_be_bytes())).collect()
 }
 
+/// Subtrees straight from the leaves.
+fn of(leaves: &[Hash]) -> impl FnMut(u8, u64) -> Option<Hash> {
+    move |level, index| {
+        let first = usize::try_from(index << level).unwrap();
+        leaves.get(first..first + (1 << level)).map(root)
+    }
+}
+
+fn inclusion(leaves: &[Hash], index: usize) -> Option<Vec<Hash>> {
+    let count = |number: usize| u64::try_from(number).unwrap();
+    prove_inclusion(&mut of(leaves), count(index), count(leaves.len()))
+}
+
+fn consistency(leaves: &[Hash], old: usize) -> Option<Vec<Hash>> {
+    let count = |number: usize| u64::try_from(number).unwrap();
+    prove_consistency(&mut of(leaves), count(old), count(leaves.len()))
+}
+
 fn root(leaves: &[Hash]) -> Hash {
     let mut frontier = Frontier::default();
     leaves.iter().for_each(|leaf| frontier.push(*leaf));
@@ -85,7 +103,7 @@ fn roots_and_proofs_agree_with_a_second_implementation() {
         assert_eq!(azul::tree_hash(count, &log).unwrap(), theirs(ours));
         for index in (0..size).step_by(1 + size / 20) {
             let n = u64::try_from(index).unwrap();
-            let proof = prove_inclusion(&all[..size], index).unwrap();
+            let proof = inclusion(&all[..size], index).unwrap();
             let proof_theirs = azul::prove_record(count, n, &log).unwrap();
             assert_eq!(proof.iter().map(|hash| theirs(*hash)).collect::<Vec<_>>(), proof_theirs);
             check_inclusion(&proof, n, all[index], count, ours).unwrap();
@@ -93,14 +111,14 @@ fn roots_and_proofs_agree_with_a_second_implementation() {
         }
         for old in (1..=size).step_by(1 + size / 20) {
             let n = u64::try_from(old).unwrap();
-            let proof = prove_consistency(&all[..size], old).unwrap();
+            let proof = consistency(&all[..size], old).unwrap();
             let proof_theirs = azul::prove_tree(count, n, &log).unwrap();
             assert_eq!(proof.iter().map(|hash| theirs(*hash)).collect::<Vec<_>>(), proof_theirs);
             check_consistency(&proof, (n, root(&all[..old])), (count, ours)).unwrap();
         }
     }
-    assert!(prove_inclusion(&all, 300).is_none());
-    assert!(prove_consistency(&all, 0).is_none() && prove_consistency(&all, 301).is_none());
+    assert!(inclusion(&all, 300).is_none());
+    assert!(consistency(&all, 0).is_none() && consistency(&all, 301).is_none());
 }
 
 proptest! {
@@ -110,7 +128,7 @@ proptest! {
         let count = u64::try_from(size).unwrap();
         let index = at.index(size);
         let n = u64::try_from(index).unwrap();
-        let mut proof = prove_inclusion(&all, index).unwrap();
+        let mut proof = inclusion(&all, index).unwrap();
         check_inclusion(&proof, n, all[index], count, root(&all)).unwrap();
         prop_assert!(check_inclusion(&proof[1..], n, all[index], count, root(&all)).is_err());
         let place = at.index(proof.len());
@@ -128,7 +146,7 @@ proptest! {
         let mut all = leaves(size);
         let old_root = root(&all[..old]);
         all[at.index(old)] = Hash::of(&[b"another"]);
-        let proof = prove_consistency(&all, old).unwrap();
+        let proof = consistency(&all, old).unwrap();
         let (old, size) = (u64::try_from(old).unwrap(), u64::try_from(size).unwrap());
         prop_assert!(check_consistency(&proof, (old, old_root), (size, root(&all))).is_err());
     }

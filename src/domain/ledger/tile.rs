@@ -149,12 +149,17 @@ impl Tiles {
             row.hashes.push(hash);
             if row.hashes.len() == TILE_WIDTH {
                 completed.push((Tile::full(TileKind::Hashes(level), row.index), bytes_of(&row.hashes)));
-                carry = subtree_root(&row.hashes);
-                row.hashes.clear();
+                carry = perfect_root(std::mem::take(&mut row.hashes));
                 row.index = row.index.saturating_add(1);
             }
         }
         completed
+    }
+
+    /// The leaves of the incomplete tile of the lowest level: those behind the last full one.
+    #[must_use]
+    pub fn last_leaves(&self) -> &[Hash] {
+        self.rows.first().map_or(&[], |row| &row.hashes)
     }
 
     /// The incomplete tiles as they are now, with their bytes.
@@ -173,9 +178,8 @@ fn bytes_of(hashes: &[Hash]) -> Vec<u8> {
     hashes.iter().flat_map(Hash::as_bytes).copied().collect()
 }
 
-/// The root over a full tile.
-fn subtree_root(hashes: &[Hash]) -> Option<Hash> {
-    let mut level = hashes.to_vec();
+/// The root over so many hashes as a power of two.
+pub(super) fn perfect_root(mut level: Vec<Hash>) -> Option<Hash> {
     while level.len() > 1 {
         level = level
             .chunks(2)

@@ -17,6 +17,7 @@ use super::reserve::claims::Claims;
 use super::reserve::{self, Contents};
 use super::segments::Edge;
 use super::snapshot::Snapshot;
+use super::witnessed::{Demand, Witnessed};
 use crate::domain::audit::{Assembly, Event, Record, decode};
 use crate::domain::ledger::{
     Checkpoint, Frontier, Hash, Tile, TileKind, Tiles, leaf_hash, read_bundle, verify, write_entry,
@@ -45,6 +46,8 @@ pub struct Request<'r> {
     /// A checkpoint of this log that was kept elsewhere: the log must contain it. Finds a directory that
     /// was put back to an older state as a whole, which nothing inside it can tell.
     pub against: Option<&'r [u8]>,
+    /// Who must have cosigned, and how lately.
+    pub demand: Demand<'r>,
 }
 
 /// The result of a verification.
@@ -66,6 +69,8 @@ pub struct Inspection {
     pub records: u64,
     /// Time of the first and last record in sequence.
     pub times: Option<(Timestamp, Timestamp)>,
+    /// What witnesses cosigned last.
+    pub witnessed: Vec<Witnessed>,
     /// What is wrong: empty means that nothing was changed.
     pub findings: Vec<Finding>,
     /// What is worth knowing and not wrong.
@@ -109,7 +114,7 @@ pub fn inspect(directory: &Path, keys: &Keys, request: Request<'_>) -> io::Resul
     walk.begin(request.against);
     walk.read_bundles()?;
     walk.read_edge();
-    walk.finish();
+    walk.finish(request.demand);
     Ok(walk.report)
 }
 
@@ -184,6 +189,7 @@ impl<'w> Walk<'w> {
         if let Some(kept) = against {
             self.read_note("the checkpoint kept elsewhere", Some(kept));
         }
+        self.read_witnessed();
         for (name, checkpoint, _) in &self.edge.frames {
             self.mark(name, checkpoint);
         }
@@ -240,6 +246,19 @@ impl<'w> Walk<'w> {
             None => self.find(name, "is missing"),
         }
         None
+    }
+
+    /// A state that a witness has seen must be a beginning of this log, whoever demands it or not.
+    fn read_witnessed(&mut self) {
+        for (name, key, bytes) in &self.snapshot.witnessed {
+            match Witnessed::read(*key, bytes, self.keys.signer.key()) {
+                Ok(read) => {
+                    self.mark(name, read.checkpoint());
+                    self.report.witnessed.push(read);
+                }
+                Err(error) => self.find(name, error.to_string()),
+            }
+        }
     }
 
     fn mark(&mut self, name: &str, checkpoint: &Checkpoint) {
@@ -451,7 +470,7 @@ impl<'w> Walk<'w> {
         }
     }
 
-    fn finish(&mut self) {
+    fn finish(&mut self, demand: Demand<'_>) {
         let frontier = &self.report.resume.frontier;
         self.report.size = frontier.size();
         self.report.root = frontier.root().to_string();
@@ -462,6 +481,9 @@ impl<'w> Walk<'w> {
         if unread || self.report.size < self.edge.end() {
             self.find(SEGMENTS, format!("entries from {} on could not be verified", self.report.size));
         }
+        let latest = self.report.times.map(|(_, last)| last);
+        let missing = demand.missing(&self.report.witnessed, self.report.size, latest);
+        missing.into_iter().for_each(|finding| self.find(finding.place, finding.what));
         self.note_edge();
         self.judge_reserve();
         let resume = &mut self.report.resume;

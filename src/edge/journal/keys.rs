@@ -81,7 +81,8 @@ fn read(path: &Path) -> Result<Vec<u8>, KeyError> {
     fs::read(path).map_err(|error| KeyError::File(path.to_owned(), error))
 }
 
-fn signing_key(path: &Path) -> Result<LogSigner, KeyError> {
+/// Reads an Ed25519 private key, PKCS#8 PEM.
+pub(in crate::edge) fn signing_key(path: &Path) -> Result<LogSigner, KeyError> {
     let wrong = || KeyError::Signing(path.to_owned());
     let der = PrivatePkcs8KeyDer::from_pem_slice(&read(path)?).map_err(|_| wrong())?;
     // OpenSSL writes version 1, without the public key; it is derived then.
@@ -137,13 +138,7 @@ pub struct KeysMade {
 pub fn generate_missing(settings: &Settings) -> Result<KeysMade, KeyError> {
     let mut made = KeysMade::default();
     if !settings.signing_key.exists() {
-        let pair = Ed25519KeyPair::generate().map_err(|_| KeyError::Random)?;
-        let der = pair.to_pkcs8v1().map_err(|_| KeyError::Random)?;
-        let pem = format!(
-            "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
-            STANDARD.encode(der.as_ref())
-        );
-        write_secret(&settings.signing_key, &pem)?;
+        make_signing_key(&settings.signing_key)?;
         made.signing = true;
     }
     if !settings.encryption_key.exists() {
@@ -153,6 +148,17 @@ pub fn generate_missing(settings: &Settings) -> Result<KeysMade, KeyError> {
         made.encryption = true;
     }
     Ok(made)
+}
+
+/// Makes an Ed25519 private key in a file that is not there yet.
+pub(in crate::edge) fn make_signing_key(path: &Path) -> Result<(), KeyError> {
+    let pair = Ed25519KeyPair::generate().map_err(|_| KeyError::Random)?;
+    let der = pair.to_pkcs8v1().map_err(|_| KeyError::Random)?;
+    let pem = format!(
+        "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
+        STANDARD.encode(der.as_ref())
+    );
+    write_secret(path, &pem)
 }
 
 fn write_secret(path: &Path, text: &str) -> Result<(), KeyError> {

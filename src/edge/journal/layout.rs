@@ -18,6 +18,8 @@ pub(super) const CHECKPOINT: &str = "checkpoint";
 pub(super) const PUBLISHED: &str = "published";
 /// The lock file; not evidence.
 pub(super) const LOCK: &str = "journal.lock";
+/// The directory of cosigned checkpoints, one file for each witness.
+pub(super) const WITNESSED: &str = "witness";
 /// The directory of segments.
 pub(super) const SEGMENTS: &str = "segment";
 
@@ -33,6 +35,8 @@ pub(super) enum Place {
     /// The segment that begins with this entry.
     Segment(u64),
     Tile(Tile),
+    /// What the witness with this public key cosigned last.
+    Witnessed([u8; 32]),
     /// By its name not evidence.
     NotEvidence,
     Unknown,
@@ -75,6 +79,8 @@ pub(super) fn classify(path: &str) -> Place {
         Place::Segment(first)
     } else if let Some(tile) = Tile::from_path(path) {
         Place::Tile(tile)
+    } else if let Some(key) = super::witnessed::key_of(path) {
+        Place::Witnessed(key)
     } else if is_not_evidence(name) {
         Place::NotEvidence
     } else {
@@ -122,18 +128,18 @@ pub(super) fn staged(path: &Path) -> PathBuf {
 }
 
 /// Replaces the file at `path` by `bytes`, whole or not at all. The name lasts after [`sync_directory`].
-pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(in crate::edge) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     stage(path, bytes)?;
     fs::rename(staged(path), path)
 }
 
 /// Makes names in `directory` last.
-pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
+pub(in crate::edge) fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
 /// Makes a directory for its owner only.
-pub(super) fn make_directory(path: &Path) -> io::Result<()> {
+pub(in crate::edge) fn make_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().mode(0o700).create(path)
 }
 

@@ -11,6 +11,7 @@ mod inspect;
 mod keys;
 mod layout;
 mod open;
+mod prove;
 mod publisher;
 mod reserve;
 mod segments;
@@ -18,6 +19,7 @@ mod snapshot;
 mod spare;
 #[cfg(test)]
 mod tests;
+mod witnessed;
 mod writer;
 
 use std::fmt;
@@ -28,7 +30,7 @@ use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use crate::clock;
 use crate::domain::audit::{self, EncodeError, Ending, Outcome, Record};
@@ -37,9 +39,13 @@ use crate::limits::{JOURNAL_QUEUE_KIB_MAX, JOURNAL_QUEUE_WAIT_MS_MAX, JOURNAL_SL
 
 pub use inspect::{Finding, Inspection, Request, inspect};
 pub use keys::{KeyError, Keys, KeysMade, derived_secret, generate_missing, lasting_seal};
+pub(in crate::edge) use keys::{make_signing_key, signing_key};
 pub use layout::{Presence, presence};
+pub(in crate::edge) use layout::{make_directory, replace, sync_directory};
 pub use open::{OpenError, create};
+pub use prove::{Asked, entries_of_request, prove, verifier};
 pub use snapshot::{Entry, read_entries};
+pub use witnessed::{Demand, Publication, Witnessed};
 
 /// Where the trail is and which keys it uses.
 #[derive(Clone, Debug)]
@@ -330,6 +336,12 @@ impl Journal {
         self.state.counters()
     }
 
+    /// The newest state of the log whose tiles are all there, now and from now on; what witnesses are shown.
+    #[must_use]
+    pub fn publications(&self) -> watch::Receiver<Option<Arc<Publication>>> {
+        self.state.publications.subscribe()
+    }
+
     /// Refuses further appends, writes what is queued, brings the tiles up to date and releases the lock.
     /// Outcomes of slots that finish later are lost: close after the last answer ended.
     ///
@@ -417,6 +429,7 @@ struct State {
     failure: OnceLock<Failure>,
     reserve: AtomicU8,
     telemetry: OnceLock<Telemetry>,
+    publications: watch::Sender<Option<Arc<Publication>>>,
     size: AtomicU64,
     entries: AtomicU64,
     commits: AtomicU64,

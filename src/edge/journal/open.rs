@@ -23,6 +23,7 @@ use super::layout::{
     CHECKPOINT, LOCK, PUBLISHED, RESERVE, SEGMENTS, make_directory, replace, segment_path, sync_directory,
 };
 use super::publisher::Publisher;
+use super::witnessed::Demand;
 use super::writer::{Held, Writer, new_segment};
 use super::{JournalError, Message, Settings, State, reserve};
 use crate::domain::audit::{self, Control, Event, Record};
@@ -154,7 +155,8 @@ pub(super) fn start(
     let lock = take_lock(&directory)?;
     // A reserve that holds something may have been taken over already: only the records tell.
     let decode = fs::read(directory.join(RESERVE)).is_ok_and(|bytes| reserve::is_used(&bytes));
-    let found = inspect(&directory, &keys, Request { decode, against: None }).map_err(fault)?;
+    let demand = Demand::default();
+    let found = inspect(&directory, &keys, Request { decode, against: None, demand }).map_err(fault)?;
     if let Some((first, more)) = found.findings.split_first() {
         return Err(OpenError::Damaged(first.clone(), more.len()));
     }
@@ -277,6 +279,7 @@ fn publisher(
     state.backlog_bytes.store(publisher.waiting_bytes, Ordering::Relaxed);
     if published_size == size {
         publisher.note = None;
+        publisher.tell(resume.note.clone());
     }
     publisher
 }

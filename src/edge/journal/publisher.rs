@@ -24,6 +24,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use super::layout::{PUBLISHED, make_parents, replace, segment_path, sync_directory};
+use super::witnessed::Publication;
 use super::{JournalError, State};
 use crate::domain::ledger::{Tile, TileKind, Tiles, leaf_hash, write_entry};
 use crate::limits::{PUBLISH_BYTES, PUBLISH_IDLE_MS};
@@ -107,11 +108,19 @@ impl Publisher {
         changed.iter().try_for_each(|directory| sync_directory(directory))?;
         replace(&self.directory.join(PUBLISHED), &note)?;
         sync_directory(&self.directory)?;
+        self.tell(note);
         self.remove_partial(partial.into_iter().map(|(tile, _)| tile).collect())?;
         self.remove_segments()?;
         self.state.backlog_bytes.fetch_sub(self.waiting_bytes, Ordering::Relaxed);
         self.waiting_bytes = 0;
         Ok(())
+    }
+
+    /// Lets witnesses be shown the state that `note` signs, whose tiles are all there.
+    pub(super) fn tell(&self, note: Vec<u8>) {
+        let last = self.tiles.last_leaves().to_vec();
+        let publication = Publication { note, size: self.size, last };
+        self.state.publications.send_replace(Some(Arc::new(publication)));
     }
 
     fn partial_tiles(&self) -> Vec<(Tile, Vec<u8>)> {

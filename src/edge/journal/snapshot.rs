@@ -7,7 +7,7 @@
 //! Full tiles never change. All the rest, the right edge, is read at once and read again if `published` was
 //! replaced meanwhile. Inside one reading the order matters: the checkpoint before the segments, so that the
 //! segments hold at least what it covers; the names of tiles before the names of segments, so that no tile
-//! is seen whose entries are not. Segments and partial tiles are removed only after `published` was
+//! is seen whose entries are not; what witnesses cosigned before all of that. Segments and partial tiles are removed only after `published` was
 //! replaced, and a file that vanishes between listing and reading means: once more.
 
 use std::collections::BTreeSet;
@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use super::inspect::Finding;
 use super::keys::Keys;
-use super::layout::{CHECKPOINT, PUBLISHED, Place, RESERVE, SEGMENTS, classify, segment_path};
+use super::layout::{CHECKPOINT, PUBLISHED, Place, RESERVE, SEGMENTS, WITNESSED, classify, segment_path};
 use super::reserve;
 use super::segments::{Edge, Segment};
 use crate::domain::audit::{Part, decode};
@@ -38,6 +38,8 @@ pub(super) struct Snapshot {
     pub(super) partial: Vec<(Tile, Vec<u8>)>,
     /// The reserve, if there is one.
     pub(super) reserve: Option<Vec<u8>>,
+    /// Cosigned checkpoints: name, the key in it, content.
+    pub(super) witnessed: Vec<(String, [u8; 32], Vec<u8>)>,
     /// Files that have no business here.
     pub(super) unknown: Vec<String>,
 }
@@ -69,6 +71,8 @@ impl Snapshot {
 
     fn read(directory: &Path) -> io::Result<Self> {
         let mut snapshot = Self { directory: directory.to_owned(), ..Self::default() };
+        // Before everything else: what a witness has seen, the rest must hold.
+        snapshot.read_witnessed()?;
         snapshot.published = read_if_there(&directory.join(PUBLISHED))?;
         snapshot.checkpoint = read_if_there(&directory.join(CHECKPOINT))?;
         let mut segments = BTreeSet::new();
@@ -84,7 +88,11 @@ impl Snapshot {
         }
         for name in names {
             match classify(&name) {
-                Place::Checkpoint | Place::Published | Place::Reserve | Place::NotEvidence => {}
+                Place::Checkpoint
+                | Place::Published
+                | Place::Reserve
+                | Place::Witnessed(_)
+                | Place::NotEvidence => {}
                 Place::Segment(first) => {
                     segments.insert(first);
                 }
@@ -104,6 +112,22 @@ impl Snapshot {
         // Last: what it says of the log is true of the log before it.
         snapshot.reserve = read_if_there(&directory.join(RESERVE))?;
         Ok(snapshot)
+    }
+
+    fn read_witnessed(&mut self) -> io::Result<()> {
+        let mut names = Vec::new();
+        let folder = self.directory.join(WITNESSED);
+        if folder.is_dir() {
+            list(&self.directory, &folder, &mut names)?;
+        }
+        names.sort();
+        for name in names {
+            if let Place::Witnessed(key) = classify(&name) {
+                let bytes = fs::read(self.directory.join(&name))?;
+                self.witnessed.push((name, key, bytes));
+            }
+        }
+        Ok(())
     }
 
     /// How many full bundles there are without a gap, from the first on.

@@ -61,7 +61,7 @@ impl Ward {
 
     fn inspect(&self) -> Inspection {
         let keys = Keys::load(&self.settings).unwrap();
-        inspect(&self.settings.directory, &keys, Request { decode: true, against: None }).unwrap()
+        inspect(&self.settings.directory, &keys, Request { decode: true, ..Request::default() }).unwrap()
     }
 
     #[track_caller]

@@ -205,7 +205,7 @@ fn a_checkpoint_kept_elsewhere_finds_a_whole_rollback() {
     let late = fs::read(ward.path("checkpoint")).unwrap();
     let keys = Keys::load(&ward.settings).unwrap();
     let check = |ward: &Ward, kept: &[u8]| {
-        let request = Request { decode: true, against: Some(kept) };
+        let request = Request { decode: true, against: Some(kept), ..Request::default() };
         inspect(&ward.settings.directory, &keys, request).unwrap().findings.is_empty()
     };
     assert!(check(&ward, &early) && check(&ward, &late) && check(&before, &early));
