@@ -6,10 +6,12 @@
 
 mod care;
 mod doctor;
+mod index;
 mod sessions;
 
 pub use care::*;
 pub use doctor::*;
+pub use index::*;
 pub use sessions::*;
 
 use std::time::Duration;

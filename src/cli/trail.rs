@@ -3,31 +3,63 @@
 //! Owns: what can be asked of the trail on the command line. Must never: read or write the trail itself.
 //! Look next: `audit`, which does.
 
-use super::{ConfigFile, Ending, Plain, audit, show};
+use super::{Ending, Plain, audit, show};
 use crate::{app, config};
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
+use jiff::civil::Date;
 use std::path::PathBuf;
 
-/// `audit init|verify|search`
+/// `audit init|verify|index|search|summary`
 #[derive(Debug, Subcommand)]
 pub(super) enum Audit {
     /// Make the trail's directory, and its keys where there are none
     Init(Plain),
     /// Check every byte of the trail; exits 1 and names the place when anything was changed
     Verify(Verify),
+    /// Make the index of the trail, or bring it up to date: searches are quick then
+    Index(Index),
     /// Find records: who saw what, when and why
     Search(Box<Search>),
+    /// How often whom was answered on a day, by role, purpose and decision; needs the index
+    Summary(Summary),
+}
+
+/// `audit index --config F [--rebuild] [--json]`
+#[derive(Debug, Args)]
+pub(super) struct Index {
+    #[command(flatten)]
+    plain: Plain,
+    /// From nothing, whatever is there
+    #[arg(long)]
+    rebuild: bool,
+}
+
+/// `audit summary --config F --day D [--json]`
+#[derive(Debug, Args)]
+pub(super) struct Summary {
+    #[command(flatten)]
+    plain: Plain,
+    /// A day such as 2026-03-01, from midnight to midnight in UTC
+    #[arg(long)]
+    day: Date,
 }
 
 /// `audit search --config F [filters] [--json]`; without a filter every record is printed.
 #[derive(Debug, Args)]
 pub(super) struct Search {
     #[command(flatten)]
-    config: ConfigFile,
-    /// One JSON object a line
+    plain: Plain,
+    #[command(flatten)]
+    which: Which,
+    /// Read the whole trail, not the index: whoever can write the index could hide records from it
     #[arg(long)]
-    json: bool,
+    scan: bool,
+}
+
+/// Which records.
+#[derive(Debug, Args)]
+pub(super) struct Which {
     /// A patient's logical id
     #[arg(long)]
     patient: Option<String>,
@@ -49,6 +81,21 @@ pub(super) struct Search {
     /// Refusal code
     #[arg(long)]
     reason: Option<String>,
+    /// The application that asked on the person's behalf
+    #[arg(long)]
+    application: Option<String>,
+    /// A role of the person
+    #[arg(long)]
+    role: Option<String>,
+    /// A purpose of use
+    #[arg(long)]
+    purpose: Option<String>,
+    /// An element path such as Patient.name: it was released or written, or something inside it, or what it is inside of
+    #[arg(long)]
+    element: Option<String>,
+    /// A grant of emergency access, or `any`
+    #[arg(long)]
+    emergency: Option<String>,
     /// X-Request-Id of an answer
     #[arg(long)]
     request_id: Option<String>,
@@ -74,7 +121,9 @@ pub(super) fn run(command: &Audit) -> Ending {
     let config = match command {
         Audit::Init(init) => &init.config,
         Audit::Verify(verify) => &verify.plain.config,
-        Audit::Search(search) => &search.config,
+        Audit::Index(index) => &index.plain.config,
+        Audit::Search(search) => &search.plain.config,
+        Audit::Summary(summary) => &summary.plain.config,
     };
     let all = match config::load(&config.path) {
         Ok(settings) => settings,
@@ -101,7 +150,17 @@ pub(super) fn run(command: &Audit) -> Ending {
             };
             audit::verify(&settings, against.as_deref(), verify.plain.json, &mut out, &mut err)
         }
-        Audit::Search(search) => audit::search(&settings, &search.filter(), search.json, &mut out, &mut err),
+        Audit::Index(order) => {
+            audit::index(&settings, &all.audit.index, order.rebuild, order.plain.json, &mut out, &mut err)
+        }
+        Audit::Search(search) => {
+            let index = (!search.scan).then_some(all.audit.index.as_path());
+            let (filter, json) = (search.which.filter(), search.plain.json);
+            audit::search_with(&settings, index, &filter, json, &mut out, &mut err)
+        }
+        Audit::Summary(order) => {
+            audit::summary(&settings, &all.audit.index, order.day, order.plain.json, &mut out, &mut err)
+        }
     };
     if code == audit::GOOD { Ending::Good } else { Ending::No }
 }
@@ -118,7 +177,7 @@ fn init_sessions(settings: &config::Settings) -> Ending {
     Ending::Good
 }
 
-impl Search {
+impl Which {
     fn filter(&self) -> audit::Filter {
         audit::Filter {
             patient: self.patient.clone(),
@@ -128,6 +187,11 @@ impl Search {
             interaction: self.interaction.clone(),
             decision: self.decision.clone(),
             reason: self.reason.clone(),
+            application: self.application.clone(),
+            role: self.role.clone(),
+            purpose: self.purpose.clone(),
+            element: self.element.clone(),
+            emergency: self.emergency.clone(),
             request_id: self.request_id.clone(),
             since: self.since,
             until: self.until,

@@ -125,6 +125,7 @@ pub(super) struct Audit {
     pub(super) directory: Text,
     pub(super) signing_key: Text,
     pub(super) encryption_key: Text,
+    pub(super) index: Text,
 }
 
 pub(super) struct SearchParameter {
@@ -341,6 +342,7 @@ fn audit(reader: &mut Reader<'_>, root: &mut Section<'_>) -> Audit {
         directory: section.required_text(reader, "directory"),
         signing_key: section.required_text(reader, "signing_key"),
         encryption_key: section.required_text(reader, "encryption_key"),
+        index: section.text(reader, "index"),
     };
     section.finish(reader);
     audit

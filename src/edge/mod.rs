@@ -16,4 +16,5 @@ pub mod seal;
 pub mod sessions;
 pub mod telemetry;
 pub mod tls;
+pub mod trail_index;
 pub mod upstream;

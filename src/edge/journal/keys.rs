@@ -10,8 +10,8 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use aws_lc_rs::rand;
 use aws_lc_rs::signature::Ed25519KeyPair;
+use aws_lc_rs::{hkdf, rand};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustls_pki_types::PrivatePkcs8KeyDer;
@@ -95,6 +95,21 @@ fn signing_key(path: &Path) -> Result<LogSigner, KeyError> {
 pub fn lasting_seal(settings: &Settings, purpose: &'static str) -> Result<Seal, KeyError> {
     let key = secret(&settings.encryption_key)?;
     Seal::lasting(&key, purpose).map_err(|_| KeyError::Encryption(settings.encryption_key.clone()))
+}
+
+/// A key for one purpose, derived from the trail's encryption key (HKDF, RFC 5869). The two tell nothing of each other.
+///
+/// # Errors
+/// [`KeyError`] names the file that cannot be used.
+pub fn derived_key(settings: &Settings, purpose: &'static str) -> Result<[u8; 32], KeyError> {
+    let secret = secret(&settings.encryption_key)?;
+    let mut key = [0; 32];
+    hkdf::Salt::new(hkdf::HKDF_SHA256, b"chartgate audit")
+        .extract(&secret)
+        .expand(&[purpose.as_bytes()], hkdf::HKDF_SHA256)
+        .and_then(|derived| derived.fill(&mut key))
+        .map_err(|_| KeyError::Encryption(settings.encryption_key.clone()))?;
+    Ok(key)
 }
 
 fn encryption_key(path: &Path) -> Result<Cipher, KeyError> {

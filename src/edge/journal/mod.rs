@@ -12,6 +12,7 @@ mod keys;
 mod layout;
 mod open;
 mod publisher;
+mod reader;
 mod segments;
 mod snapshot;
 #[cfg(test)]
@@ -33,8 +34,9 @@ use crate::edge::telemetry::Telemetry;
 use crate::limits::{JOURNAL_QUEUE_KIB_MAX, JOURNAL_QUEUE_WAIT_MS_MAX, JOURNAL_SLOTS_MAX};
 
 pub use inspect::{Finding, Inspection, Request, inspect};
-pub use keys::{KeyError, Keys, KeysMade, generate_missing, lasting_seal};
+pub use keys::{KeyError, Keys, KeysMade, derived_key, generate_missing, lasting_seal};
 pub use open::{OpenError, create};
+pub use reader::Reader;
 pub use snapshot::{Entry, read_entries};
 
 /// Where the trail is and which keys it uses.
