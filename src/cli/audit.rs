@@ -5,6 +5,10 @@
 //! record to a terminal unescaped.
 //! Look next: `search` for the one that prints records, `edge::journal`, which does the work.
 
+mod backup;
+#[cfg(test)]
+mod backup_tests;
+pub mod export;
 mod index;
 #[cfg(test)]
 mod index_tests;
@@ -29,6 +33,8 @@ use crate::domain::audit::{self, escape};
 use crate::edge::journal::{self, Inspection, Keys, Request, Settings, generate_missing, inspect};
 
 pub use crate::domain::audit::Filter;
+pub use backup::{backup, restore};
+pub use export::{Export, Format, export};
 pub use index::index;
 pub use search::{search, search_with};
 pub use summary::summary;

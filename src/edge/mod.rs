@@ -10,6 +10,7 @@ pub mod keyring;
 pub mod listener;
 pub mod operations;
 pub mod policy_files;
+pub mod readings;
 pub mod reload;
 pub mod replay;
 pub mod seal;

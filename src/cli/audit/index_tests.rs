@@ -13,21 +13,21 @@ use super::*;
 use crate::domain::audit::{Caller, Decision, Ending, Outcome, Record, Released, Verdict, Written};
 use crate::edge::journal::Journal;
 
-struct Place {
+pub(super) struct Place {
     place: TempDir,
-    settings: Settings,
-    index: PathBuf,
+    pub(super) settings: Settings,
+    pub(super) index: PathBuf,
 }
 
 /// Runs a command; answers its exit code and what it printed.
-fn run(command: impl FnOnce(&mut dyn Write, &mut dyn Write) -> u8) -> (u8, String, String) {
+pub(super) fn run(command: impl FnOnce(&mut dyn Write, &mut dyn Write) -> u8) -> (u8, String, String) {
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let code = command(&mut out, &mut err);
     (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
 }
 
 impl Place {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let place = TempDir::new().unwrap();
         let settings = Settings {
             directory: place.path().join("audit"),
@@ -39,8 +39,13 @@ impl Place {
         Self { place, settings, index }
     }
 
+    /// A path beside the trail.
+    pub(super) fn beside(&self, name: &str) -> PathBuf {
+        self.place.path().join(name)
+    }
+
     /// Appends to the trail, each slice in one commit, and closes it.
-    fn append(&self, commits: &[&[Record]]) {
+    pub(super) fn append(&self, commits: &[&[Record]]) {
         let journal = Journal::open(&self.settings).unwrap();
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
             for records in commits.iter().filter(|records| !records.is_empty()) {
@@ -50,7 +55,7 @@ impl Place {
         });
     }
 
-    fn index(&self) -> (u8, String, String) {
+    pub(super) fn index(&self) -> (u8, String, String) {
         run(|out, err| index(&self.settings, &self.index, false, true, out, err))
     }
 
@@ -127,7 +132,7 @@ prop_compose! {
     }
 }
 
-fn record() -> impl Strategy<Value = Record> {
+pub(super) fn record() -> impl Strategy<Value = Record> {
     let end = |(id, at, entry, is_whole): (usize, u32, Option<u32>, bool)| {
         let ending = if is_whole { Ending::Complete } else { Ending::Unknown };
         let request_id = format!("r{id}");
@@ -278,7 +283,7 @@ proptest! {
     }
 }
 
-fn plain(id: &str, patient: &str) -> Record {
+pub(super) fn plain(id: &str, patient: &str) -> Record {
     let mut decision = Decision::new(second(0), id.to_owned(), Verdict::Permit);
     decision.caller =
         Some(Caller { issuer: "https://a".into(), subject: "doctor-zephyr".into(), ..Caller::default() });
@@ -297,7 +302,7 @@ fn of_patient(patient: &str) -> Filter {
 }
 
 /// Long enough for full bundles and several of them: entries are found in files of every kind.
-fn long() -> (Place, Vec<Record>) {
+pub(super) fn long() -> (Place, Vec<Record>) {
     let place = Place::new();
     let records: Vec<Record> =
         (0..700).map(|n| plain(&format!("r{n}"), &format!("zaphod-{}", n % 90))).collect();

@@ -138,7 +138,8 @@ impl Cases {
             | Event::Revoked
             | Event::RevocationLifted
             | Event::EventTaken
-            | Event::EventRefused => {}
+            | Event::EventRefused
+            | Event::TrailRead => {}
         }
     }
 

@@ -311,11 +311,13 @@ pub enum Event {
     EventTaken,
     /// The same, and it was refused.
     EventRefused,
+    /// Somebody read the trail (KF-62).
+    TrailRead,
 }
 
 impl Event {
     /// Every event.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Created,
         Self::Started,
         Self::Stopped,
@@ -328,6 +330,7 @@ impl Event {
         Self::RevocationLifted,
         Self::EventTaken,
         Self::EventRefused,
+        Self::TrailRead,
     ];
 
     /// The event's code, such as `policies-loaded`.
@@ -346,6 +349,7 @@ impl Event {
             Self::RevocationLifted => "revocation-lifted",
             Self::EventTaken => "event-taken",
             Self::EventRefused => "event-refused",
+            Self::TrailRead => "trail-read",
         }
     }
 }

@@ -5,6 +5,7 @@
 //! Look next: `writer` for the commit, `publisher` for the tiles, `inspect` for verification, `docs/audit.md`
 //! for the layout and for what a crash leaves behind at each step.
 
+mod backup;
 mod entry;
 mod frame;
 mod inspect;
@@ -33,6 +34,7 @@ use crate::domain::audit::{self, EncodeError, Ending, Outcome, Record};
 use crate::edge::telemetry::Telemetry;
 use crate::limits::{JOURNAL_QUEUE_KIB_MAX, JOURNAL_QUEUE_WAIT_MS_MAX, JOURNAL_SLOTS_MAX};
 
+pub use backup::{BackupError, back_up, restore, verify_copy};
 pub use inspect::{Finding, Inspection, Request, inspect};
 pub use keys::{KeyError, Keys, KeysMade, derived_key, generate_missing, lasting_seal};
 pub use open::{OpenError, create};
