@@ -139,7 +139,7 @@ impl Part {
 
 /// `sequence`, `time`, and the columns of the flat export, which may be null.
 fn schema() -> Result<TypePtr, ParquetError> {
-    let number = |name: &str| {
+    let number = |name: &'static str| {
         Type::primitive_type_builder(name, Physical::INT64).with_repetition(Repetition::REQUIRED)
     };
     let time = LogicalType::timestamp(true, TimeUnit::MICROS);
