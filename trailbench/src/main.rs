@@ -113,7 +113,7 @@ fn timed(settings: &Settings, filter: &audit::Filter) -> (f64, usize) {
 fn search(settings: &Settings, hospital: &Hospital, searches: u64) -> Result<(), Box<dyn Error>> {
     let some = |text: String| Some(text);
     let none = audit::Filter::default;
-    let day: Date = Hospital::day(1)?;
+    let day: Date = Hospital::day(0)?;
     let kinds: [(&str, &dyn Fn(u64) -> audit::Filter); 6] = [
         ("a patient's accesses", &|n| audit::Filter { patient: some(hospital.patient(n * 7)), ..none() }),
         ("a record's", &|n| audit::Filter { resource: some(hospital.observation(n * 13 + 5)), ..none() }),
@@ -147,7 +147,7 @@ fn search(settings: &Settings, hospital: &Hospital, searches: u64) -> Result<(),
 
 fn summarise(settings: &Settings, _hospital: &Hospital, answers: u64) -> Result<(), Box<dyn Error>> {
     let path = trail_index::default_path(&settings.directory);
-    let days = answers / hospital::ANSWERS_IN_DAY + 1;
+    let days = answers.div_ceil(hospital::ANSWERS_IN_DAY).max(1);
     for back in [days / 2, days.saturating_sub(1)] {
         let day = Hospital::day(back)?;
         let (mut out, mut err) = (Vec::new(), Vec::new());
