@@ -6,6 +6,7 @@
 
 mod applications;
 mod care;
+mod readings;
 mod session;
 mod witness;
 
@@ -533,6 +534,7 @@ fn spawn_watches(
     watching.spawn(applications::watch_agreements(settings.clone(), counted, stop.clone()));
     session::spawn_watch(watching, gate, silent, stop);
     watching.spawn(care::end_emergencies(Arc::clone(gate), stop.clone()));
+    watching.spawn(readings::record(gate.journal.clone(), journal_settings(settings), stop.clone()));
 }
 
 /// Carries the keyring's counts over to the metrics, until `stop`.

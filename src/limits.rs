@@ -6,11 +6,13 @@
 
 mod care;
 mod doctor;
+mod index;
 mod sessions;
 mod witness;
 
 pub use care::*;
 pub use doctor::*;
+pub use index::*;
 pub use sessions::*;
 pub use witness::*;
 

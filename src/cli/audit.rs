@@ -1,33 +1,61 @@
-//! `chartgate audit init`, `verify`, `search`, `prove`, `check-proof` and `key`.
+//! `chartgate audit init`, `verify`, `index`, `search`, `summary`, `export`, `backup`, `restore`, `prove`, `check-proof` and `key`.
 //!
 //! Owns: what these commands print, and their exit codes: 0 good, 1 no or problems found.
 //! Must never: take the journal's lock (so that they work while the gateway serves); print text of an audit
 //! record to a terminal unescaped.
-//! Look next: `search` and `filter` for the one that prints records, `prove` for proofs, `edge::journal`, which does the work.
+//! Look next: `search` for the one that prints records, `prove` for proofs, `edge::journal`, which does the work.
 
-mod filter;
+mod backup;
+#[cfg(test)]
+mod backup_tests;
+pub mod export;
+mod index;
+#[cfg(test)]
+mod index_tests;
+mod page;
 mod prove;
+mod reading;
 mod search;
+mod summary;
 #[cfg(test)]
 mod tests;
+mod told;
 
 use std::fmt::Display;
 use std::io::Write;
 
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use crate::clock;
 use crate::domain::audit::{self, escape};
 use crate::edge::journal::{self, Inspection, Keys, Request, Settings, generate_missing, inspect};
 
-pub use filter::{Filter, parse_time};
+pub use crate::domain::audit::Filter;
+pub use backup::{backup, restore};
+pub use export::{Export, Format, export};
+pub use index::index;
 pub use prove::{Wish, check_proof, key, prove};
-pub use search::search;
+pub use search::{search, search_with};
+pub use summary::summary;
 
 /// The command did what was asked.
 pub const GOOD: u8 = 0;
 /// The answer is no, or problems were found.
 pub const PROBLEM: u8 = 1;
+
+/// A time as people write it: RFC 3339, or a date, which means its first moment in UTC.
+///
+/// # Errors
+/// A sentence for the person who typed it.
+pub fn parse_time(text: &str) -> Result<Timestamp, String> {
+    let date = |date: Date| date.to_zoned(TimeZone::UTC).map(|zoned| zoned.timestamp());
+    text.parse::<Timestamp>()
+        .or_else(|_| text.parse::<Date>().and_then(date))
+        .map_err(|_| "expected a time such as 2026-03-01T08:00:00Z or a date such as 2026-03-01".to_owned())
+}
 
 /// Makes the keys that are missing, and the audit directory. Prints what it made.
 pub fn init(settings: &Settings, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
@@ -135,6 +163,11 @@ fn verdict_lines(found: &Inspection) -> Vec<String> {
 fn print_lines(out: &mut dyn Write, lines: &[String]) -> u8 {
     let printed = lines.iter().try_for_each(|line| writeln!(out, "{line}")).and_then(|()| out.flush());
     if printed.is_ok() { GOOD } else { PROBLEM }
+}
+
+/// Says what is worth knowing and not wrong, on one line.
+fn note(err: &mut dyn Write, what: &str) {
+    let _nowhere_else_to_say_it = writeln!(err, "chartgate: note: {}", escape(what));
 }
 
 /// Says what is wrong, on one line.

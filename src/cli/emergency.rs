@@ -5,6 +5,7 @@
 //! Must never: write the trail, or print text of a record to a terminal unescaped.
 //! Look next: `domain::audit::Cases`; `gateway::review`, which takes reviews.
 
+use super::trail::Reader;
 use super::{ConfigFile, Ending, show};
 use crate::config::Settings;
 use crate::domain::audit::{self, Case, escape};
@@ -19,6 +20,7 @@ use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -42,6 +44,8 @@ pub(super) struct List {
     /// One JSON object a line
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    reader: Reader,
 }
 
 /// `emergency review GRANT --config F --reviewer-token-file T --finding … --note …`
@@ -97,6 +101,7 @@ pub(super) fn run(command: &Emergency) -> Ending {
 }
 
 fn print_list(settings: &Settings, list: &List) -> Result<(), String> {
+    list.reader.recorded(&app::journal_settings(settings), "emergency list", BTreeMap::new());
     let cases = review::cases(&app::journal_settings(settings))?;
     let all: Vec<&Case> =
         cases.all().into_iter().filter(|case| !list.open || case.reviews.is_empty()).collect();

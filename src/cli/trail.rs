@@ -3,15 +3,20 @@
 //! Owns: what can be asked of the trail on the command line. Must never: read or write the trail itself.
 //! Look next: `audit`, which does.
 
-use super::{ConfigFile, Ending, Plain, audit, show};
+use super::{Ending, Plain, audit, show};
+use crate::domain::audit::escape;
 use crate::domain::ledger::{KeyTextError, VerifierKey};
-use crate::edge::journal::{Demand, Request};
-use crate::{app, config};
+use crate::edge::journal::{self, Demand, Request};
+use crate::edge::readings::{self, Reading};
+use crate::{app, clock, config};
 use clap::{Args, Subcommand};
+use jiff::civil::Date;
 use jiff::{SignedDuration, Timestamp};
+use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// `audit init|verify|search|prove|check-proof|key`
+/// `audit init|verify|index|search|export|backup|restore|summary|prove|check-proof|key`
 #[derive(Debug, Subcommand)]
 pub(super) enum Audit {
     /// Make the trail's directory, and its keys where there are none
@@ -24,18 +29,133 @@ pub(super) enum Audit {
     CheckProof(CheckProof),
     /// Print the log's verifier key, which witnesses and auditors need
     Key(Plain),
+    /// Make the index of the trail, or bring it up to date: searches are quick then
+    Index(Index),
     /// Find records: who saw what, when and why
     Search(Box<Search>),
+    /// Write records to a file for other tools: JSON lines, a table, or FHIR AuditEvents; they hold patient data in clear
+    Export(Box<Export>),
+    /// Copy the trail into a directory, and verify the copy; may run while the gate serves
+    Backup(Backup),
+    /// Put a copy in place, once it is verified
+    Restore(Restore),
+    /// How often whom was answered on a day, by role, purpose and decision; needs the index
+    Summary(Summary),
+}
+
+/// `audit index --config F [--rebuild] [--json]`
+#[derive(Debug, Args)]
+pub(super) struct Index {
+    #[command(flatten)]
+    plain: Plain,
+    /// From nothing, whatever is there
+    #[arg(long)]
+    rebuild: bool,
+}
+
+/// `audit summary --config F --day D [--json]`
+#[derive(Debug, Args)]
+pub(super) struct Summary {
+    #[command(flatten)]
+    plain: Plain,
+    /// A day such as 2026-03-01, from midnight to midnight in UTC
+    #[arg(long)]
+    day: Date,
+    #[command(flatten)]
+    reader: Reader,
 }
 
 /// `audit search --config F [filters] [--json]`; without a filter every record is printed.
 #[derive(Debug, Args)]
 pub(super) struct Search {
     #[command(flatten)]
-    config: ConfigFile,
-    /// One JSON object a line
+    plain: Plain,
+    #[command(flatten)]
+    which: Which,
+    #[command(flatten)]
+    reader: Reader,
+    /// Read the whole trail, not the index: whoever can write the index could hide records from it
     #[arg(long)]
-    json: bool,
+    scan: bool,
+}
+
+/// `audit backup --config F --out DIR [--json]`
+#[derive(Debug, Args)]
+pub(super) struct Backup {
+    #[command(flatten)]
+    plain: Plain,
+    /// The directory to copy into; it must be empty or not there
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+/// `audit restore --config F --from DIR [--against CHECKPOINT] [--verify] [--json]`
+#[derive(Debug, Args)]
+pub(super) struct Restore {
+    #[command(flatten)]
+    plain: Plain,
+    /// The copy
+    #[arg(long, value_name = "DIR")]
+    from: PathBuf,
+    /// A checkpoint of this trail that was kept elsewhere; the copy must contain it
+    #[arg(long, value_name = "FILE")]
+    against: Option<PathBuf>,
+    /// Verify the copy, and put nothing in place
+    #[arg(long)]
+    verify: bool,
+}
+
+/// `audit export --config F --format X --out DIR [filters] [--json]`
+#[derive(Debug, Args)]
+pub(super) struct Export {
+    #[command(flatten)]
+    plain: Plain,
+    #[command(flatten)]
+    which: Which,
+    #[command(flatten)]
+    reader: Reader,
+    /// As what
+    #[arg(long)]
+    format: audit::Format,
+    /// The directory to write into; what is there already is not written over
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Read the whole trail, not the index
+    #[arg(long)]
+    scan: bool,
+}
+
+/// Reading the trail is itself recorded.
+#[derive(Debug, Args)]
+pub(super) struct Reader {
+    /// Who reads, for the record; the account and the machine are recorded anyway
+    #[arg(long = "as", value_name = "NAME")]
+    operator: Option<String>,
+}
+
+impl Reader {
+    /// Leaves a slip for the gate to record. Whoever may only read a copy may read it all the same, and is told.
+    pub(super) fn recorded(
+        &self,
+        trail: &journal::Settings,
+        command: &str,
+        filter: BTreeMap<String, String>,
+    ) {
+        if !trail.directory.is_dir() {
+            return;
+        }
+        let reading = Reading::new(command, self.operator.as_deref(), filter, clock::now());
+        if let Err(why) = readings::leave(trail, &reading) {
+            show::error(&escape(&format!(
+                "chartgate: note: this reading of the trail is not recorded: {why}"
+            )));
+        }
+    }
+}
+
+/// Which records.
+#[derive(Debug, Args)]
+pub(super) struct Which {
     /// A patient's logical id
     #[arg(long)]
     patient: Option<String>,
@@ -57,14 +177,29 @@ pub(super) struct Search {
     /// Refusal code
     #[arg(long)]
     reason: Option<String>,
+    /// The application that asked on the person's behalf
+    #[arg(long)]
+    application: Option<String>,
+    /// A role of the person
+    #[arg(long)]
+    role: Option<String>,
+    /// A purpose of use
+    #[arg(long)]
+    purpose: Option<String>,
+    /// An element path such as Patient.name: it was released or written, or something inside it, or what it is inside of
+    #[arg(long)]
+    element: Option<String>,
+    /// A grant of emergency access, or `any`
+    #[arg(long)]
+    emergency: Option<String>,
     /// X-Request-Id of an answer
     #[arg(long)]
     request_id: Option<String>,
     /// From this time or date on
-    #[arg(long, value_parser = audit::parse_time)]
+    #[arg(long, visible_alias = "from", value_parser = audit::parse_time)]
     since: Option<Timestamp>,
     /// Before this time or date
-    #[arg(long, value_parser = audit::parse_time)]
+    #[arg(long, visible_alias = "to", value_parser = audit::parse_time)]
     until: Option<Timestamp>,
 }
 
@@ -141,13 +276,19 @@ pub(super) fn run(command: &Audit) -> Ending {
         Audit::Key(key) => &key.config,
         Audit::Init(init) => &init.config,
         Audit::Verify(verify) => &verify.plain.config,
-        Audit::Search(search) => &search.config,
+        Audit::Index(index) => &index.plain.config,
+        Audit::Search(search) => &search.plain.config,
+        Audit::Export(export) => &export.plain.config,
+        Audit::Backup(backup) => &backup.plain.config,
+        Audit::Restore(restore) => &restore.plain.config,
+        Audit::Summary(summary) => &summary.plain.config,
     };
     let all = match config::load(&config.path) {
         Ok(settings) => settings,
         Err(problems) => return show::problems(&problems, false),
     };
     let settings = app::journal_settings(&all);
+    record_reading(&settings, command);
     let (mut out, mut err) = (std::io::stdout().lock(), std::io::stderr().lock());
     let code = match command {
         Audit::Init(_) => match audit::init(&settings, &mut out, &mut err) {
@@ -173,7 +314,44 @@ pub(super) fn run(command: &Audit) -> Ending {
         },
         Audit::Key(_) => audit::key(&settings, &mut out, &mut err),
         Audit::CheckProof(_) => audit::GOOD,
-        Audit::Search(search) => audit::search(&settings, &search.filter(), search.json, &mut out, &mut err),
+        Audit::Index(order) => {
+            audit::index(&settings, &all.audit.index, order.rebuild, order.plain.json, &mut out, &mut err)
+        }
+        Audit::Search(search) => {
+            let index = (!search.scan).then_some(all.audit.index.as_path());
+            let (filter, json) = (search.which.filter(), search.plain.json);
+            audit::search_with(&settings, index, &filter, json, &mut out, &mut err)
+        }
+        Audit::Backup(order) => audit::backup(&settings, &order.out, order.plain.json, &mut out, &mut err),
+        Audit::Restore(order) => {
+            let against = match read_checkpoint(order.against.as_deref()) {
+                Ok(against) => against,
+                Err(ending) => return ending,
+            };
+            let outputs: (&mut dyn Write, &mut dyn Write) = (&mut out, &mut err);
+            audit::restore(
+                &settings,
+                &order.from,
+                against.as_deref(),
+                order.verify,
+                order.plain.json,
+                outputs,
+            )
+        }
+        Audit::Export(order) => {
+            let index = (!order.scan).then_some(all.audit.index.as_path());
+            let filter = order.which.filter();
+            let export = audit::Export {
+                filter: &filter,
+                format: order.format,
+                out: &order.out,
+                base: &all.public_base,
+            };
+            audit::export(&settings, index, &export, order.plain.json, &mut out, &mut err)
+        }
+        Audit::Summary(order) => {
+            audit::summary(&settings, &all.audit.index, order.day, order.plain.json, &mut out, &mut err)
+        }
     };
     if code == audit::GOOD { Ending::Good } else { Ending::No }
 }
@@ -218,6 +396,26 @@ fn check_proof(check: &CheckProof) -> Ending {
     if code == audit::GOOD { Ending::Good } else { Ending::No }
 }
 
+/// Before anything is shown: also what found nothing was a reading.
+fn record_reading(trail: &journal::Settings, command: &Audit) {
+    match command {
+        Audit::Init(_)
+        | Audit::Verify(_)
+        | Audit::Index(_)
+        | Audit::Backup(_)
+        | Audit::Restore(_)
+        | Audit::Prove(_)
+        | Audit::CheckProof(_)
+        | Audit::Key(_) => {}
+        Audit::Search(search) => search.reader.recorded(trail, "search", search.which.told()),
+        Audit::Export(export) => export.reader.recorded(trail, "export", export.which.told()),
+        Audit::Summary(summary) => {
+            let day = BTreeMap::from([("day".to_owned(), summary.day.to_string())]);
+            summary.reader.recorded(trail, "summary", day);
+        }
+    }
+}
+
 fn init_sessions(settings: &config::Settings) -> Ending {
     match app::init_sessions(settings) {
         Ok(Some(path)) => show::line(&format!("made the session store `{}`", path.display())),
@@ -230,7 +428,30 @@ fn init_sessions(settings: &config::Settings) -> Ending {
     Ending::Good
 }
 
-impl Search {
+impl Which {
+    /// What was asked for, for the record.
+    fn told(&self) -> BTreeMap<String, String> {
+        let texts = [
+            ("patient", &self.patient),
+            ("subject", &self.subject),
+            ("issuer", &self.issuer),
+            ("resource", &self.resource),
+            ("interaction", &self.interaction),
+            ("decision", &self.decision),
+            ("reason", &self.reason),
+            ("application", &self.application),
+            ("role", &self.role),
+            ("purpose", &self.purpose),
+            ("element", &self.element),
+            ("emergency", &self.emergency),
+            ("request id", &self.request_id),
+        ];
+        let times = [("since", self.since), ("until", self.until)];
+        let times = times.into_iter().filter_map(|(name, time)| Some((name, time?.to_string())));
+        let texts = texts.into_iter().filter_map(|(name, text)| Some((name, text.clone()?)));
+        texts.chain(times).map(|(name, text)| (name.to_owned(), text)).collect()
+    }
+
     fn filter(&self) -> audit::Filter {
         audit::Filter {
             patient: self.patient.clone(),
@@ -240,6 +461,11 @@ impl Search {
             interaction: self.interaction.clone(),
             decision: self.decision.clone(),
             reason: self.reason.clone(),
+            application: self.application.clone(),
+            role: self.role.clone(),
+            purpose: self.purpose.clone(),
+            element: self.element.clone(),
+            emergency: self.emergency.clone(),
             request_id: self.request_id.clone(),
             since: self.since,
             until: self.until,

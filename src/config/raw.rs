@@ -131,6 +131,7 @@ pub(super) struct Audit {
     pub(super) reserve_kib: Option<Located<u64>>,
     pub(super) witnesses: Vec<RawWitness>,
     pub(super) witness_max_age: Text,
+    pub(super) index: Text,
 }
 
 pub(super) struct SearchParameter {
@@ -356,6 +357,7 @@ fn audit(reader: &mut Reader<'_>, root: &mut Section<'_>) -> Audit {
         reserve_kib: section.number(reader, "reserve_kib"),
         witnesses: witness::witnesses(reader, &mut section),
         witness_max_age: section.text(reader, "witness_max_age"),
+        index: section.text(reader, "index"),
     };
     section.finish(reader);
     audit

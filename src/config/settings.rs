@@ -13,6 +13,7 @@ use super::section::{Located, Reader};
 use super::witness::Witness;
 use crate::domain::fhir::search::Registry;
 use crate::edge::sessions::{ActivityRule, PostgresSettings};
+use crate::edge::trail_index;
 use crate::limits;
 use jiff::SignedDuration;
 use std::collections::{BTreeMap, BTreeSet};
@@ -187,6 +188,8 @@ pub struct Audit {
     pub witnesses: Vec<Witness>,
     /// How old the newest cosignature may become.
     pub witness_max_age: Duration,
+    /// The index of the trail, where there is one; in the trail's directory when nothing is said.
+    pub index: PathBuf,
 }
 
 /// The meaning of `raw`; adds what is wrong to `problems`, which then make the result useless.
@@ -469,6 +472,20 @@ impl Meaning<'_, '_> {
         Some(Mfa { amr, acr, max_age: max_age? })
     }
 
+    /// Inside the trail's directory the name must say that the file is no evidence, or it would be a finding.
+    fn index(&mut self, text: Located<String>, directory: Option<&Path>) -> Option<PathBuf> {
+        let offset = text.offset;
+        let path = self.path(Some(text))?;
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let is_inside = directory.is_some_and(|directory| path.starts_with(directory));
+        if is_inside && !(name.contains("index") && name.ends_with(".sqlite")) {
+            let message = "`audit.index` inside `audit.directory` must be named like `index.sqlite`";
+            self.reader.report(offset, message.to_owned());
+            return None;
+        }
+        Some(path)
+    }
+
     fn audit(&mut self, raw: raw::Audit) -> Option<Audit> {
         let reserve_bytes = self.reserve(raw.reserve_kib);
         let witness_max_age = self.duration(
@@ -477,10 +494,16 @@ impl Meaning<'_, '_> {
             limits::WITNESS_AGE_DEFAULT,
             limits::WITNESS_AGE_MAX,
         );
+        let directory = self.path(raw.directory);
+        let index = match raw.index {
+            Some(index) => self.index(index, directory.as_deref()),
+            None => directory.as_deref().map(trail_index::default_path),
+        };
         Some(Audit {
             witnesses: self.witnesses(raw.witnesses),
             witness_max_age: witness_max_age?,
-            directory: self.path(raw.directory)?,
+            directory: directory?,
+            index: index?,
             signing_key: self.path(raw.signing_key)?,
             encryption_key: self.path(raw.encryption_key)?,
             reserve_bytes: reserve_bytes?,

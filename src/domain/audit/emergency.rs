@@ -141,7 +141,8 @@ impl Cases {
             | Event::EventRefused
             | Event::ReserveReady
             | Event::ReserveTakenOver
-            | Event::ReserveRemoved => {}
+            | Event::ReserveRemoved
+            | Event::TrailRead => {}
         }
     }
 

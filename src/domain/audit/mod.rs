@@ -5,6 +5,7 @@
 //! Look next: `wire` for the encoding, `edge::journal` for storing it, `docs/audit.md` for auditors.
 
 mod emergency;
+mod filter;
 mod pack;
 mod record;
 mod shape;
@@ -14,6 +15,7 @@ mod text;
 mod wire;
 
 pub use emergency::{Case, Cases, Review};
+pub use filter::{ANY_EMERGENCY, Filter, covers, patient_id, words};
 pub use record::{
     Actor, Caller, Control, Decision, Ending, Event, Outcome, Record, Released, Verdict, Written,
 };

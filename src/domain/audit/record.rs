@@ -317,11 +317,13 @@ pub enum Event {
     ReserveTakenOver,
     /// The reserve was given up, unused.
     ReserveRemoved,
+    /// Somebody read the trail (KF-62).
+    TrailRead,
 }
 
 impl Event {
     /// Every event.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Created,
         Self::Started,
         Self::Stopped,
@@ -337,6 +339,7 @@ impl Event {
         Self::ReserveReady,
         Self::ReserveTakenOver,
         Self::ReserveRemoved,
+        Self::TrailRead,
     ];
 
     /// The event's code, such as `policies-loaded`.
@@ -358,6 +361,7 @@ impl Event {
             Self::ReserveReady => "reserve-ready",
             Self::ReserveTakenOver => "reserve-taken-over",
             Self::ReserveRemoved => "reserve-removed",
+            Self::TrailRead => "trail-read",
         }
     }
 }

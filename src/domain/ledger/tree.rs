@@ -84,6 +84,19 @@ impl Frontier {
         self.size
     }
 
+    /// A frontier from what [`Frontier::size`] and [`Frontier::subtrees`] said of it, if they go together.
+    #[must_use]
+    pub fn from_parts(size: u64, subtrees: Vec<Hash>) -> Option<Self> {
+        let is_whole = u32::try_from(subtrees.len()) == Ok(size.count_ones());
+        is_whole.then_some(Self { size, subtrees })
+    }
+
+    /// The roots of the complete subtrees, largest first.
+    #[must_use]
+    pub fn subtrees(&self) -> &[Hash] {
+        &self.subtrees
+    }
+
     /// Adds the next leaf.
     pub fn push(&mut self, leaf: Hash) {
         let mut hash = leaf;

@@ -5,6 +5,7 @@
 //! Look next: `writer` for the commit, `publisher` for the tiles, `inspect` for verification, `docs/audit.md`
 //! for the layout and for what a crash leaves behind at each step.
 
+mod backup;
 mod entry;
 mod frame;
 mod inspect;
@@ -13,6 +14,7 @@ mod layout;
 mod open;
 mod prove;
 mod publisher;
+mod reader;
 mod reserve;
 mod segments;
 mod snapshot;
@@ -37,6 +39,7 @@ use crate::domain::audit::{self, EncodeError, Ending, Outcome, Record};
 use crate::edge::telemetry::Telemetry;
 use crate::limits::{JOURNAL_QUEUE_KIB_MAX, JOURNAL_QUEUE_WAIT_MS_MAX, JOURNAL_SLOTS_MAX};
 
+pub use backup::{BackupError, back_up, restore, verify_copy};
 pub use inspect::{Finding, Inspection, Request, inspect};
 pub use keys::{KeyError, Keys, KeysMade, derived_secret, generate_missing, lasting_seal};
 pub(in crate::edge) use keys::{make_signing_key, signing_key};
@@ -44,6 +47,7 @@ pub use layout::{Presence, presence};
 pub(in crate::edge) use layout::{make_directory, replace, sync_directory};
 pub use open::{OpenError, create};
 pub use prove::{Asked, entries_of_request, prove, verifier};
+pub use reader::Reader;
 pub use snapshot::{Entry, read_entries};
 pub use witnessed::{Demand, Publication, Witnessed};
 

@@ -45,8 +45,8 @@ pub(super) struct Snapshot {
 }
 
 /// How often the right edge is read before giving up, and the pause between.
-const READINGS_MAX: u32 = 400;
-const PAUSE: Duration = Duration::from_millis(10);
+pub(super) const READINGS_MAX: u32 = 400;
+pub(super) const PAUSE: Duration = Duration::from_millis(10);
 
 impl Snapshot {
     pub(super) fn take(directory: &Path) -> io::Result<Self> {
@@ -142,7 +142,7 @@ impl Snapshot {
     }
 }
 
-fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
+pub(super) fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
