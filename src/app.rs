@@ -85,6 +85,10 @@ pub fn check(settings: &Settings) -> Result<Vec<Problem>, Vec<Problem>> {
         let note = "there is no trail yet: `chartgate audit init` makes it, and keys that are not there";
         notes.push(Problem::whole_file("[audit]", note));
     }
+    if settings.session.key.is_some() {
+        let key = session::store_key(settings);
+        problems.extend(key.err().map(|error| Problem::whole_file("[session]", error.to_string())));
+    }
     match parts {
         Ok(parts) if problems.is_empty() => {
             notes.extend(lints(&settings.policies, &parts.policies));
@@ -377,14 +381,13 @@ pub(crate) fn make_introspector(settings: &Settings) -> Result<Option<Introspect
     let Some((issuer, asked)) = asked else { return Ok(None) };
     let own_ca = asked.ca.as_ref().map(std::fs::read).transpose();
     let own_ca = own_ca.map_err(|error| wrong(format!("`ca` cannot be read: {}", error.kind())))?;
-    let secret = std::fs::read_to_string(&asked.client_secret_file)
-        .map_err(|error| wrong(format!("`client_secret_file` cannot be read: {}", error.kind())))?;
+    let credentials = applications::credentials(&asked.authentication, &issuer.url).map_err(wrong)?;
     let source = issuer_source(settings, issuer)?;
     let introspector = Introspector::new(IntrospectionSource {
         issuer: source.issuer,
         endpoint: asked.endpoint.clone(),
         client_id: asked.client_id.clone(),
-        client_secret: secret.trim_end().to_owned(),
+        credentials,
         ca: own_ca.or(source.ca),
         kept: asked.cache,
     });

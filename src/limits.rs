@@ -186,6 +186,8 @@ pub const OPAQUE_TOKEN_BYTES_MAX: usize = 2 * 1024;
 pub const INTROSPECTION_BYTES_MAX: usize = 32 * 1024;
 /// One whole introspection, connecting included.
 pub const INTROSPECTION_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an assertion of ours is good: it is used at once, and the issuer's clock may be behind (RFC 7523 section 3).
+pub const CLIENT_ASSERTION_SECONDS: i64 = 60;
 /// How long an answer about a token is kept unless the configuration says less (L-66: a short time).
 pub const INTROSPECTION_KEPT_DEFAULT: Duration = Duration::from_secs(15);
 /// The longest the configuration may say: what is revoked at the issuer stays good here for this long.

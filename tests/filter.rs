@@ -15,6 +15,8 @@
     reason = "a test may stop, and says what it skips"
 )]
 
+#[path = "filter/again.rs"]
+mod again;
 #[path = "filter/batches.rs"]
 mod batches;
 mod dice;

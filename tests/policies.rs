@@ -210,8 +210,8 @@ fn policies_name_patients_by_their_name() {
     let mut facts = Facts::of_type(ResourceType::from_name("Observation").unwrap());
     facts.status = Some("final".to_owned());
     let mut outcome = |patient: &str, mentioned: &str| {
-        facts.patients = BTreeSet::from([patient.to_owned()]);
-        facts.mentions = BTreeSet::from([mentioned.to_owned()]);
+        facts.patients = BTreeSet::from([patient.to_owned()]).into();
+        facts.mentions = BTreeSet::from([mentioned.to_owned()]).into();
         rehearse_record(&set, &Situation::rehearsal(&["x"], "TREAT"), &facts).map(|d| d.policies().to_vec())
     };
     assert!(outcome("p2", "p2").unwrap().contains(&"mine".to_owned()));
@@ -226,12 +226,12 @@ fn the_shipped_views_keep_to_their_reasons() {
     let policies = shipped();
     let mut own = Facts::of_type(ResourceType::from_name("Patient").unwrap());
     own.id = Some("p1".to_owned());
-    own.patients = BTreeSet::from(["p1".to_owned()]);
+    own.patients = BTreeSet::from(["p1".to_owned()]).into();
     let mut note = Facts::of_type(ResourceType::from_name("DocumentReference").unwrap());
     (note.patients, note.status) = (own.patients.clone(), Some("current".to_owned()));
     let labelled = |facts: &Facts, label: &str| {
         let mut facts = facts.clone();
-        facts.labels = BTreeSet::from([label.to_owned()]);
+        facts.labels = BTreeSet::from([label.to_owned()]).into();
         facts
     };
     let sees = |situation: &Situation, facts: &Facts| rehearse_record(&policies, situation, facts).is_ok();

@@ -5,9 +5,10 @@
 //! Look next: `config::clients`, what the operator wrote.
 
 use crate::clock;
-use crate::config::clients::{Dpop, Registered};
+use crate::config::clients::{ClientAuthentication, Dpop, Registered};
 use crate::config::{Problem, Settings};
 use crate::domain::identity::{Client, Issuer, Nonces};
+use crate::edge::introspection::{ClientKey, Credentials};
 use crate::edge::listener::Stop;
 use crate::edge::telemetry::Telemetry;
 use crate::limits;
@@ -15,6 +16,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use std::path::Path;
 
 /// The issuer with its clients. Without any `[[client]]` at all, every client of the issuer may come; with one, an
 /// issuer that none names has no clients.
@@ -28,6 +30,28 @@ pub(super) fn register(issuer: Issuer, clients: &[Registered]) -> Issuer {
         .map(|registered| registered.client.clone())
         .collect();
     issuer.with_clients(own)
+}
+
+/// As whom an issuer is asked. An assertion is for the issuer itself, unless the configuration names its token endpoint:
+/// RFC 7523 section 3 allows both, and what is for the issuer alone cannot be turned against another (its revision asks
+/// for that).
+pub(super) fn credentials(asked: &ClientAuthentication, issuer: &str) -> Result<Credentials, String> {
+    let read = |name: &str, path: &Path| {
+        std::fs::read_to_string(path).map_err(|error| format!("`{name}` cannot be read: {}", error.kind()))
+    };
+    match asked {
+        ClientAuthentication::Secret(path) => {
+            let secret = read("client_secret_file", path)?;
+            Ok(Credentials::Secret(secret.trim_end().to_owned()))
+        }
+        ClientAuthentication::Key { file, id, audience } => {
+            let pem = read("client_key_file", file)?;
+            let audience = audience.clone().unwrap_or_else(|| issuer.to_owned());
+            let key = ClientKey::read(pem.as_bytes(), id.clone(), audience);
+            key.map(|key| Credentials::Key(Box::new(key)))
+                .map_err(|problem| format!("`client_key_file` {problem}"))
+        }
+    }
 }
 
 /// Nonces under the configured key, or one of this process's own; none where they are not demanded.

@@ -8,10 +8,10 @@ use crate::clock;
 use crate::config::settings::{self, SessionPlace};
 use crate::config::{Problem, Settings};
 use crate::domain::identity::SessionLimits;
-use crate::edge::journal::Journal;
+use crate::edge::journal::{self, Journal};
 use crate::edge::listener::Stop;
 use crate::edge::operations::{Access, Desk, Secret};
-use crate::edge::sessions::{self, Change, PostgresStore, SessionStore, Sessions, SqliteStore};
+use crate::edge::sessions::{self, Change, PostgresStore, SessionStore, Sessions, SqliteStore, StoreKey};
 use crate::gateway::{EventSource, EventSources, Gate, silent_streams};
 use crate::limits;
 use jiff::SignedDuration;
@@ -65,13 +65,26 @@ pub fn session_settings(settings: &Settings) -> sessions::Settings {
 /// # Errors
 /// What the store says.
 pub fn open_store(settings: &Settings) -> Result<Arc<dyn SessionStore>, sessions::StoreError> {
-    let now = clock::now();
+    let (key, now) = (store_key(settings)?, clock::now());
     Ok(match &settings.session.store {
-        SessionPlace::File(path) => Arc::new(SqliteStore::open(path, now)?),
+        SessionPlace::File(path) => Arc::new(SqliteStore::open(path, &key, now)?),
         SessionPlace::Postgres(postgres) => {
-            Arc::new(PostgresStore::open(postgres.clone(), tokio::runtime::Handle::current(), now)?)
+            let runtime = tokio::runtime::Handle::current();
+            Arc::new(PostgresStore::open(postgres.clone(), &key, runtime, now)?)
         }
     })
+}
+
+/// The secret of the session store: its own, or one derived from the trail's encryption key.
+///
+/// # Errors
+/// What is wrong with the file.
+pub(super) fn store_key(settings: &Settings) -> Result<StoreKey, sessions::StoreError> {
+    if let Some(path) = &settings.session.key {
+        return StoreKey::read(path);
+    }
+    let secret = journal::derived_secret(&super::journal_settings(settings), "session store");
+    StoreKey::new(&secret.map_err(|error| sessions::StoreError::Settings(error.to_string()))?)
 }
 
 /// Makes the session store's file where there is none, together with a new trail: nothing was revoked before.
@@ -80,7 +93,9 @@ pub fn open_store(settings: &Settings) -> Result<Arc<dyn SessionStore>, sessions
 /// What the store says.
 pub fn init_sessions(settings: &Settings) -> Result<Option<PathBuf>, sessions::StoreError> {
     match &settings.session.store {
-        SessionPlace::File(path) if !path.exists() => SqliteStore::create(path).map(|()| Some(path.clone())),
+        SessionPlace::File(path) if !path.exists() => {
+            SqliteStore::create(path, &store_key(settings)?).map(|()| Some(path.clone()))
+        }
         SessionPlace::File(_) | SessionPlace::Postgres(_) => Ok(None),
     }
 }

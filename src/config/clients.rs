@@ -40,12 +40,28 @@ pub struct Introspection {
     pub endpoint: String,
     /// Our name at the issuer.
     pub client_id: String,
-    /// A file with our secret there.
-    pub client_secret_file: PathBuf,
+    /// How we show that it is us.
+    pub authentication: ClientAuthentication,
     /// Certificate authority of the endpoint; the issuer's `ca` when absent.
     pub ca: Option<PathBuf>,
     /// How long an answer is kept.
     pub cache: Duration,
+}
+
+/// How we show an issuer that it is us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientAuthentication {
+    /// A file with our secret there (`client_secret_basic`).
+    Secret(PathBuf),
+    /// A key of ours (`private_key_jwt`, OpenID Connect Core section 9).
+    Key {
+        /// PEM, PKCS#8.
+        file: PathBuf,
+        /// `kid`.
+        id: Option<String>,
+        /// `aud`; the issuer's URL when absent.
+        audience: Option<String>,
+    },
 }
 
 pub(super) struct RawClient {
@@ -68,8 +84,12 @@ pub(super) struct RawDpop {
 
 pub(super) struct RawIntrospection {
     endpoint: Text,
+    offset: usize,
     client_id: Text,
     client_secret_file: Text,
+    client_key_file: Text,
+    client_key_id: Text,
+    assertion_audience: Text,
     ca: Text,
     cache: Text,
 }
@@ -122,9 +142,13 @@ pub(super) fn introspection(reader: &mut Reader<'_>, issuer: &mut Section<'_>) -
         return None;
     }
     let introspection = RawIntrospection {
+        offset: section.offset(),
         endpoint: section.required_text(reader, "endpoint"),
         client_id: section.required_text(reader, "client_id"),
-        client_secret_file: section.required_text(reader, "client_secret_file"),
+        client_secret_file: section.text(reader, "client_secret_file"),
+        client_key_file: section.text(reader, "client_key_file"),
+        client_key_id: section.text(reader, "client_key_id"),
+        assertion_audience: section.text(reader, "assertion_audience"),
         ca: section.text(reader, "ca"),
         cache: section.text(reader, "cache"),
     };
@@ -270,13 +294,45 @@ impl Meaning<'_, '_> {
             limits::INTROSPECTION_KEPT_DEFAULT,
             limits::INTROSPECTION_KEPT_MAX,
         );
+        let key = (raw.client_key_file, raw.client_key_id, raw.assertion_audience);
+        let authentication = self.client_authentication(raw.offset, raw.client_secret_file, key);
         Some(Introspection {
             endpoint: endpoint?,
             client_id: client_id?,
-            client_secret_file: self.path(raw.client_secret_file)?,
+            authentication: authentication?,
             ca: self.path(raw.ca),
             cache: cache?,
         })
+    }
+}
+
+impl Meaning<'_, '_> {
+    /// A secret or a key, and what belongs to a key only with one.
+    fn client_authentication(
+        &mut self,
+        offset: usize,
+        secret: Text,
+        (file, id, audience): (Text, Text, Text),
+    ) -> Option<ClientAuthentication> {
+        let id = self.not_empty(id, "issuer.introspection.client_key_id");
+        let audience = self.not_empty(audience, "issuer.introspection.assertion_audience");
+        let wrong = match (secret, file) {
+            (Some(secret), None) if id.is_none() && audience.is_none() => {
+                return self.path(Some(secret)).map(ClientAuthentication::Secret);
+            }
+            (None, Some(file)) => {
+                let file = self.path(Some(file))?;
+                return Some(ClientAuthentication::Key { file, id, audience });
+            }
+            (Some(_), None) => {
+                "`issuer.introspection.client_key_id` and `assertion_audience` belong to `client_key_file`"
+            }
+            (Some(_), Some(_)) | (None, None) => {
+                "`issuer.introspection` needs one of `client_secret_file` and `client_key_file`"
+            }
+        };
+        self.reader.report(offset, wrong.to_owned());
+        None
     }
 }
 

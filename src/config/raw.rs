@@ -96,6 +96,7 @@ pub(super) struct Session {
     pub(super) concurrent: Option<Located<u64>>,
     pub(super) activity: Text,
     pub(super) store: Text,
+    pub(super) key: Text,
     pub(super) postgres: Option<Postgres>,
 }
 
@@ -286,6 +287,7 @@ fn session(reader: &mut Reader<'_>, root: &mut Section<'_>) -> Session {
         concurrent: section.number(reader, "concurrent"),
         activity: section.text(reader, "activity"),
         store: section.text(reader, "store"),
+        key: section.text(reader, "key"),
         postgres: postgres(reader, &mut section),
     };
     section.finish(reader);

@@ -40,7 +40,7 @@ impl<'t> Reader<'t> {
         self.problems.push(Problem::at(self.file, self.text, offset, message));
     }
 
-    fn report_with_hint(&mut self, offset: usize, message: String, hint: String) {
+    pub(super) fn report_with_hint(&mut self, offset: usize, message: String, hint: String) {
         self.problems.push(Problem::at(self.file, self.text, offset, message).with_hint(hint));
     }
 

@@ -33,6 +33,12 @@ impl Meaning<'_, '_> {
             places
         });
         let activity = self.activity(raw.activity);
+        if let (Some(postgres), None) = (&raw.postgres, &raw.key) {
+            let message = "`session.postgres` needs `session.key`";
+            let hint = "a file with 32 bytes in base64, the same at every proxy: `openssl rand -base64 32`";
+            self.reader.report_with_hint(postgres.offset, message.to_owned(), hint.to_owned());
+        }
+        let key = self.path(raw.key);
         let store = self.store(raw.store, raw.postgres, audit);
         let (idle_timeout, absolute_timeout) = (idle?, absolute?);
         if idle_timeout > absolute_timeout {
@@ -40,7 +46,7 @@ impl Meaning<'_, '_> {
             self.reader.report(offset, message.to_owned());
         }
         let concurrent = concurrent.flatten();
-        Some(Session { idle_timeout, absolute_timeout, concurrent, activity: activity?, store: store? })
+        Some(Session { idle_timeout, absolute_timeout, concurrent, activity: activity?, store: store?, key })
     }
 
     fn activity(&mut self, text: raw::Text) -> Option<ActivityRule> {

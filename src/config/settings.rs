@@ -157,6 +157,9 @@ pub struct Session {
     pub activity: ActivityRule,
     /// Where sessions and revocations are kept.
     pub store: SessionPlace,
+    /// 32 bytes, base64: the secret of the store, the same in every proxy that shares it. Always there with a database;
+    /// else it is derived from the trail's encryption key when absent.
+    pub key: Option<PathBuf>,
 }
 
 /// Where sessions and revocations are kept.

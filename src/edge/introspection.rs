@@ -5,14 +5,16 @@
 //! or hold a token: caches know digests.
 //! Look next: `domain::identity::Introspection`.
 
+mod credentials;
+
+pub use credentials::{ClientKey, Credentials};
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
+use http::{Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
@@ -35,8 +37,8 @@ pub struct IntrospectionSource {
     pub endpoint: String,
     /// Our name at the issuer.
     pub client_id: String,
-    /// Our secret there.
-    pub client_secret: String,
+    /// How we show that it is us.
+    pub credentials: Credentials,
     /// Certificates (PEM) to trust instead of the system's.
     pub ca: Option<Vec<u8>>,
     /// How long an answer is kept at most.
@@ -66,7 +68,8 @@ impl std::error::Error for Unavailable {}
 pub struct Introspector {
     issuer: Issuer,
     endpoint: Uri,
-    credentials: HeaderValue,
+    client_id: String,
+    credentials: Credentials,
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     kept: Duration,
     /// By digest of the token. The lock is held by the one who asks; the others wait and find the answer.
@@ -97,14 +100,15 @@ impl Introspector {
     pub fn new(source: IntrospectionSource) -> Result<Self, String> {
         let endpoint = acceptable_url(&source.endpoint)
             .ok_or("endpoint: must be https (plain http only to loopback)")?;
-        let credentials = basic(&source.client_id, &source.client_secret)?;
         let client = https_client(source.ca.as_deref())?;
+        let IntrospectionSource { issuer, client_id, credentials, kept, .. } = source;
+        credentials.present(&client_id, clock::now())?;
         let slots = Cache::builder()
             .max_capacity(limits::INTROSPECTIONS_KEPT_MAX)
             .time_to_live(limits::INTROSPECTION_KEPT_MAX)
             .build();
         let permits = Semaphore::new(limits::INTROSPECTIONS_MAX);
-        Ok(Self { issuer: source.issuer, endpoint, credentials, client, kept: source.kept, slots, permits })
+        Ok(Self { issuer, endpoint, client_id, credentials, client, kept, slots, permits })
     }
 
     /// The issuer whose tokens these are.
@@ -154,11 +158,13 @@ impl Introspector {
 
     async fn exchange(&self, token: &str) -> Result<Bytes, &'static str> {
         let token = utf8_percent_encode(token, NON_ALPHANUMERIC);
-        let form = format!("token={token}&token_type_hint=access_token");
-        let request = Request::builder()
-            .method(Method::POST)
-            .uri(self.endpoint.clone())
-            .header(header::AUTHORIZATION, self.credentials.clone())
+        let ours = self.credentials.present(&self.client_id, clock::now())?;
+        let form = format!("token={token}&token_type_hint=access_token{}", ours.form);
+        let mut request = Request::builder().method(Method::POST).uri(self.endpoint.clone());
+        if let Some(value) = ours.header {
+            request = request.header(header::AUTHORIZATION, value);
+        }
+        let request = request
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
             .header(header::ACCEPT, "application/json")
             .header(header::ACCEPT_ENCODING, "identity")
@@ -171,13 +177,4 @@ impl Introspector {
         let body = Limited::new(answer.into_body(), limits::INTROSPECTION_BYTES_MAX);
         Ok(body.collect().await.map_err(|_| "an answer that is too large or breaks off")?.to_bytes())
     }
-}
-
-/// RFC 6749 section 2.3.1: both parts are form-encoded first.
-fn basic(id: &str, secret: &str) -> Result<HeaderValue, String> {
-    let part = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
-    let value = format!("Basic {}", STANDARD.encode(format!("{}:{}", part(id), part(secret))));
-    let mut value = HeaderValue::from_str(&value).map_err(|_| "credentials cannot be sent".to_owned())?;
-    value.set_sensitive(true);
-    Ok(value)
 }

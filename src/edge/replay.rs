@@ -155,7 +155,7 @@ impl Notes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::edge::sessions::SqliteStore;
+    use crate::edge::sessions::{SqliteStore, StoreKey};
 
     const PROOFS: &str = "proofs";
 
@@ -187,7 +187,7 @@ mod tests {
     }
 
     fn gates(path: &std::path::Path) -> [Arc<Replay>; 2] {
-        let open = || Arc::new(SqliteStore::open(path, clock::now()).unwrap());
+        let open = || Arc::new(SqliteStore::open(path, &StoreKey::specimen(), clock::now()).unwrap());
         [Arc::new(Replay::new(open())), Arc::new(Replay::new(open()))]
     }
 

@@ -59,13 +59,7 @@ impl Seal {
     /// # Errors
     /// [`SealError::Unavailable`].
     pub fn lasting(secret: &[u8; 32], purpose: &'static str) -> Result<Self, SealError> {
-        let mut key = [0_u8; 32];
-        hkdf::Salt::new(hkdf::HKDF_SHA256, b"chartgate seal")
-            .extract(secret)
-            .expand(&[purpose.as_bytes()], hkdf::HKDF_SHA256)
-            .and_then(|okm| okm.fill(&mut key))
-            .map_err(|_| SealError::Unavailable)?;
-        Self::with_key(&key)
+        Self::with_key(&derived_key(b"chartgate seal", secret, purpose).ok_or(SealError::Unavailable)?)
     }
 
     fn with_key(key: &[u8; 32]) -> Result<Self, SealError> {
@@ -111,6 +105,18 @@ impl Seal {
         }
         Ok(plaintext.to_vec())
     }
+}
+
+/// A key for one purpose, derived from a secret (HKDF with SHA-256, RFC 5869): no two tell anything of each other, or of
+/// the secret. Nothing when the cryptographic library refuses, which it does not on a sound machine.
+pub(super) fn derived_key(salt: &[u8], secret: &[u8; 32], purpose: &str) -> Option<[u8; 32]> {
+    let mut key = [0; 32];
+    hkdf::Salt::new(hkdf::HKDF_SHA256, salt)
+        .extract(secret)
+        .expand(&[purpose.as_bytes()], hkdf::HKDF_SHA256)
+        .and_then(|okm| okm.fill(&mut key))
+        .ok()
+        .map(|()| key)
 }
 
 impl fmt::Debug for Seal {

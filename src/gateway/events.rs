@@ -16,7 +16,9 @@ use crate::domain::identity::event::{
 };
 use crate::domain::identity::{Reach, RevocationOrigin, RevocationTarget};
 use crate::edge::listener;
-use crate::edge::sessions::{Document, Order, Sessions, StoreError, record_lifted, record_revoked};
+use crate::edge::sessions::{
+    Document, Order, SessionStore, Sessions, StoreError, record_lifted, record_revoked,
+};
 use crate::limits;
 use aws_lc_rs::constant_time;
 use bytes::Bytes;
@@ -285,6 +287,19 @@ fn verified(sessions: &Sessions, issuer: &str, now: Timestamp) -> Result<(), Sto
     sessions.store().put(STREAMS, &Document { name: issuer.to_owned(), body, expires_at: Timestamp::MAX })
 }
 
+/// When each issuer's stream last had a verification event. Blocks.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn heard_streams(
+    store: &dyn SessionStore,
+    now: Timestamp,
+) -> Result<BTreeMap<String, Timestamp>, StoreError> {
+    let time = |body: &[u8]| std::str::from_utf8(body).ok()?.parse().ok();
+    let heard = store.documents(STREAMS, now)?;
+    Ok(heard.into_iter().filter_map(|one| Some((one.name, time(&one.body)?))).collect())
+}
+
 /// The streams whose last verification event is longer ago than their heartbeat allows, or than `started` where there
 /// never was one. Blocks.
 ///
@@ -299,12 +314,8 @@ pub fn silent_streams(
     if sources.values().all(|source| source.heartbeat.is_none()) {
         return Ok(Vec::new());
     }
-    let heard = sessions.store().documents(STREAMS, now)?;
-    let last = |issuer: &str| -> Timestamp {
-        let document = heard.iter().find(|document| document.name == issuer);
-        let text = document.and_then(|document| std::str::from_utf8(&document.body).ok());
-        text.and_then(|text| text.parse().ok()).unwrap_or(started)
-    };
+    let heard = heard_streams(&*sessions.store(), now)?;
+    let last = |issuer: &str| heard.get(issuer).copied().unwrap_or(started);
     let is_silent = |(issuer, source): &(&String, &EventSource)| {
         source.heartbeat.is_some_and(|heartbeat| span(last(issuer), now) > heartbeat)
     };

@@ -39,7 +39,7 @@ mod write;
 
 pub use body::LargeBodies;
 pub use capabilities::Statement;
-pub use events::{EventSource, EventSources, silent_streams};
+pub use events::{EventSource, EventSources, heard_streams, silent_streams};
 pub use reply::ReplyBody;
 pub use turns::Turns;
 

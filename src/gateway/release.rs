@@ -272,7 +272,7 @@ impl<'a> Judged<'a> {
             release.records.push(audit::Released {
                 reference: self.reference(at),
                 version: record.facts.version.clone(),
-                patients: record.facts.patients.clone(),
+                patients: (*record.facts.patients).clone(),
                 mask: release.masks.kept(&decided.shown),
             });
         }

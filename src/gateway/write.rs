@@ -404,7 +404,7 @@ impl Writer<'_> {
         let written = audit::Written {
             reference: format!("{}/{id}", resource.name()),
             version: before.version.clone(),
-            patients: before.patients.clone(),
+            patients: (*before.patients).clone(),
             mask: Arc::new(vec![resource.name().to_owned()]),
         };
         let change = Change::Delete { resource, id: id.to_owned(), version: before.version.clone() };
@@ -458,7 +458,7 @@ impl Writer<'_> {
     fn patients(&self, image: &[u8]) -> Result<std::collections::BTreeSet<String>, Refusal> {
         let bases = self.visit.bases();
         let document = filter::parse(image, &bases).map_err(Refusal::BodyUnsound)?;
-        Ok(document.records().first().map(|record| record.facts.patients.clone()).unwrap_or_default())
+        Ok(document.records().first().map(|record| (*record.facts.patients).clone()).unwrap_or_default())
     }
 
     /// References to records of ours are compared, and stored, without a base.

@@ -14,6 +14,9 @@ pub const CERTIFICATE_WARNING_DAYS: i64 = 30;
 /// `Date` header is exact to a second only. Beyond `TOKEN_LEEWAY_SECONDS` tokens are refused.
 pub const CLOCK_SKEW_ADVISED_SECONDS_MAX: i64 = 5;
 
+/// How long an emergency may wait for its review before it is warned of: a long weekend.
+pub const EMERGENCY_REVIEW_HOURS_ADVISED_MAX: i64 = 72;
+
 /// How long a session may last before it is warned of: NIST SP 800-63B-4 section 2.2.3 advises at most 24 hours, and
 /// one shift is half of that.
 pub const SESSION_ABSOLUTE_ADVISED_MAX: Duration = Duration::from_secs(12 * 3600);

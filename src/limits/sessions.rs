@@ -33,6 +33,9 @@ pub const STORE_BUSY_MAX: Duration = Duration::from_secs(3);
 /// One statement of a database server, connecting included.
 pub const STORE_ANSWER_MAX: Duration = Duration::from_secs(3);
 
+/// Making a database server's tables at the start, or sealing those of an older version: a hundred thousand rows.
+pub const STORE_PREPARED_MAX: Duration = Duration::from_secs(60);
+
 /// How often a session's last activity is written down, at most; and never less often than twenty times in the idle
 /// limit, so that a restart shortens sessions by less than a twentieth.
 pub const ACTIVITY_WRITE_INTERVAL: Duration = Duration::from_secs(30);

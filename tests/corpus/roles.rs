@@ -6,7 +6,7 @@
 //! Look next: `domain::access`, which decides.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ use chartgate::domain::access::{PolicySet, Situation, rehearse_record, rehearse_
 use chartgate::domain::fhir::facts::Facts;
 use chartgate::domain::fhir::mask::Mask;
 use chartgate::domain::fhir::r4::{ElementPath, ResourceType};
+use chartgate::domain::fhir::texts::Texts;
 use chartgate::domain::filter::{Document, References};
 
 /// One decision in this many is asked anew although it is remembered.
@@ -29,7 +30,7 @@ const ROLES: [(&str, &str); 6] = [
     ("patient", "PATRQT"),
 ];
 
-type Decisions = BTreeMap<(ResourceType, BTreeSet<String>, bool), Option<Arc<Mask>>>;
+type Decisions = BTreeMap<(ResourceType, Texts, bool), Option<Arc<Mask>>>;
 
 /// A shipped role.
 pub(crate) struct Role {

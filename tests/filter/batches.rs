@@ -24,7 +24,8 @@ fn told_entry(entry: &Entry, document: &Document<'_>, verdicts: &[Verdict<'_>]) 
     let written = entry.record.map(|record| {
         let written = document.emit(record, verdicts, &References::default(), &BASES, &mut out);
         let facts = &document.records()[record].facts;
-        (written, facts.id.clone(), facts.mentions.clone(), facts.labels.clone(), facts.code.clone())
+        let sets = [&facts.mentions, &facts.labels, &facts.code].map(|set| (**set).clone());
+        (written, facts.id.clone(), sets)
     });
     let out = String::from_utf8(out).unwrap();
     format!("{:?} {:?} {written:?} {out}", entry.full_url, entry.mode)

@@ -5,17 +5,21 @@
 //! Must never: take the gate's own idea of a proof for one: the sandbox makes proofs from the RFC alone.
 //! Look next: `tests/data/tokens/proofs.toml`, the same without a socket.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chartgate::cli::demo::client::Client;
 use chartgate::cli::demo::stage::Script;
-use chartgate_sandbox::issuer::{INTROSPECTOR, Outage, ProofKey};
+use chartgate::edge::introspection::ClientKey;
+use chartgate_sandbox::issuer::{AssertionCheck, INTROSPECTOR, Outage, ProofKey};
 use chartgate_sandbox::listen::Canned;
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::harness::{self, Hospital, Reply, run};
@@ -304,19 +308,20 @@ async fn nonce(hospital: &Hospital) -> String {
     wanted.header("dpop-nonce").unwrap().to_owned()
 }
 
-fn introspecting(folder: &TempDir, issuer: &str) -> String {
-    let (id, secret) = INTROSPECTOR;
+async fn with_introspection(folder: &TempDir) -> Hospital {
     let file = folder.path().join("secret");
-    std::fs::write(&file, format!("{secret}\n")).unwrap();
-    format!(
-        "\n[issuer.introspection]\nendpoint = \"{issuer}/introspect\"\nclient_id = \"{id}\"\nclient_secret_file = {file:?}\ncache = \"2s\"\n"
-    )
+    std::fs::write(&file, format!("{}\n", INTROSPECTOR.1)).unwrap();
+    introspecting(&format!("client_secret_file = {file:?}")).await
 }
 
-async fn with_introspection(folder: &TempDir) -> Hospital {
+/// A hospital whose issuer is asked about opaque tokens, with these lines about who we are.
+async fn introspecting(ours: &str) -> Hospital {
     // The issuer's address is known once it stands: the section is written then, and the gate opened again.
     let mut hospital = Hospital::open(Script::default()).await;
-    let more = introspecting(folder, hospital.stage.issuer().url());
+    let (issuer, id) = (hospital.stage.issuer().url(), INTROSPECTOR.0);
+    let more = format!(
+        "\n[issuer.introspection]\nendpoint = \"{issuer}/introspect\"\nclient_id = \"{id}\"\n{ours}\ncache = \"2s\"\n"
+    );
     let file = hospital.stage.config_file();
     let text = std::fs::read_to_string(&file).unwrap() + &more;
     std::fs::write(&file, text).unwrap();
@@ -362,6 +367,92 @@ fn an_opaque_token_is_what_its_issuer_says() {
         let ended = hospital.get_with(&token, "Patient/p1").await;
         hospital.check_refusals(&[(ended, 401, "token-inactive")]);
     });
+}
+
+/// A kind of key that may sign assertions, what with, and how its other half is read.
+type ClientKeyKind = (&'static str, &'static rcgen::SignatureAlgorithm, Algorithm, ReadPublic);
+type ReadPublic = fn(&[u8]) -> Result<DecodingKey, jsonwebtoken::errors::Error>;
+
+const CLIENT_KEYS: [ClientKeyKind; 3] = [
+    ("P-256", &rcgen::PKCS_ECDSA_P256_SHA256, Algorithm::ES256, DecodingKey::from_ec_pem),
+    ("Ed25519", &rcgen::PKCS_ED25519, Algorithm::EdDSA, DecodingKey::from_ed_pem),
+    ("RSA", &rcgen::PKCS_RSA_SHA256, Algorithm::RS256, DecodingKey::from_rsa_pem),
+];
+
+/// What an issuer demands of an assertion (RFC 7523 section 3, OpenID Connect Core section 9): whose it is, for whom,
+/// not for long, signed by the client's key, and never seen before.
+fn assertion_check(key: DecodingKey, algorithm: Algorithm, audience: &str) -> AssertionCheck {
+    let mut rules = Validation::new(algorithm);
+    rules.set_audience(&[audience]);
+    rules.set_issuer(&[INTROSPECTOR.0]);
+    rules.sub = Some(INTROSPECTOR.0.to_owned());
+    rules.set_required_spec_claims(&["iss", "sub", "aud", "exp"]);
+    let seen = Mutex::new(BTreeSet::new());
+    Arc::new(move |assertion| {
+        let Ok(token) = jsonwebtoken::decode::<Value>(assertion, &key, &rules) else { return false };
+        let lifetime = token.claims["exp"].as_i64().zip(token.claims["iat"].as_i64());
+        let short = lifetime.is_some_and(|(exp, iat)| (1..=300).contains(&(exp - iat)));
+        let id = token.claims["jti"].as_str().filter(|id| id.len() >= 16).map(str::to_owned);
+        let named = token.header.kid.as_deref() == Some("key-1");
+        short && named && id.is_some_and(|id| seen.lock().unwrap().insert(id))
+    })
+}
+
+/// `private_key_jwt`: the gate is known by what it signs, with each kind of key, and by nothing else.
+#[test]
+fn the_gate_shows_an_issuer_who_it_is_by_a_key_of_its_own() {
+    run(async {
+        let folder = TempDir::new().unwrap();
+        for (name, kind, algorithm, read) in CLIENT_KEYS {
+            let key = KeyPair::generate_for(kind).unwrap();
+            let file = folder.path().join(name);
+            std::fs::write(&file, key.serialize_pem()).unwrap();
+            let hospital =
+                introspecting(&format!("client_key_file = {file:?}\nclient_key_id = \"key-1\"")).await;
+            let issuer = hospital.stage.issuer();
+            let ask = async || {
+                let token = issuer.opaque("nurse", |_| {}).unwrap();
+                hospital.get_with(&token, "Patient/p1").await
+            };
+            let unknown = ask().await;
+            let stranger = KeyPair::generate_for(kind).unwrap();
+            let knows = |pair: &KeyPair, audience: &str| {
+                let key = read(pair.public_key_pem().as_bytes()).unwrap();
+                issuer.check_assertions(assertion_check(key, algorithm, audience));
+            };
+            knows(&key, issuer.url());
+            // Two questions: each has an assertion of its own.
+            ask().await.check_ok();
+            ask().await.check_ok();
+            knows(&stranger, issuer.url());
+            let signed_by_another = ask().await;
+            knows(&key, "https://other.test");
+            let for_another = ask().await;
+            hospital.check_refusals(&[
+                (unknown, 503, "introspection-unavailable"),
+                (signed_by_another, 503, "introspection-unavailable"),
+                (for_another, 503, "introspection-unavailable"),
+            ]);
+        }
+    });
+}
+
+/// A key that does not sign what issuers take is a mistake in the configuration, not a refusal at night.
+#[test]
+fn a_key_that_cannot_sign_is_refused_at_the_start() {
+    let curve = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
+    let good = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    let cases = [
+        ("another curve", curve.serialize_pem(), false),
+        ("a public key", good.public_key_pem(), false),
+        ("no key", "secret".to_owned(), false),
+        ("a key", good.serialize_pem(), true),
+    ];
+    for (name, pem, is_good) in cases {
+        let read = ClientKey::read(pem.as_bytes(), None, "https://idp.test".to_owned());
+        assert_eq!(read.is_ok(), is_good, "{name}: {read:?}");
+        assert!(!format!("{read:?}").contains("PRIVATE"), "{name}");
+    }
 }
 
 #[test]

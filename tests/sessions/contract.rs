@@ -6,21 +6,26 @@ use chartgate::domain::identity::{
     Reach, Revocation, RevocationOrigin, RevocationTarget, Session, SessionKey, SessionLimits,
 };
 use chartgate::edge::sessions::{
-    Document, PostgresSettings, PostgresStore, SessionStore, SqliteStore, StoreError,
+    Document, PostgresSettings, PostgresStore, SessionStore, SqliteStore, StoreError, StoreKey,
 };
 use jiff::{SignedDuration, Timestamp};
 
 use crate::town::{Postgres, Town};
 
-fn at(minutes: i64) -> Timestamp {
+/// The secret of every store here.
+pub(crate) fn store_key() -> StoreKey {
+    StoreKey::new(&[7; 32]).unwrap()
+}
+
+pub(crate) fn at(minutes: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + minutes * 60).unwrap()
 }
 
-fn key(session: &str) -> SessionKey {
+pub(crate) fn key(session: &str) -> SessionKey {
     SessionKey { issuer: "https://i".into(), subject: "s".into(), session: session.into() }
 }
 
-fn session(minute: i64, login: i64) -> Session {
+pub(crate) fn session(minute: i64, login: i64) -> Session {
     Session {
         began: at(minute),
         authenticated_at: at(login),
@@ -29,7 +34,7 @@ fn session(minute: i64, login: i64) -> Session {
     }
 }
 
-fn limits(concurrent: Option<u32>) -> SessionLimits {
+pub(crate) fn limits(concurrent: Option<u32>) -> SessionLimits {
     let (idle, absolute) = (SignedDuration::from_mins(15), SignedDuration::from_hours(12));
     SessionLimits { idle, absolute, concurrent }
 }
@@ -148,8 +153,8 @@ fn check_documents(name: &str, one: &dyn SessionStore, two: &dyn SessionStore) {
 fn a_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s.sqlite");
-    let one = SqliteStore::open(&path, at(0)).unwrap();
-    let two = SqliteStore::open(&path, at(5)).unwrap();
+    let one = SqliteStore::open(&path, &store_key(), at(0)).unwrap();
+    let two = SqliteStore::open(&path, &store_key(), at(5)).unwrap();
     check("sqlite", &one, &two);
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600, "for its owner only");
@@ -158,8 +163,8 @@ fn a_file() {
 async fn postgres(name: &'static str, settings: PostgresSettings) {
     let runtime = tokio::runtime::Handle::current();
     let checked = tokio::task::spawn_blocking(move || {
-        let one = PostgresStore::open(settings.clone(), runtime.clone(), at(0)).unwrap();
-        let two = PostgresStore::open(settings, runtime, at(5)).unwrap();
+        let one = PostgresStore::open(settings.clone(), &store_key(), runtime.clone(), at(0)).unwrap();
+        let two = PostgresStore::open(settings, &store_key(), runtime, at(5)).unwrap();
         check(name, &one, &two);
         // The same person's sessions through both at once: none is lost, and no place is taken twice.
         let (one, two) = (Arc::new(one), Arc::new(two));
@@ -201,7 +206,8 @@ async fn a_database_over_tls() {
     let other = Town::open().await;
     let stranger = PostgresSettings { ca: Some(other.stage.ca_file()), ..settings };
     let runtime = tokio::runtime::Handle::current();
-    let opened =
-        tokio::task::spawn_blocking(move || PostgresStore::open(stranger, runtime, at(0)).map(|_| ()));
+    let opened = tokio::task::spawn_blocking(move || {
+        PostgresStore::open(stranger, &store_key(), runtime, at(0)).map(|_| ())
+    });
     assert!(matches!(opened.await.unwrap(), Err(StoreError::Unavailable(_))));
 }

@@ -4,9 +4,13 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use chartgate::edge::sessions::{Document, SessionStore as _, SqliteStore};
+use chartgate_sandbox::issuer::INTROSPECTOR;
 use chartgate_sandbox::listen::Canned;
+use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use serde_json::{Value, json};
 
+use crate::contract::store_key;
 use crate::town::Town;
 
 /// Runs the doctor: exit code, and what it said.
@@ -61,6 +65,9 @@ async fn a_sound_gate_passes_and_each_break_is_named() {
         ("issuer http", "pass", "clock"),
         ("sessions", "pass", "session-store"),
         ("trail", "pass", "trail"),
+        ("trail", "warn", "trail-backup"),
+        ("emergencies", "pass", "emergency-reviews"),
+        ("clients", "warn", "clients-unregistered"),
         ("token", "pass", "token"),
     ] {
         assert!(has(&sound, group, status, code), "{group} {status} {code}: {sound:#?}");
@@ -119,4 +126,90 @@ async fn what_cannot_be_had_is_a_failure_and_not_a_fault() {
     assert_eq!(failed(&missing), ["token-file"]);
     let wrong = Command::new(env!("CARGO_BIN_EXE_chartgate")).arg("doctor").output().unwrap();
     assert_eq!(wrong.status.code(), Some(2), "no configuration named");
+}
+
+/// A certificate for the listener that ends in so many days.
+fn short_certificate(folder: &Path, days: i64) {
+    let end = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date() + jiff::Span::new().days(days);
+    let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    params.not_before = date_time_ymd(2020, 1, 1);
+    let (month, day) = (u8::try_from(end.month()).unwrap(), u8::try_from(end.day()).unwrap());
+    params.not_after = date_time_ymd(i32::from(end.year()), month, day);
+    let key = KeyPair::generate().unwrap();
+    fs::write(folder.join("short.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
+    fs::write(folder.join("short.key"), key.serialize_pem()).unwrap();
+}
+
+/// What stands in the session store of a stream that was last heard of so many hours ago.
+fn heard(folder: &Path, issuer: &str, hours: i64) {
+    let now = jiff::Timestamp::now();
+    let store = SqliteStore::open(&folder.join("heard.sqlite"), &store_key(), now).unwrap();
+    let body = (now - jiff::SignedDuration::from_hours(hours)).to_string().into_bytes();
+    let expires_at = jiff::Timestamp::MAX;
+    store.put("event-stream", &Document { name: issuer.to_owned(), body, expires_at }).unwrap();
+}
+
+fn mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+}
+
+/// Each check, with what it looks at broken on purpose: text of the configuration and by what it is replaced, something
+/// done in the folder, and what is said.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_check_notices_what_it_is_for() {
+    let town = Town::open().await;
+    let config = town.stage.config_file();
+    let (text, folder) = (fs::read_to_string(&config).unwrap(), town.stage.folder().to_owned());
+    let issuer = town.stage.issuer().url().to_owned();
+    fs::write(folder.join("secret"), INTROSPECTOR.1).unwrap();
+    let table = |lines: &str| format!("{lines}\n\n[session]\n");
+    let events = |more: &str| table(&format!("[issuer.events]\naudience = \"gate\"\n{more}"));
+    let listened = events("heartbeat = \"1h\"") + "store = \"heard.sqlite\"\nkey = \"session.aes\"\n";
+    let asked = |id: &str| {
+        table(&format!(
+            "[issuer.introspection]\nendpoint = \"{issuer}/introspect\"\nclient_id = \"{id}\"\nclient_secret_file = \"secret\""
+        ))
+    };
+    let session = ("[session]\n", String::new());
+    let replaced = |by: String| (session.0, by);
+    let listen = (
+        "certificate = \"server.pem\"\nprivate_key = \"server.key\"",
+        "certificate = \"short.pem\"\nprivate_key = \"short.key\"".to_owned(),
+    );
+    let nothing = ("", String::new());
+    type Case<'d> = ((&'d str, String), &'d dyn Fn(), (&'d str, &'d str, &'d str));
+    let (lock, away) = (folder.join("audit/journal.lock"), folder.join("journal.away"));
+    #[rustfmt::skip]
+    let cases: [Case<'_>; 16] = [
+        (("absolute_timeout = \"12h\"", "absolute_timeout = \"20h\"".into()), &|| {}, ("sessions", "warn", "session-absolute")),
+        (("idle_timeout = \"15m\"", "idle_timeout = \"2h\"".into()), &|| {}, ("sessions", "warn", "check")),
+        (replaced("[session]\nkey = \"session.aes\"\n".into()), &|| {}, ("sessions", "fail", "session-store")),
+        (nothing.clone(), &|| mode(&folder.join("audit.aes"), 0o640), ("trail", "warn", "file-mode")),
+        (nothing.clone(), &|| mode(&folder.join("audit"), 0o755), ("trail", "warn", "file-mode")),
+        (replaced(listened.clone()), &|| mode(&folder.join("session.aes"), 0o644), ("sessions", "warn", "file-mode")),
+        (replaced(asked("chartgate")), &|| mode(&folder.join("secret"), 0o644), ("issuer", "warn", "file-mode")),
+        (replaced(asked("chartgate")), &|| {}, ("issuer", "pass", "introspection")),
+        (replaced(asked("stranger")), &|| {}, ("issuer", "fail", "introspection")),
+        (replaced(events("")), &|| {}, ("issuer", "warn", "event-heartbeat")),
+        (replaced(listened.clone()), &|| {}, ("issuer", "warn", "event-stream")),
+        (replaced(listened.clone()), &|| heard(&folder, &issuer, 0), ("issuer", "pass", "event-stream")),
+        (replaced(listened.clone()), &|| heard(&folder, &issuer, 2), ("issuer", "fail", "event-stream")),
+        (listen.clone(), &|| short_certificate(&folder, 10), ("TLS", "warn", "certificate-end")),
+        (listen.clone(), &|| short_certificate(&folder, -10), ("TLS", "fail", "certificate-end")),
+        (nothing.clone(), &|| { fs::rename(&lock, &away).unwrap(); fs::create_dir(&lock).unwrap(); }, ("trail", "fail", "trail-lock")),
+    ];
+    let other = config.with_file_name("broken.toml");
+    for name in ["audit.aes", "audit", "session.aes", "secret"] {
+        mode(&folder.join(name), 0o700);
+    }
+    for (at, ((from, to), doing, (group, status, code))) in cases.iter().enumerate() {
+        assert!(text.contains(from), "{from}");
+        fs::write(&other, if from.is_empty() { text.clone() } else { text.replacen(from, to, 1) }).unwrap();
+        doing();
+        let (_, found) = lines(&other, None);
+        assert!(has(&found, group, status, code), "{at}: {group} {status} {code}: {found:#?}");
+        for name in ["audit.aes", "audit", "session.aes", "secret"] {
+            mode(&folder.join(name), 0o700);
+        }
+    }
 }

@@ -14,6 +14,7 @@
     reason = "a test may fail where it stands, and one that is skipped says so"
 )]
 
+mod at_rest;
 mod contract;
 mod corpus;
 mod doctor;

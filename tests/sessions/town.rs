@@ -17,6 +17,9 @@ use serde_json::Value;
 
 pub(crate) const USUAL: &str = "idle_timeout = \"15m\"\nabsolute_timeout = \"12h\"\n";
 
+/// The secret of a store that several proxies share; the file is the town's.
+pub(crate) const KEY: &str = "key = \"session.aes\"\n";
+
 /// The neighbours, and someone to ask proxies.
 pub(crate) struct Town {
     pub(crate) stage: Stage,
@@ -45,6 +48,7 @@ impl Town {
     pub(crate) async fn open() -> Self {
         let mut stage = Stage::open(Script::default()).await.unwrap();
         stage.stop().await.unwrap();
+        fs::write(stage.folder().join("session.aes"), secret(7)).unwrap();
         let client = Client::new(&stage.ca_file()).unwrap();
         Self { stage, client }
     }
@@ -224,6 +228,12 @@ impl Drop for Proxy {
     }
 }
 
+/// The text of a secret.
+pub(crate) fn secret(byte: u8) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode([byte; 32]) + "\n"
+}
+
 /// Runs a command to its end: whether it was good, and what it said.
 pub(crate) fn chartgate(arguments: &[&str]) -> (bool, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_chartgate")).args(arguments).output().unwrap();
@@ -264,11 +274,14 @@ impl Postgres {
         None
     }
 
+    pub(crate) fn url(&self) -> String {
+        format!("postgres://chartgate:test-only@localhost:{}/postgres", self.port)
+    }
+
     /// A file with its URL.
     pub(crate) fn url_file(&self, folder: &Path, more: &str) -> PathBuf {
         let path = folder.join(format!("postgres-{}{}.url", self.port, more.len()));
-        let url = format!("postgres://chartgate:test-only@localhost:{}/postgres{more}\n", self.port);
-        fs::write(&path, url).unwrap();
+        fs::write(&path, format!("{}{more}\n", self.url())).unwrap();
         path
     }
 }

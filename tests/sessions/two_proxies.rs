@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use chartgate_sandbox::issuer::ProofKey;
 use serde_json::{Value, json};
 
-use crate::town::{Postgres, Proxy, Town, USUAL, free_port};
+use crate::town::{KEY, Postgres, Proxy, Town, USUAL, free_port};
 
 const OVER: (u16, &str) = (401, "session-revoked");
 const SECOND: Duration = Duration::from_secs(1);
@@ -215,7 +215,7 @@ async fn all(name: &str, store: &str, town: &Town) {
 async fn on_one_file() {
     let town = Town::open().await;
     let path = town.stage.folder().join("shared.sqlite");
-    all("one SQLite file", &format!("store = {:?}\n", path.display().to_string()), &town).await;
+    all("one SQLite file", &format!("store = {:?}\n{KEY}", path.display().to_string()), &town).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -223,7 +223,7 @@ async fn on_one_database() {
     let Some(server) = Postgres::start("on_one_database", None) else { return };
     let town = Town::open().await;
     let url_file = server.url_file(town.stage.folder(), "").display().to_string();
-    all("one PostgreSQL", &format!("postgres = {{ url_file = {url_file:?} }}\n"), &town).await;
+    all("one PostgreSQL", &format!("postgres = {{ url_file = {url_file:?} }}\n{KEY}"), &town).await;
 }
 
 /// The database goes away: nobody is let in, `/readyz` says so.
@@ -232,7 +232,8 @@ async fn a_database_that_goes_away_refuses_everyone() {
     let Some(server) = Postgres::start("a_database_that_goes_away", None) else { return };
     let town = Town::open().await;
     let url_file = server.url_file(town.stage.folder(), "").display().to_string();
-    let proxy = town.proxy("alone", &format!("{USUAL}postgres = {{ url_file = {url_file:?} }}\n"), "").await;
+    let proxy =
+        town.proxy("alone", &format!("{USUAL}postgres = {{ url_file = {url_file:?} }}\n{KEY}"), "").await;
     let token = town.token("nurse");
     assert_eq!(town.read(&proxy, &token).await.status, 200);
     drop(server);

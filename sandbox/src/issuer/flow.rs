@@ -95,12 +95,10 @@ fn route(issuer: &Issuer, method: &Method, uri: &Uri, body: &Bytes) -> Answer {
 
 /// RFC 7662: only for the one client that may ask, and without a word about tokens that are not active.
 fn introspect(issuer: &Issuer, credentials: Option<&HeaderValue>, body: &Bytes) -> Answer {
-    let (id, secret) = super::INTROSPECTOR;
-    let known = format!("Basic {}", STANDARD.encode(format!("{}:{}", web::encode(id), web::encode(secret))));
-    if credentials.is_none_or(|given| given.as_bytes() != known.as_bytes()) {
+    let form = web::pairs(&String::from_utf8_lossy(body));
+    if !is_introspector(issuer, credentials, &form) {
         return bare(StatusCode::UNAUTHORIZED);
     }
-    let form = web::pairs(&String::from_utf8_lossy(body));
     let opaque = issuer.0.opaque.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let mut answer = json!({"active": false});
     if let Some(claims) = field(&form, "token").and_then(|token| opaque.get(token)) {
@@ -110,6 +108,25 @@ fn introspect(issuer: &Issuer, credentials: Option<&HeaderValue>, body: &Bytes) 
         }
     }
     reply(StatusCode::OK, &answer)
+}
+
+/// By its secret, or by an assertion and nothing beside it (RFC 7521 section 4.2).
+fn is_introspector(issuer: &Issuer, credentials: Option<&HeaderValue>, form: &[(String, String)]) -> bool {
+    let check = issuer.0.assertions.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+    match check {
+        Some(check) => {
+            let kind = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+            credentials.is_none()
+                && field(form, "client_assertion_type") == Some(kind)
+                && field(form, "client_assertion").is_some_and(|assertion| check(assertion))
+        }
+        None => {
+            let (id, secret) = super::INTROSPECTOR;
+            let pair = format!("{}:{}", web::encode(id), web::encode(secret));
+            let known = format!("Basic {}", STANDARD.encode(pair));
+            credentials.is_some_and(|given| given.as_bytes() == known.as_bytes())
+        }
+    }
 }
 
 fn reply(status: StatusCode, body: &Value) -> Answer {

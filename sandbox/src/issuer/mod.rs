@@ -90,6 +90,8 @@ struct Inner {
     codes: Mutex<HashMap<String, flow::Grant>>,
     /// What opaque tokens stand for while they are active.
     opaque: Mutex<HashMap<String, Value>>,
+    /// How assertions of the client that introspects are checked; by its secret when absent.
+    assertions: Mutex<Option<AssertionCheck>>,
     outage: Mutex<Option<Outage>>,
     hits: Mutex<HashMap<String, u64>>,
     shelf: Shelf,
@@ -100,6 +102,9 @@ impl fmt::Debug for Inner {
         write!(f, "Issuer({})", self.url)
     }
 }
+
+/// Whether a client assertion (RFC 7523) is good; the test verifies it with what it takes for that.
+pub type AssertionCheck = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
 /// How somebody logged in.
 #[derive(Clone, Debug)]
@@ -167,6 +172,7 @@ impl Issuer {
             outage: Mutex::default(),
             hits: Mutex::default(),
             shelf: Shelf::default(),
+            assertions: Mutex::default(),
         })))
     }
 
@@ -241,6 +247,11 @@ impl Issuer {
     /// Answers the next request to `path` (`/jwks`, `/.well-known/openid-configuration`, …; `*` for any) with `canned`.
     pub fn next_answer(&self, path: &str, canned: Canned) {
         self.0.shelf.put(path, canned);
+    }
+
+    /// From now on the client that introspects is known by its assertions, and by nothing else.
+    pub fn check_assertions(&self, check: AssertionCheck) {
+        *self.0.assertions.lock().unwrap_or_else(PoisonError::into_inner) = Some(check);
     }
 
     /// How many requests came for `path`, those during an outage included.

@@ -128,7 +128,7 @@ async fn introspection(list: &mut Checklist, settings: &Settings) {
     match introspector.ask("chartgate-doctor-asks-about-nothing").await {
         Ok(_) => list.pass(&group, "introspection", "it answers about opaque tokens"),
         Err(error) => {
-            let hint = "look at `endpoint`, `client_id` and `client_secret_file` in `[issuer.introspection]`";
+            let hint = "look at `endpoint`, `client_id` and the secret or key in `[issuer.introspection]`";
             list.fail(&group, "introspection", error.to_string(), hint);
         }
     }

@@ -2,20 +2,23 @@
 //!
 //! Owns: the arguments, and the order in which things are looked at.
 //! Must never: print a secret, a token, a subject or a patient; write anything at a neighbour or in the trail.
-//! Look next: `list`, the checklist; `files`, `emr`, `issuers`, `token`, what is looked at.
+//! Look next: `list`, the checklist; `files`, `emr`, `issuers`, `token`, `vigil`, what is looked at.
 
 mod emr;
 mod files;
 mod issuers;
 mod list;
 mod token;
+mod vigil;
 
 use super::{ConfigFile, Ending, show};
 use crate::config::{Problem, Settings};
+use crate::edge::sessions::SessionStore;
 use crate::{app, config, limits};
 use clap::Args;
 use list::Checklist;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// `doctor --config F [--token-file T] [--json]`
 #[derive(Debug, Args)]
@@ -59,9 +62,12 @@ fn examine(list: &mut Checklist, doctor: &Doctor, settings: &Settings, runtime: 
     files::certificates(list, settings);
     // A store blocks; it may on a thread that is not the runtime's own.
     let within = runtime.enter();
-    sessions(list, settings);
+    if let Some(store) = sessions(list, settings) {
+        vigil::streams(list, settings, &*store);
+    }
     drop(within);
     files::trail(list, settings);
+    vigil::reviews(list, settings);
     runtime.block_on(emr::examine(list, settings));
     let issuers = runtime.block_on(issuers::examine(list, settings));
     if let Some(path) = &doctor.token_file {
@@ -112,12 +118,16 @@ fn recommended(list: &mut Checklist, settings: &Settings) {
     }
 }
 
-fn sessions(list: &mut Checklist, settings: &Settings) {
-    match app::open_store(settings).and_then(|store| store.state()) {
-        Ok(_) => list.pass("sessions", "session-store", "the store opens"),
+fn sessions(list: &mut Checklist, settings: &Settings) -> Option<Arc<dyn SessionStore>> {
+    match app::open_store(settings).and_then(|store| store.state().map(|_| store)) {
+        Ok(store) => {
+            list.pass("sessions", "session-store", "the store opens");
+            Some(store)
+        }
         Err(error) => {
             let hint = "`chartgate audit init` makes the store with a new trail; else see docs/sessions.md";
             list.fail("sessions", "session-store", error.to_string(), hint);
+            None
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::domain::access::{PolicySet, Situation, rehearse_record, rehearse_type
 use crate::domain::fhir::facts::Facts;
 use crate::domain::fhir::mask::Mask;
 use crate::domain::fhir::r4::{ElementPath, ResourceType, patient_compartment};
+use crate::domain::fhir::texts::Texts;
 use crate::domain::filter::{self, Bases, References};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,8 +27,7 @@ pub struct Role {
     pub patient: Option<String>,
 }
 
-type Basis =
-    (ResourceType, BTreeSet<String>, BTreeSet<String>, BTreeSet<String>, BTreeSet<String>, Option<String>);
+type Basis = (ResourceType, Texts, Texts, Texts, Texts, Option<String>);
 
 /// A role that looks at records.
 pub(super) struct Sight {
@@ -139,9 +139,9 @@ impl Sight {
 fn inside(facts: &Facts, container: &Facts) -> Facts {
     let mut facts = facts.clone();
     facts.id = None;
-    facts.patients.extend(container.patients.iter().cloned());
-    facts.mentions.extend(container.mentions.iter().cloned());
-    facts.labels.extend(container.labels.iter().cloned());
+    facts.patients.join(&container.patients);
+    facts.mentions.join(&container.mentions);
+    facts.labels.join(&container.labels);
     facts
 }
 

@@ -536,9 +536,9 @@ fn people(facts: &Facts) -> impl Iterator<Item = &String> {
 fn contained(facts: &Facts, container: &Facts) -> Facts {
     let mut facts = facts.clone();
     facts.id = None;
-    facts.patients.extend(container.patients.iter().cloned());
-    facts.mentions.extend(container.mentions.iter().cloned());
-    facts.labels.extend(container.labels.iter().cloned());
+    facts.patients.join(&container.patients);
+    facts.mentions.join(&container.mentions);
+    facts.labels.join(&container.labels);
     facts
 }
 

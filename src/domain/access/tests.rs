@@ -84,9 +84,9 @@ fn set_of(texts: &[&str]) -> BTreeSet<String> {
 fn facts(name: &str, id: &str, patients: &[&str], labels: &[&str]) -> Facts {
     let mut facts = Facts::of_type(resource(name));
     facts.id = Some(id.to_owned());
-    facts.patients = set_of(patients);
-    facts.mentions = set_of(patients);
-    facts.labels = set_of(labels);
+    facts.patients = set_of(patients).into();
+    facts.mentions = set_of(patients).into();
+    facts.labels = set_of(labels).into();
     facts.status = Some("final".to_owned());
     facts
 }

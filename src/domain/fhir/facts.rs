@@ -4,13 +4,13 @@
 //! Must never: reach a log or an error; facts are patient data, so `Debug` names the type only.
 //! Look next: `filter::bind`, where they are gathered; `access`, where Cedar weighs them.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
 use serde_json::Value;
 
 use super::r4::ResourceType;
+use super::texts::Texts;
 
 /// The facts of one record, taken from its full content before anything is withheld.
 #[derive(Clone, PartialEq, Eq)]
@@ -25,18 +25,18 @@ pub struct Facts {
     pub last_updated: Option<String>,
     /// Logical ids of the patients whose official compartment the record is in; a Patient is in its own.
     /// A contained record is also in those of its container.
-    pub patients: BTreeSet<String>,
+    pub patients: Texts,
     /// Logical ids of every Patient referred to anywhere in the record and in what it contains.
-    pub mentions: BTreeSet<String>,
+    pub mentions: Texts,
     /// Security labels, bare `code` and `system|code`: `meta.security` and inline labels, of the record,
     /// of what it contains and of what contains it.
-    pub labels: BTreeSet<String>,
+    pub labels: Texts,
     /// The element `status`, if it is a code.
     pub status: Option<String>,
     /// Codings of the element `category`, bare and `system|code`.
-    pub category: BTreeSet<String>,
+    pub category: Texts,
     /// Codings of the element `code`, bare and `system|code`.
-    pub code: BTreeSet<String>,
+    pub code: Texts,
     /// The whole record, read strictly, where a decision needs it.
     pub content: Option<Arc<Value>>,
 }
@@ -50,12 +50,12 @@ impl Facts {
             id: None,
             version: None,
             last_updated: None,
-            patients: BTreeSet::new(),
-            mentions: BTreeSet::new(),
-            labels: BTreeSet::new(),
+            patients: Texts::new(),
+            mentions: Texts::new(),
+            labels: Texts::new(),
             status: None,
-            category: BTreeSet::new(),
-            code: BTreeSet::new(),
+            category: Texts::new(),
+            code: Texts::new(),
             content: None,
         }
     }

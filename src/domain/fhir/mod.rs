@@ -17,3 +17,4 @@ mod operation;
 pub mod outcome;
 pub mod path;
 pub mod search;
+pub mod texts;

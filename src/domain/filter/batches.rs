@@ -298,7 +298,7 @@ mod tests {
         let envelope = document.bundle().filter(|envelope| envelope.kind == "searchset")?;
         let read = envelope.entries.iter().map(|entry| {
             let record = entry.record.unwrap_or(usize::MAX);
-            let facts = document.records().get(record).map(|record| format!("{:?}", record.facts.patients));
+            let facts = document.records().get(record).map(|record| format!("{:?}", *record.facts.patients));
             (entry.full_url.clone(), document.raw(record).to_vec(), facts.unwrap_or_default())
         });
         Some(read.collect())

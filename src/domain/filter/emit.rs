@@ -435,16 +435,20 @@ impl<'w> Writer<'w> {
 
     /// Copies a member, together with the one before it if nothing was changed there. `before` is where the member
     /// before it ends, kept or not.
-    #[inline]
+    #[inline(always)]
     fn run_on(&mut self, node: &Node, before: usize, run: &mut Run, written: usize) {
-        let end = node.end as usize;
         if run.to == before && self.bound.text.as_bytes().get(before) == Some(&b',') && run.from < run.to {
-            run.to = end;
-            return;
+            run.to = node.end as usize;
+        } else {
+            self.new_run(node, run, written);
         }
+    }
+
+    #[inline(never)]
+    fn new_run(&mut self, node: &Node, run: &mut Run, written: usize) {
         self.flush(run);
         self.separate(written);
-        *run = Run { from: space_before(self.bound.text, node.name as usize), to: end };
+        *run = Run { from: space_before(self.bound.text, node.name as usize), to: node.end as usize };
     }
 
     #[inline]

@@ -5,18 +5,20 @@
 //! Look next: `walk`, which calls this; `domain::fhir::facts`, the shape.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 
 use super::keys::Word;
-use super::tape::View;
+use super::reference::Bases;
+use super::tape::{Told, View};
 use super::{Entry, EntryRequestText, EntryResponse, Envelope, Record};
+use crate::domain::fhir::facts::Facts;
+use crate::domain::fhir::texts::Texts;
 
 /// DS4P: an element labelled where it stands.
 const INLINE_LABEL: &str =
     "http://hl7.org/fhir/uv/security-label-ds4p/StructureDefinition/extension-inline-sec-label";
 
 /// Bare code and `system|code` of a Coding.
-fn coding(view: View<'_>, index: usize, codes: &mut BTreeSet<String>) {
+fn coding(view: View<'_>, index: usize, codes: &mut Texts) {
     let Some(code) = view.says(index, Word::Code) else { return };
     if let Some(system) = view.says(index, Word::System) {
         codes.insert(format!("{system}|{code}"));
@@ -25,7 +27,7 @@ fn coding(view: View<'_>, index: usize, codes: &mut BTreeSet<String>) {
 }
 
 /// The codings in a member that holds a code, Coding or CodeableConcept, single or repeated.
-pub(super) fn codes(view: View<'_>, member: usize, codes: &mut BTreeSet<String>) {
+pub(super) fn codes(view: View<'_>, member: usize, codes: &mut Texts) {
     for value in view.each(member) {
         if let Some(code) = view.text(value) {
             codes.insert(code.into_owned());
@@ -42,8 +44,58 @@ pub(super) fn is_inline_label(view: View<'_>, url: usize) -> bool {
     view.text(url).is_some_and(|url| url == INLINE_LABEL)
 }
 
+/// Sets that records share: what was gathered of a value, by the place of the first one.
+#[derive(Default)]
+pub(super) struct Sets {
+    /// The patient referred to last, alone.
+    patient: Texts,
+    codes: Vec<(usize, Texts)>,
+}
+
+/// So many sets of codes are found again.
+const SETS: usize = 128;
+
+impl Sets {
+    fn one(&mut self, patient: &str) -> Texts {
+        if self.patient.first().is_none_or(|known| known != patient) {
+            self.patient = Texts::from_iter([patient.to_owned()]);
+        }
+        self.patient.clone()
+    }
+
+    fn codes(&mut self, view: View<'_>, member: usize) -> Texts {
+        let first = view.first(member);
+        if self.codes.is_empty() {
+            self.codes = vec![(0, Texts::new()); SETS];
+        }
+        let Some(known) = self.codes.get_mut(first % SETS) else { return Texts::new() };
+        if known.0 != first {
+            let mut found = Texts::new();
+            codes(view, member, &mut found);
+            *known = (first, found);
+        }
+        known.1.clone()
+    }
+}
+
+/// Adds what a value inside a record says of it.
+pub(super) fn take(view: View<'_>, told: Told, bases: &Bases<'_>, sets: &mut Sets, facts: &mut Facts) {
+    match told {
+        Told::Labels(member) => codes(view, member as usize, &mut facts.labels),
+        Told::Patient { reference, in_compartment } => {
+            let Some(text) = view.text(reference as usize) else { return };
+            let Some((_, id)) = bases.record(&text) else { return };
+            let patient = sets.one(id);
+            if in_compartment {
+                facts.patients.join(&patient);
+            }
+            facts.mentions.join(&patient);
+        }
+    }
+}
+
 /// Fills in what stands at the top of a record. References and labels were gathered on the way.
-pub(super) fn read(view: View<'_>, record: usize, records: &mut [Record]) {
+pub(super) fn read(view: View<'_>, record: usize, records: &mut [Record], sets: &mut Sets) {
     let Some(record) = records.get_mut(record) else { return };
     let (facts, contained) = (&mut record.facts, record.contained);
     let text = |at| view.text(at).map(Cow::into_owned);
@@ -52,8 +104,8 @@ pub(super) fn read(view: View<'_>, record: usize, records: &mut [Record]) {
         match key.word {
             Word::Id => facts.id = text(at),
             Word::Status => facts.status = text(at),
-            Word::Category => codes(view, at, &mut facts.category),
-            Word::Code => codes(view, at, &mut facts.code),
+            Word::Category => facts.category = sets.codes(view, at),
+            Word::Code => facts.code = sets.codes(view, at),
             Word::Meta => {
                 facts.version = view.says(at, Word::VersionId).map(Cow::into_owned);
                 facts.last_updated = view.says(at, Word::LastUpdated).map(Cow::into_owned);
@@ -73,27 +125,27 @@ pub(super) fn settle(records: &mut [Record]) {
     if records.iter().all(|record| record.container.is_none()) {
         return;
     }
-    let mut inner: Vec<(BTreeSet<String>, BTreeSet<String>)> =
+    let mut inner: Vec<(Texts, Texts)> =
         records.iter().map(|record| (record.facts.labels.clone(), record.facts.mentions.clone())).collect();
     for index in 0..records.len() {
         let container = records.get(index).and_then(|record| record.container);
         let Some(outer) = container.and_then(|container| records.get(container)) else { continue };
         let (patients, labels) = (outer.facts.patients.clone(), outer.facts.labels.clone());
         if let Some(record) = records.get_mut(index) {
-            record.facts.patients.extend(patients);
-            record.facts.labels.extend(labels);
+            record.facts.patients.join(&patients);
+            record.facts.labels.join(&labels);
         }
     }
     for index in (0..records.len()).rev() {
         let Some((labels, mentions)) = inner.get(index).cloned() else { continue };
         let container = records.get(index).and_then(|record| record.container);
         if let Some(outer) = container.and_then(|container| inner.get_mut(container)) {
-            outer.0.extend(labels.iter().cloned());
-            outer.1.extend(mentions.iter().cloned());
+            outer.0.join(&labels);
+            outer.1.join(&mentions);
         }
         if let Some(record) = records.get_mut(index) {
-            record.facts.labels.extend(labels);
-            record.facts.mentions.extend(mentions);
+            record.facts.labels.join(&labels);
+            record.facts.mentions.join(&mentions);
         }
     }
 }

@@ -19,7 +19,7 @@ pub(super) struct Cursor<'c> {
     /// The string read last holds escapes.
     pub escaped: bool,
     depth: usize,
-    quotes: Quotes,
+    pub quotes: Quotes,
     /// Names R4 does not know, of the objects that are open: start and length, as written.
     names: Vec<(u32, u32)>,
 }
@@ -96,6 +96,12 @@ impl<'c> Cursor<'c> {
         Ok(self.at)
     }
 
+    /// How many containers are open.
+    #[inline(always)]
+    pub(super) fn depth(&self) -> usize {
+        self.depth
+    }
+
     /// Behind the closing bracket.
     #[inline(always)]
     pub(super) fn leave(&mut self) {
@@ -129,6 +135,18 @@ impl<'c> Cursor<'c> {
         }
         self.space();
         Ok((opening, closing))
+    }
+
+    /// A name ends here, as its closing quote says, and its colon follows.
+    #[inline(always)]
+    pub(super) fn is_plain_name(&self, closing: usize) -> bool {
+        self.bytes.get(closing..).and_then(|rest| rest.first_chunk()) == Some(b"\":")
+    }
+
+    /// A string from one quote to another is plain, and not too long.
+    #[inline(always)]
+    pub(super) fn is_plain_text(&self, opening: usize, closing: usize) -> bool {
+        self.bytes.get(closing) == Some(&b'"') && closing - opening <= limits::STRING_BYTES_MAX
     }
 
     /// From the opening quote past the closing one, whose offset it gives.

@@ -26,6 +26,10 @@ pub(super) struct Key {
     pub many: bool,
     /// It is one type of a choice.
     pub choice: bool,
+    /// The value is one string.
+    pub is_text: bool,
+    /// It is the member that the meaning of its form is about.
+    pub told: bool,
     pub word: Word,
     /// Marks of every member under this key.
     pub marks: u8,
@@ -34,7 +38,18 @@ pub(super) struct Key {
 impl Default for Key {
     fn default() -> Self {
         let (holds, word) = (Holds::Text, Word::Nothing);
-        Self { holds, number: NONE, bit: 0, twin: false, many: false, choice: false, word, marks: 0 }
+        Self {
+            holds,
+            number: NONE,
+            bit: 0,
+            twin: false,
+            many: false,
+            choice: false,
+            is_text: false,
+            told: false,
+            word,
+            marks: 0,
+        }
     }
 }
 
@@ -186,8 +201,6 @@ pub(super) struct Form {
     pub resource: bool,
     /// Bit for each element that must be there.
     pub mandatory: u128,
-    /// The member that its meaning is about.
-    pub told: Word,
     /// Of a Reference: the elements that name its target otherwise than by address.
     pub naming: u64,
     /// Of an Extension: the elements of which it must have one.
@@ -212,7 +225,7 @@ impl Key {
 impl Form {
     /// What the `len` bytes from `start` stand for in this form; they hold no escapes.
     #[inline(always)]
-    pub(super) fn key(&self, bytes: &[u8], start: usize, len: usize) -> Option<Key> {
+    pub(super) fn key(&self, bytes: &[u8], start: usize, len: usize) -> Option<&Key> {
         self.names.find(bytes, start, len)
     }
 }
@@ -263,17 +276,22 @@ pub(super) fn form(structure: Structure) -> Option<&'static Form> {
 }
 
 impl Keys {
-    pub(super) fn form(&self, number: u16) -> Option<&Form> {
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.keys.len()
+    }
+
+    pub(super) fn form(&'static self, number: u16) -> Option<&'static Form> {
         self.forms.get(usize::from(number))
     }
 
-    pub(super) fn form_of(&self, structure: Structure) -> Option<&Form> {
+    pub(super) fn form_of(&'static self, structure: Structure) -> Option<&'static Form> {
         self.forms.get(structure.index())
     }
 
     /// The resource type whose name the `len` bytes from `start` are.
     pub(super) fn kind(&self, bytes: &[u8], start: usize, len: usize) -> Option<ResourceType> {
-        self.all_kinds.get(usize::from(self.kinds.find(bytes, start, len)?)).copied()
+        self.all_kinds.get(usize::from(*self.kinds.find(bytes, start, len)?)).copied()
     }
 
     /// Where a record of this type begins.
@@ -320,6 +338,20 @@ fn meaning(structure: Structure) -> Meaning {
     }
 }
 
+/// The member that a meaning is about.
+fn told(meaning: Meaning) -> Word {
+    match meaning {
+        Meaning::Reference => Word::Reference,
+        Meaning::Extension | Meaning::Attachment => Word::Url,
+        Meaning::Meta => Word::Security,
+        Meaning::None
+        | Meaning::Signature
+        | Meaning::Narrative
+        | Meaning::BundleEntry
+        | Meaning::BundleLink => Word::Nothing,
+    }
+}
+
 fn compile() -> Option<Keys> {
     let mut keys = Vec::new();
     let mut forms = Vec::new();
@@ -330,7 +362,7 @@ fn compile() -> Option<Keys> {
     let of_twins = |name| Some((name, r4::property(extension, name)?));
     let twin = vec![of_twins("id")?, of_twins("extension")?];
     let twin = form_with(extension, twin, &mut keys)?;
-    let twin = Form { mandatory: 0, meaning: Meaning::None, told: Word::Nothing, ..twin };
+    let twin = Form { mandatory: 0, meaning: Meaning::None, ..twin };
     let all_kinds: Vec<_> = ResourceType::all().collect();
     let kinds: Vec<_> = all_kinds.iter().zip(0..).map(|(kind, number)| (kind.name(), number)).collect();
     let (kinds, starts) = (Names::new(&kinds)?, vec![NOWHERE; all_kinds.len()]);
@@ -368,19 +400,10 @@ fn form_with(
     let (meaning, resource) = (meaning(structure), r4::kind(structure) == Kind::Resource);
     let named =
         |words: &[Word]| u64::try_from(bits(&|one| words.contains(&word(one.name)))).unwrap_or_default();
-    let (told, naming, saying) = match meaning {
-        Meaning::Reference => (Word::Reference, named(&[Word::Display, Word::Identifier]), 0),
-        Meaning::Extension => (Word::Url, 0, named(&[Word::Value, Word::Extension])),
-        Meaning::Meta => (Word::Security, 0, 0),
-        Meaning::Attachment => (Word::Url, 0, 0),
-        Meaning::None
-        | Meaning::Signature
-        | Meaning::Narrative
-        | Meaning::BundleEntry
-        | Meaning::BundleLink => (Word::Nothing, 0, 0),
-    };
+    let naming = if meaning == Meaning::Reference { named(&[Word::Display, Word::Identifier]) } else { 0 };
+    let saying = if meaning == Meaning::Extension { named(&[Word::Value, Word::Extension]) } else { 0 };
     let names = Names::new(&names)?;
-    Some(Form { structure, meaning, resource, mandatory, told, naming, saying, names })
+    Some(Form { structure, meaning, resource, mandatory, naming, saying, names })
 }
 
 fn compiled(owner: Structure, property: Property, number: u16, bit: u8) -> Option<Key> {
@@ -399,7 +422,9 @@ fn compiled(owner: Structure, property: Property, number: u16, bit: u8) -> Optio
         marks |= Mark::WINDS | if path == r4::type_name(owner) { 0 } else { Mark::LOOSE };
     }
     let Element { name, many, choice, .. } = *element;
-    Some(Key { holds, number, bit, twin, many, choice, word: word(name), marks })
+    let (word, is_text) = (word(name), holds == Holds::Text && !many);
+    let told = !twin && word == told(meaning(owner));
+    Some(Key { holds, number, bit, twin, many, choice, is_text, told, word, marks })
 }
 
 impl Keys {

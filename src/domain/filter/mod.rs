@@ -31,6 +31,7 @@ mod fault;
 mod json;
 mod keys;
 mod marker;
+mod memo;
 mod names;
 mod ndjson;
 mod outside;
@@ -82,7 +83,7 @@ fn read<'a>(body: &'a [u8], bases: &Bases<'_>, sender: walk::Sender) -> Result<D
     }
     let text = utf8(body)?;
     let mut tape = Tape::default();
-    tape.nodes.reserve(text.len() / 32);
+    tape.nodes.reserve(if text.len() < memo::TEXT_BYTES_MIN { text.len() / 16 } else { text.len() / 32 });
     let root = walk::whole(text, bases, sender, &mut tape)?;
     facts::settle(&mut tape.records);
     let is_bundle = match root {

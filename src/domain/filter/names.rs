@@ -49,7 +49,7 @@ impl<V: Copy + Default> Names<V> {
 
     /// What the name stands for that the `len` bytes from `start` are. Ends at a free slot: there always is one.
     #[inline(always)]
-    pub(super) fn find(&self, bytes: &[u8], start: usize, len: usize) -> Option<V> {
+    pub(super) fn find(&self, bytes: &[u8], start: usize, len: usize) -> Option<&V> {
         let head = head(bytes, start, len);
         let mut at = slot(head, len, self.shift);
         loop {
@@ -58,7 +58,7 @@ impl<V: Copy + Default> Names<V> {
                 && usize::from(slot.len) == len
                 && (len <= HEAD_BYTES || self.ends(at, bytes, start))
             {
-                return if len == 0 { None } else { Some(slot.value) };
+                return if len == 0 { None } else { Some(&slot.value) };
             }
             if slot.len == 0 {
                 return None;

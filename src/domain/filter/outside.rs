@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use super::Bound;
 use super::keys::{Known, Word};
 use super::marker::{SUBSETTED_CODE, SUBSETTED_SYSTEM};
-use super::tape::{Mark, Node, View};
+use super::tape::{Mark, Node, Shape, View};
 use crate::domain::fhir::mask::{Mask, MaskCursor};
 use crate::domain::fhir::r4::{self, Kind, Structure};
 
@@ -33,10 +33,23 @@ pub(super) fn references<'b>(bound: &'b Bound<'_>, record: usize) -> Vec<Cow<'b,
     let Some(record) = bound.records().get(record) else { return Vec::new() };
     let reference = bound.types.reference;
     let owned = |key: &Known| key.word == Word::Reference && !key.twin && key.owner == reference;
-    let view = bound.view();
-    let end = view.nodes.get(record.node).map_or(0, |node| node.after as usize);
-    let nodes = view.nodes.iter().enumerate().take(end).skip(record.node);
-    nodes.filter(|(_, node)| node.key().is_some_and(owned)).filter_map(|(at, _)| view.text(at)).collect()
+    let (view, mut found) = (bound.view(), Vec::new());
+    each_below(view, record.node, &mut |at, node| {
+        if node.key().is_some_and(owned) {
+            found.extend(view.text(at));
+        }
+    });
+    found
+}
+
+/// Every value inside a container, in the order of the text. Recursion is bounded by `limits::JSON_DEPTH_MAX`.
+fn each_below<'b>(view: View<'b>, container: usize, tell: &mut impl FnMut(usize, &'b Node)) {
+    for (at, node) in view.children(container) {
+        tell(at, node);
+        if matches!(node.shape, Shape::Object | Shape::Array) {
+            each_below(view, at, tell);
+        }
+    }
 }
 
 /// What an object is to the record whose mask is asked.

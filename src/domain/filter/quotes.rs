@@ -8,12 +8,13 @@
 //! and every control character. So a string is plain exactly when its closing quote is the next one listed. Bytes
 //! outside of strings must be none of these; `walk` stops at one before what is listed behind it matters.
 
-use wide::u8x16;
+use fearless_simd::prelude::*;
+use fearless_simd::{Level, dispatch, u8x64};
 
 /// Bytes looked at together: the bits of a word.
 const BLOCK_BYTES: usize = 64;
 /// Blocks looked at in one go; their list stays in the nearest cache.
-const BLOCKS: usize = 64;
+const BLOCKS: usize = 128;
 /// Offsets written at once, whether they count or not.
 const BATCH: usize = 8;
 /// Room for a list: every byte of all blocks, and the offsets that do not count.
@@ -24,9 +25,13 @@ pub(super) const END: usize = u32::MAX as usize;
 
 /// The list, made piece by piece on the way.
 pub(super) struct Quotes {
+    /// What this processor can do.
+    level: Level,
     found: Vec<u32>,
     next: usize,
     count: usize,
+    /// How many were taken from lists before this one.
+    passed: usize,
     /// Bytes looked at so far.
     scanned: usize,
     /// All ones inside a string.
@@ -37,7 +42,16 @@ pub(super) struct Quotes {
 
 impl Quotes {
     pub(super) fn new() -> Self {
-        Self { found: Vec::new(), next: 0, count: 0, scanned: 0, inside: 0, escaped: 0 }
+        Self {
+            level: Level::new(),
+            found: Vec::new(),
+            next: 0,
+            count: 0,
+            passed: 0,
+            scanned: 0,
+            inside: 0,
+            escaped: 0,
+        }
     }
 
     /// The next offset; [`END`] when there is none.
@@ -51,6 +65,38 @@ impl Quotes {
         at
     }
 
+    /// The next four, if they are listed already.
+    #[inline(always)]
+    pub(super) fn four(&self) -> Option<&[u32; 4]> {
+        self.found.get(self.next..self.count)?.first_chunk()
+    }
+
+    /// Takes so many that were looked at.
+    #[inline(always)]
+    pub(super) fn took(&mut self, many: usize) {
+        self.next += many;
+    }
+
+    /// How many were taken.
+    #[inline(always)]
+    pub(super) fn taken(&self) -> usize {
+        self.passed + self.next
+    }
+
+    /// The three that would be taken after so many others, if they are listed already.
+    #[inline(always)]
+    pub(super) fn ahead(&self, others: usize) -> Option<&[u32; 3]> {
+        self.found.get(self.next + others..self.count)?.first_chunk()
+    }
+
+    /// Passes over so many.
+    #[inline(always)]
+    pub(super) fn pass(&mut self, many: usize, bytes: &[u8]) {
+        let target = self.taken() + many;
+        while target - self.passed > self.count && self.refill(bytes) {}
+        self.next = target - self.passed;
+    }
+
     /// Passes over what is listed before `at`.
     pub(super) fn skip_to(&mut self, at: usize, bytes: &[u8]) {
         while self.take(bytes) < at {}
@@ -60,39 +106,60 @@ impl Quotes {
     #[cold]
     #[inline(never)]
     fn refill(&mut self, bytes: &[u8]) -> bool {
-        self.found.resize(ROOM, 0);
+        let room = bytes.len().saturating_sub(self.scanned).next_multiple_of(BLOCK_BYTES) + BATCH;
+        if self.found.len() < room.min(ROOM) {
+            self.found.resize(room.min(ROOM), 0);
+        }
+        self.passed += self.count;
         (self.next, self.count) = (0, 0);
         while self.count == 0 && self.scanned < bytes.len() {
             let rest = bytes.get(self.scanned..).unwrap_or_default();
-            let mut blocks = rest.chunks_exact(BLOCK_BYTES);
-            for block in blocks.by_ref().take(BLOCKS) {
-                if let Ok(block) = block.try_into() {
-                    self.block(block);
-                }
-            }
-            let tail = blocks.remainder();
-            if rest.len() < BLOCK_BYTES * BLOCKS && !tail.is_empty() {
+            let (blocks, tail) = rest.as_chunks::<BLOCK_BYTES>();
+            let level = self.level;
+            if let Some(blocks) = blocks.get(..BLOCKS.min(blocks.len())).filter(|blocks| !blocks.is_empty()) {
+                dispatch!(level, simd => self.blocks(simd, blocks));
+            } else {
                 let mut block = [b' '; BLOCK_BYTES];
                 block.iter_mut().zip(tail).for_each(|(to, from)| *to = *from);
-                self.block(&block);
+                dispatch!(level, simd => self.blocks(simd, &[block]));
             }
         }
         self.count > 0
     }
 
     #[inline(always)]
-    fn block(&mut self, block: &[u8; BLOCK_BYTES]) {
-        let Bits { quotes, slashes, controls } = Bits::of(block);
-        let (quotes, slashes) = if slashes | self.escaped == 0 {
-            (quotes, 0)
+    fn blocks<S: Simd>(&mut self, simd: S, blocks: &[[u8; BLOCK_BYTES]]) {
+        for block in blocks {
+            self.block(simd, block);
+        }
+    }
+
+    #[inline(always)]
+    fn block<S: Simd>(&mut self, simd: S, block: &[u8; BLOCK_BYTES]) {
+        let text = u8x64::from_slice(simd, block);
+        let quotes = text.simd_eq(b'"').to_bitmask();
+        let slashes = text.simd_eq(b'\\');
+        let odd = (slashes | text.simd_lt(b' ')).to_bitmask();
+        let inside = prefix_xor(quotes) ^ self.inside;
+        // What is odd outside of strings escapes nothing.
+        if odd & (inside | quotes) | self.escaped == 0 {
+            self.inside = if inside >> 63 == 1 { u64::MAX } else { 0 };
+            self.list(quotes);
         } else {
-            let escaped = self.escaped_bytes(slashes);
-            (quotes & !escaped, slashes & !escaped)
-        };
+            self.odd_block(quotes, slashes.to_bitmask(), odd);
+        }
+        self.scanned += BLOCK_BYTES;
+    }
+
+    /// The same where strings hold backslashes or control characters.
+    #[cold]
+    #[inline(never)]
+    fn odd_block(&mut self, quotes: u64, slashes: u64, odd: u64) {
+        let escaped = self.escaped_bytes(slashes);
+        let quotes = quotes & !escaped;
         let inside = prefix_xor(quotes) ^ self.inside;
         self.inside = if inside >> 63 == 1 { u64::MAX } else { 0 };
-        self.list(quotes | (inside & (slashes | controls)));
-        self.scanned += BLOCK_BYTES;
+        self.list(quotes | (inside & odd & !(slashes & escaped)));
     }
 
     /// Bit for each byte that a backslash before it escapes.
@@ -128,28 +195,6 @@ impl Quotes {
             self.count += BATCH;
         }
         self.count = count;
-    }
-}
-
-/// One bit for each byte of a block.
-struct Bits {
-    quotes: u64,
-    slashes: u64,
-    controls: u64,
-}
-
-impl Bits {
-    #[inline(always)]
-    fn of(block: &[u8; BLOCK_BYTES]) -> Self {
-        let (quote, slash, space) = (u8x16::splat(b'"'), u8x16::splat(b'\\'), u8x16::splat(0x1f));
-        let mut bits = Self { quotes: 0, slashes: 0, controls: 0 };
-        for (part, shift) in block.as_chunks::<16>().0.iter().zip([0, 16, 32, 48]) {
-            let part = u8x16::new(*part);
-            bits.quotes |= u64::from(part.simd_eq(quote).to_bitmask()) << shift;
-            bits.slashes |= u64::from(part.simd_eq(slash).to_bitmask()) << shift;
-            bits.controls |= u64::from(part.min(space).simd_eq(part).to_bitmask()) << shift;
-        }
-        bits
     }
 }
 

@@ -20,6 +20,8 @@ pub(super) enum Shape {
     Null,
     /// A value under a name R4 does not know, whatever it is. What is inside it is not on the tape.
     Unknown,
+    /// Not a value: the container that this one follows holds what the one at `start` holds, byte for byte.
+    Again,
 }
 
 /// What `emit` must know of a subtree before it may copy it in one piece.
@@ -87,6 +89,17 @@ impl Node {
 pub(super) struct Tape {
     pub nodes: Vec<Node>,
     pub records: Vec<Record>,
+    /// What facts were gathered from, in the order of the text.
+    pub told: Vec<Told>,
+}
+
+/// A value that says something of the record around it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Told {
+    /// A reference at this node to one of our Patients; it may put the record into the compartment.
+    Patient { reference: u32, in_compartment: bool },
+    /// Labels in the member at this node.
+    Labels(u32),
 }
 
 /// A tape with the text it was made of.
@@ -111,6 +124,35 @@ impl<'v> View<'v> {
 
     /// The members or items of a container, with their places on the tape.
     pub(super) fn children(self, container: usize) -> Children<'v> {
+        let (at, end) = (container + 1, self.nodes.get(container).map_or(0, |node| node.after as usize));
+        match self.nodes.get(at) {
+            Some(Node { shape: Shape::Again, start, .. }) if at < end => {
+                self.children_of_first(*start as usize)
+            }
+            _ => Children { nodes: self.nodes, at, end },
+        }
+    }
+
+    /// The node of the value that stood here first: this one's, unless it stood there before. Of an array with one item
+    /// it is that of the item.
+    pub(super) fn first(self, index: usize) -> usize {
+        let node = |at: usize| self.nodes.get(at).copied();
+        let item = match node(index) {
+            Some(Node { shape: Shape::Array, after, .. })
+                if node(index + 1).is_some_and(|item| item.after == after) =>
+            {
+                index + 1
+            }
+            _ => index,
+        };
+        match node(item + 1) {
+            Some(Node { shape: Shape::Again, start, .. }) => start as usize,
+            _ => item,
+        }
+    }
+
+    /// Of a container that was read, and did not stand there again.
+    fn children_of_first(self, container: usize) -> Children<'v> {
         let end = self.nodes.get(container).map_or(0, |node| node.after as usize);
         Children { nodes: self.nodes, at: container + 1, end }
     }

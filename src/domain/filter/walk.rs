@@ -6,11 +6,13 @@
 //!
 //! Recursion is bounded by `limits::JSON_DEPTH_MAX`.
 
+use super::facts::Sets;
 use super::fault::FilterFault;
 use super::json::{self, Cursor, offset};
 use super::keys::{self, Form, Holds, Key, Keys, Known, Meaning, NOWHERE, Word};
+use super::memo::{Before, Memo, Setting};
 use super::reference::Bases;
-use super::tape::{Mark, Node, Shape, Tape, View};
+use super::tape::{Mark, Node, Shape, Tape, Told, View};
 use super::{Record, RootType, facts, text};
 use crate::domain::fhir::facts::Facts;
 use crate::domain::fhir::r4::{self, ResourceType};
@@ -49,7 +51,9 @@ pub(super) fn whole(
     }
     let keys = keys::keys().ok_or(FilterFault::Tables)?;
     let place = Place { record: None, nesting: 0 };
-    let mut walk = Walk { cursor: Cursor::new(text), tape, keys, bases, sender, place };
+    let memo = Memo::new(text.len(), keys.count());
+    let mut walk =
+        Walk { cursor: Cursor::new(text), tape, keys, bases, sender, place, memo, sets: Sets::default() };
     walk.cursor.space();
     let root = walk.root().and_then(|root| walk.cursor.end().map(|()| root));
     root.map_err(|fault| json::fault(text).unwrap_or(fault))
@@ -71,6 +75,8 @@ struct Walk<'w, 'c> {
     bases: &'w Bases<'w>,
     sender: Sender,
     place: Place,
+    memo: Memo,
+    sets: Sets,
 }
 
 /// Which elements of an object were there.
@@ -87,7 +93,7 @@ struct Seen {
 impl Seen {
     /// The element was there before; from now on it was.
     #[inline(always)]
-    fn is_again(&mut self, key: Key) -> bool {
+    fn is_again(&mut self, key: &Key) -> bool {
         let place = usize::from(key.bit >> 6) + 2 * usize::from(key.twin);
         let Some(word) = self.elements.get_mut(place & 3) else { return true };
         let bit = 1_u64 << (key.bit & 63);
@@ -201,6 +207,47 @@ impl Walk<'_, '_> {
 
     #[inline(always)]
     fn member(&mut self, form: &Form, trail: u16, seen: &mut Seen) -> Result<u8, FilterFault> {
+        let Some(&[opening, closing, next, end]) = self.cursor.quotes.four() else {
+            return self.rough_member(form, trail, seen);
+        };
+        let (opening, closing, next, end) = (opening as usize, closing as usize, next as usize, end as usize);
+        if opening != self.cursor.at || !self.cursor.is_plain_name(closing) {
+            return self.rough_member(form, trail, seen);
+        }
+        let Some(key) = form.key(self.cursor.bytes, opening + 1, closing - opening - 1) else {
+            return self.rough_member(form, trail, seen);
+        };
+        let start = closing + 2;
+        self.cursor.at = start;
+        self.known(key, seen)?;
+        let member = Member { name: offset(opening), key: key.number, marks: key.marks };
+        if key.is_text && next == start && self.cursor.is_plain_text(next, end) {
+            self.cursor.quotes.took(4);
+            self.cursor.at = end + 1;
+            self.push(member, start, Shape::Text);
+            return Ok(member.marks & Mark::RISING);
+        }
+        self.cursor.quotes.took(2);
+        self.cursor.space();
+        self.member_value(member, key, trail)
+    }
+
+    /// An element that must not be there twice.
+    #[inline(always)]
+    fn known(&mut self, key: &Key, seen: &mut Seen) -> Result<(), FilterFault> {
+        if seen.is_again(key) {
+            // Two types of one choice; or one key twice, which is then found as a fault of the JSON.
+            return self.wrong();
+        }
+        seen.choices += u32::from(key.choice);
+        if key.told {
+            seen.told = self.tape.nodes.len();
+        }
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn rough_member(&mut self, form: &Form, trail: u16, seen: &mut Seen) -> Result<u8, FilterFault> {
         let (opening, closing) = self.cursor.name()?;
         let key = if self.cursor.escaped {
             self.escaped_key(form, opening, closing)
@@ -208,22 +255,19 @@ impl Walk<'_, '_> {
             form.key(self.cursor.bytes, opening + 1, closing - opening - 1)
         };
         let Some(key) = key else { return self.unknown(form, opening, closing) };
-        if seen.is_again(key) {
-            // Two types of one choice; or one key twice, which is then found as a fault of the JSON.
-            return self.wrong();
-        }
-        seen.choices += u32::from(key.choice);
-        if !key.twin && key.word == form.told {
-            seen.told = self.tape.nodes.len();
-        }
+        self.known(key, seen)?;
+        self.member_value(Member { name: offset(opening), key: key.number, marks: key.marks }, key, trail)
+    }
+
+    #[inline(always)]
+    fn member_value(&mut self, member: Member, key: &Key, trail: u16) -> Result<u8, FilterFault> {
         let trail = self.keys.follow(trail, key.bit);
-        let member = Member { name: offset(opening), key: key.number, marks: key.marks };
         if key.many { self.array(member, key, trail) } else { self.value(member, key, trail) }
     }
 
     #[cold]
     #[inline(never)]
-    fn escaped_key(&self, form: &Form, opening: usize, closing: usize) -> Option<Key> {
+    fn escaped_key<'f>(&self, form: &'f Form, opening: usize, closing: usize) -> Option<&'f Key> {
         let name = text::unescape(self.cursor.text.get(opening + 1..closing)?);
         form.key(name.as_bytes(), 0, name.len())
     }
@@ -245,7 +289,7 @@ impl Walk<'_, '_> {
     }
 
     #[inline(never)]
-    fn array(&mut self, member: Member, key: Key, trail: u16) -> Result<u8, FilterFault> {
+    fn array(&mut self, member: Member, key: &Key, trail: u16) -> Result<u8, FilterFault> {
         if self.cursor.peek() != b'[' {
             return self.wrong();
         }
@@ -269,6 +313,51 @@ impl Walk<'_, '_> {
         Ok(self.close(index, marks))
     }
 
+    /// An object, which is not read again if the same stood here before.
+    #[inline(always)]
+    fn object_again(&mut self, member: Member, form: u16, key: &Key, trail: u16) -> Result<u8, FilterFault> {
+        let (start, depth) = (self.cursor.at, u16::try_from(self.cursor.depth()).unwrap_or(u16::MAX));
+        let setting = Setting { key: key.number, trail, depth };
+        let place = self.memo.place(key.number, start, self.cursor.bytes, &self.cursor.quotes);
+        let before =
+            place.and_then(|place| self.memo.find(place, setting, start, self.cursor.bytes)).copied();
+        if let Some(before) = before {
+            return Ok(self.again(member, start, before));
+        }
+        let (quotes, told) = (self.cursor.quotes.taken(), self.tape.told.len());
+        let (node, records) = (self.tape.nodes.len(), self.tape.records.len());
+        let form = self.keys.form(form).ok_or(FilterFault::Tables)?;
+        let marks = self.object(member, form, trail)?;
+        // A record is decided by itself, wherever it stands.
+        if self.tape.records.len() == records {
+            let marks = self.tape.nodes.get(node).map_or(Mark::LOOSE, |node| node.marks);
+            let quotes = offset(self.cursor.quotes.taken() - quotes);
+            let (told, len) = ((offset(told), offset(self.tape.told.len())), offset(self.cursor.at - start));
+            let before =
+                Before { start: offset(start), len, node: offset(node), quotes, told, setting, marks };
+            self.memo.keep(place, before);
+        }
+        Ok(marks)
+    }
+
+    /// Passes over a container that stood here before.
+    fn again(&mut self, member: Member, start: usize, before: Before) -> u8 {
+        self.cursor.at = start + before.len as usize;
+        self.cursor.quotes.pass(before.quotes as usize, self.cursor.bytes);
+        let first = self.tape.nodes.get(before.node as usize).map_or(Shape::Unknown, |first| first.shape);
+        let index = self.push(member, start, first);
+        self.push(Member::NAMELESS, before.node as usize, Shape::Again);
+        if let Some(node) = self.tape.nodes.get_mut(index) {
+            (node.after, node.marks) = (offset(index + 2), before.marks);
+        }
+        for told in before.told.0..before.told.1 {
+            if let Some(told) = self.tape.told.get(told as usize).copied() {
+                self.tells(told);
+            }
+        }
+        before.marks & Mark::RISING
+    }
+
     fn null(&mut self) -> Result<u8, FilterFault> {
         let start = self.cursor.at;
         self.cursor.literal("null")?;
@@ -277,7 +366,7 @@ impl Walk<'_, '_> {
     }
 
     #[inline(always)]
-    fn value(&mut self, member: Member, key: Key, trail: u16) -> Result<u8, FilterFault> {
+    fn value(&mut self, member: Member, key: &Key, trail: u16) -> Result<u8, FilterFault> {
         let start = self.cursor.at;
         let shape = match key.holds {
             Holds::Text => {
@@ -287,10 +376,7 @@ impl Walk<'_, '_> {
                 self.cursor.string(limits::STRING_BYTES_MAX)?;
                 Shape::Text
             }
-            Holds::Object(form) => {
-                let form = self.keys.form(form).ok_or(FilterFault::Tables)?;
-                return self.object(member, form, trail);
-            }
+            Holds::Object(form) => return self.object_again(member, form, key, trail),
             Holds::Number => {
                 if !matches!(self.cursor.peek(), b'-' | b'0'..=b'9') {
                     return self.wrong();
@@ -372,7 +458,8 @@ impl Walk<'_, '_> {
             return Err(FilterFault::Size(start));
         }
         self.place = outer;
-        facts::read(View { text: self.cursor.text, nodes: &self.tape.nodes }, record, &mut self.tape.records);
+        let view = View { text: self.cursor.text, nodes: &self.tape.nodes };
+        facts::read(view, record, &mut self.tape.records, &mut self.sets);
         Ok(Mark::LOOSE)
     }
 
@@ -391,18 +478,24 @@ impl Walk<'_, '_> {
             Meaning::Extension => self.extension(form, index, seen),
             Meaning::Meta => {
                 if seen.told > 0 {
-                    self.tell(|view, facts| facts::codes(view, seen.told, &mut facts.labels));
+                    self.tells(Told::Labels(offset(seen.told)));
                 }
                 0
             }
         }
     }
 
-    fn tell(&mut self, tell: impl FnOnce(View<'_>, &mut Facts)) {
+    /// What is told is remembered, for when the same text comes again.
+    fn tells(&mut self, told: Told) {
+        self.tape.told.push(told);
+        self.tell(told);
+    }
+
+    fn tell(&mut self, told: Told) {
         let view = View { text: self.cursor.text, nodes: &self.tape.nodes };
         let record = self.place.record.and_then(|record| self.tape.records.get_mut(record));
         if let Some(record) = record {
-            tell(view, &mut record.facts);
+            facts::take(view, told, self.bases, &mut self.sets, &mut record.facts);
         }
     }
 
@@ -411,19 +504,14 @@ impl Walk<'_, '_> {
         if seen.told == 0 {
             return marks;
         }
-        let (bases, in_compartment) = (self.bases, self.keys.ends(trail));
         let Some(text) = self.view().text(seen.told) else { return marks };
-        if text.starts_with('#') || bases.moves(&text) {
+        if text.starts_with('#') || self.bases.moves(&text) {
             marks |= Mark::MOVED;
         }
-        let patient = bases.record(&text).filter(|(kind, _)| kind.name() == "Patient");
-        let Some(id) = patient.map(|(_, id)| id.to_owned()) else { return marks };
-        self.tell(|_, facts| {
-            if in_compartment {
-                facts.patients.insert(id.clone());
-            }
-            facts.mentions.insert(id);
-        });
+        if self.bases.record(&text).is_some_and(|(kind, _)| kind.name() == "Patient") {
+            let in_compartment = self.keys.ends(trail);
+            self.tells(Told::Patient { reference: offset(seen.told), in_compartment });
+        }
         marks
     }
 
@@ -443,11 +531,10 @@ impl Walk<'_, '_> {
         if seen.told == 0 {
             return Mark::LOOSE;
         }
-        if facts::is_inline_label(self.view(), seen.told) {
-            let value = self.view().member(index, Word::Value);
-            self.tell(|view, facts| {
-                value.into_iter().for_each(|value| facts::codes(view, value, &mut facts.labels));
-            });
+        if facts::is_inline_label(self.view(), seen.told)
+            && let Some(value) = self.view().member(index, Word::Value)
+        {
+            self.tells(Told::Labels(offset(value)));
         }
         if seen.has(form.saying) { 0 } else { Mark::LOOSE }
     }

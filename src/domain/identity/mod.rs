@@ -50,6 +50,6 @@ pub use keys::{KeySet, KeySetError};
 pub use published::{KeyFate, PublishedKey, published_keys};
 pub use refusal::{IdentityRefusal, RefusalClass, StepUp};
 pub use revocation::{Reach, Revocation, RevocationIndex, RevocationOrigin, RevocationTarget};
-pub use session::{Session, SessionEnded, SessionKey, SessionLimits, check_session};
+pub use session::{Beginning, Session, SessionEnded, SessionKey, SessionLimits, check_session};
 pub use token::{Unverified, fuzz_token};
 pub use verified::VerifiedTokens;

@@ -89,6 +89,30 @@ impl SessionKey {
     }
 }
 
+/// What a store keeps when a session's caller is not known in memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Beginning {
+    /// It goes on as it is kept, under its newest login.
+    GoesOn(Session),
+    /// It begins now, for the first time or anew.
+    Anew(Session),
+}
+
+impl Beginning {
+    /// The rule: what is `kept` of a session goes on, unless there is nothing, or `asked` has a login later than the
+    /// last activity kept. Identity providers may keep one `sid` over several logins.
+    pub fn of(kept: Option<Session>, asked: Session) -> Self {
+        match kept {
+            Some(kept) if asked.authenticated_at <= kept.last_active => {
+                let authenticated_at = kept.authenticated_at.max(asked.authenticated_at);
+                Self::GoesOn(Session { authenticated_at, ..kept })
+            }
+            Some(_) | None => Self::Anew(asked),
+        }
+    }
+}
+
 /// Shows nothing with which one could take part in the session.
 impl fmt::Debug for SessionKey {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -163,6 +187,30 @@ mod tests {
         ];
         for (name, last, login, now, expected) in cases {
             assert_eq!(check_session(at(last), at(login), &limits, at(now)), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_later_login_begins_a_session_anew() {
+        let session = |began: i64, login: i64, active: i64, application: &str| Session {
+            began: at(began),
+            authenticated_at: at(login),
+            last_active: at(active),
+            application: Some(application.to_owned()),
+        };
+        let asked = |login: i64| session(50, login, 50, "new");
+        // Login and last activity kept, login asked with, what is kept then.
+        let cases = [
+            ("unknown", None, 40, Beginning::Anew(asked(40))),
+            ("the same login", Some((0, 9)), 0, Beginning::GoesOn(session(1, 0, 9, "old"))),
+            ("an older token of it", Some((5, 9)), 0, Beginning::GoesOn(session(1, 5, 9, "old"))),
+            ("a login in the midst of it", Some((0, 9)), 8, Beginning::GoesOn(session(1, 8, 9, "old"))),
+            ("a login at the last activity", Some((0, 9)), 9, Beginning::GoesOn(session(1, 9, 9, "old"))),
+            ("a login after it", Some((0, 9)), 10, Beginning::Anew(asked(10))),
+        ];
+        for (name, kept, login, expected) in cases {
+            let kept = kept.map(|(login, active)| session(1, login, active, "old"));
+            assert_eq!(Beginning::of(kept, asked(login)), expected, "{name}");
         }
     }
 

@@ -21,7 +21,7 @@ use super::Settings;
 use super::entry::Cipher;
 use super::reserve::ReserveKey;
 use crate::domain::ledger::LogSigner;
-use crate::edge::seal::Seal;
+use crate::edge::seal::{Seal, derived_key};
 
 /// Both keys, ready for use.
 #[derive(Debug)]
@@ -97,6 +97,15 @@ fn signing_key(path: &Path) -> Result<LogSigner, KeyError> {
 pub fn lasting_seal(settings: &Settings, purpose: &'static str) -> Result<Seal, KeyError> {
     let key = secret(&settings.encryption_key)?;
     Seal::lasting(&key, purpose).map_err(|_| KeyError::Encryption(settings.encryption_key.clone()))
+}
+
+/// A secret for one purpose, derived from the trail's encryption key (HKDF, RFC 5869). The two tell nothing of each other.
+///
+/// # Errors
+/// [`KeyError`] names the file that cannot be used.
+pub fn derived_secret(settings: &Settings, purpose: &str) -> Result<[u8; 32], KeyError> {
+    let key = derived_key(b"chartgate audit encryption key", &secret(&settings.encryption_key)?, purpose);
+    key.ok_or_else(|| KeyError::Encryption(settings.encryption_key.clone()))
 }
 
 fn encryption_keys(path: &Path) -> Result<(Cipher, ReserveKey), KeyError> {

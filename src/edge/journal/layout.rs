@@ -38,6 +38,30 @@ pub(super) enum Place {
     Unknown,
 }
 
+/// Whether a trail can be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// There is none.
+    Missing,
+    /// Its lock is not for this user, or cannot be opened; why.
+    LockRefused(io::ErrorKind),
+    /// It is there.
+    There,
+}
+
+/// Looks whether there is a trail in `directory` that this user could open. Takes no lock and makes no file.
+#[must_use]
+pub fn presence(directory: &Path) -> Presence {
+    if !directory.join(CHECKPOINT).is_file() {
+        return Presence::Missing;
+    }
+    match OpenOptions::new().write(true).open(directory.join(LOCK)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Presence::LockRefused(error.kind()),
+        // Without a lock file the next opening makes one.
+        Ok(_) | Err(_) => Presence::There,
+    }
+}
+
 /// What the file at `path`, relative to the audit directory, is.
 pub(super) fn classify(path: &str) -> Place {
     let name = path.rsplit('/').next().unwrap_or(path);

@@ -36,7 +36,8 @@ use crate::edge::telemetry::Telemetry;
 use crate::limits::{JOURNAL_QUEUE_KIB_MAX, JOURNAL_QUEUE_WAIT_MS_MAX, JOURNAL_SLOTS_MAX};
 
 pub use inspect::{Finding, Inspection, Request, inspect};
-pub use keys::{KeyError, Keys, KeysMade, generate_missing, lasting_seal};
+pub use keys::{KeyError, Keys, KeysMade, derived_secret, generate_missing, lasting_seal};
+pub use layout::{Presence, presence};
 pub use open::{OpenError, create};
 pub use snapshot::{Entry, read_entries};
 

@@ -2,7 +2,7 @@
 use super::desk::{Access, Desk, OrderText, Secret};
 use crate::clock;
 use crate::domain::identity::{Reach, RevocationOrigin};
-use crate::edge::sessions::SqliteStore;
+use crate::edge::sessions::{SqliteStore, StoreKey};
 use http::header::{AUTHORIZATION, ORIGIN};
 use http::{HeaderMap, HeaderValue};
 
@@ -60,7 +60,8 @@ fn beyond_loopback_somebody_must_show_something() {
 #[test]
 fn an_order_names_one_thing_and_a_reason() {
     let folder = tempfile::tempdir().unwrap();
-    let store = SqliteStore::open(&folder.path().join("s.sqlite"), clock::now()).unwrap();
+    let store =
+        SqliteStore::open(&folder.path().join("s.sqlite"), &StoreKey::specimen(), clock::now()).unwrap();
     let cases = [
         (r#"{"token": "t", "reason": "lost"}"#, Ok(("token", true))),
         (r#"{"user": "https://i|s", "reason": "left"}"#, Ok(("user", false))),

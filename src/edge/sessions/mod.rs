@@ -5,15 +5,18 @@
 //! back, by a restart, or by a refusal.
 //! Look next: `domain::identity::session`, the rules; `store`, what remembers; `watch`, what runs beside the requests.
 
+mod clear;
 mod crowd;
 mod live;
 mod orders;
 mod postgres;
+mod postgres_rows;
 mod postgres_tls;
 mod record;
 mod row;
 mod sqlite;
 mod store;
+mod store_key;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -23,6 +26,7 @@ pub use postgres::{PostgresSettings, PostgresStore};
 pub use record::{lifted as record_lifted, revoked as record_revoked};
 pub use sqlite::SqliteStore;
 pub use store::{Begun, Document, SessionStore, StoreError, StoreState};
+pub use store_key::StoreKey;
 pub use watch::Change;
 
 use std::collections::{HashMap, HashSet};

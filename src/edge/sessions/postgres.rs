@@ -1,8 +1,8 @@
 //! The store in a database: PostgreSQL, for several proxies that share sessions and revocations.
 //!
-//! Owns: the tables and statements, one connection, and its being made again when it broke.
+//! Owns: one connection, its being made again when it broke, and the transactions.
 //! Must never: speak in clear to another machine; hold an answer back longer than `STORE_ANSWER_MAX`.
-//! Look next: `store`, the contract; `sqlite`, the same in a file.
+//! Look next: `store`, the contract; `postgres_rows`, the tables; `sqlite`, the same in a file.
 
 use std::fmt;
 use std::future::Future;
@@ -10,19 +10,27 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use rustls::ClientConfig;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tokio_postgres::config::{Host, SslMode};
-use tokio_postgres::{Client, Config, Error, GenericClient, NoTls, Row, Transaction};
+use tokio_postgres::{Client, Config, Error, NoTls, Row, Transaction};
 
 use super::crowd;
+use super::postgres_rows::{
+    SESSION, count_up, find, keep_document, keep_revocation, keep_session, prepare, raise_high_water,
+    revocations, session_row,
+};
 use super::postgres_tls::Rustls;
-use super::row::RevocationRow;
+use super::row::{
+    DocumentRow, RevocationRow, SessionRow, document_name, once_name, person_name, session_name,
+};
 use super::store::{Begun, Document, SessionStore, StoreError, StoreState, check_document, micros, time};
-use crate::domain::identity::{Revocation, Session, SessionKey, SessionLimits};
+use super::store_key::StoreKey;
+use crate::domain::identity::{Beginning, Revocation, Session, SessionKey, SessionLimits};
 use crate::edge::tls::{ClientFiles, client_config};
 use crate::limits;
 
@@ -36,31 +44,10 @@ pub struct PostgresSettings {
     pub ca: Option<PathBuf>,
 }
 
-const VERSION: i32 = 1;
-/// Any number, the same in every proxy: two must not make the tables at once.
-const MAKING: i64 = 0x6368_6172_7467_6174;
-
-const TABLES: &str = "
-CREATE TABLE IF NOT EXISTS chartgate_state (one INT PRIMARY KEY CHECK (one = 1), version INT NOT NULL, floor BIGINT,
-    high_water BIGINT NOT NULL, sequence BIGINT NOT NULL);
-CREATE TABLE IF NOT EXISTS chartgate_session (id TEXT PRIMARY KEY, issuer TEXT NOT NULL, subject TEXT NOT NULL,
-    session TEXT NOT NULL, began BIGINT NOT NULL, authenticated_at BIGINT NOT NULL, last_active BIGINT NOT NULL,
-    application TEXT);
-CREATE INDEX IF NOT EXISTS chartgate_session_person ON chartgate_session (issuer, subject);
-CREATE TABLE IF NOT EXISTS chartgate_revocation (id TEXT PRIMARY KEY, kind TEXT NOT NULL, issuer TEXT,
-    name TEXT NOT NULL, reach BIGINT, made_at BIGINT NOT NULL, origin TEXT NOT NULL, reason TEXT NOT NULL,
-    expires_at BIGINT);
-CREATE TABLE IF NOT EXISTS chartgate_once (namespace TEXT NOT NULL, name TEXT NOT NULL, until BIGINT NOT NULL,
-    PRIMARY KEY (namespace, name));
-CREATE TABLE IF NOT EXISTS chartgate_document (namespace TEXT NOT NULL, name TEXT NOT NULL, body BYTEA NOT NULL,
-    expires_at BIGINT NOT NULL, PRIMARY KEY (namespace, name));
-";
-
-const SESSION: &str = "issuer, subject, session, began, authenticated_at, last_active, application";
-
 /// A store in a database. Its methods block, and are called from threads of the runtime that may.
 pub struct PostgresStore {
     settings: PostgresSettings,
+    key: StoreKey,
     runtime: Handle,
     client: Mutex<Option<Client>>,
 }
@@ -69,7 +56,7 @@ pub struct PostgresStore {
 type Work<'c, T> = Pin<Box<dyn Future<Output = Result<T, Fault>> + Send + 'c>>;
 
 /// Why a statement brought nothing.
-enum Fault {
+pub(super) enum Fault {
     Database(Error),
     Store(StoreError),
 }
@@ -87,28 +74,42 @@ impl From<StoreError> for Fault {
 }
 
 impl PostgresStore {
-    /// Connects, and makes the tables where there are none: tokens issued before `now` are not trusted then.
+    /// Connects, and makes the tables where there are none: tokens issued before `now` are not trusted then. Tables of
+    /// version 1, with names in clear, are sealed.
     ///
     /// Called from a thread that may block, within `runtime`.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn open(settings: PostgresSettings, runtime: Handle, now: Timestamp) -> Result<Self, StoreError> {
-        let store = Self { settings, runtime, client: Mutex::new(None) };
-        let version = store.ask(move |client| Box::pin(prepare(client, now)))?;
-        if version == VERSION { Ok(store) } else { Err(StoreError::Version) }
+    pub fn open(
+        settings: PostgresSettings,
+        key: &StoreKey,
+        runtime: Handle,
+        now: Timestamp,
+    ) -> Result<Self, StoreError> {
+        let store = Self { settings, key: key.clone(), runtime, client: Mutex::new(None) };
+        let key = key.clone();
+        store.ask_within(limits::STORE_PREPARED_MAX, move |client| Box::pin(prepare(client, key, now)))?;
+        Ok(store)
     }
 
     /// Does `work` with the connection, made anew if it is not there. A connection on which something failed is not
     /// used again: what is still under way on it is not known.
     fn ask<T>(&self, work: impl for<'c> FnOnce(&'c mut Client) -> Work<'c, T>) -> Result<T, StoreError> {
+        self.ask_within(limits::STORE_ANSWER_MAX, work)
+    }
+
+    fn ask_within<T>(
+        &self,
+        longest: Duration,
+        work: impl for<'c> FnOnce(&'c mut Client) -> Work<'c, T>,
+    ) -> Result<T, StoreError> {
         let mut place = self.client.lock().unwrap_or_else(PoisonError::into_inner);
         let mut client = match place.take().filter(|client| !client.is_closed()) {
             Some(client) => client,
             None => self.runtime.block_on(connect(&self.settings))?,
         };
-        let done =
-            self.runtime.block_on(async { timeout(limits::STORE_ANSWER_MAX, work(&mut client)).await });
+        let done = self.runtime.block_on(async { timeout(longest, work(&mut client)).await });
         match done {
             Ok(Ok(done)) => {
                 *place = Some(client);
@@ -183,28 +184,15 @@ fn tls_config(settings: &PostgresSettings) -> Result<Arc<ClientConfig>, StoreErr
     client_config(&files).map(Arc::new).map_err(|error| StoreError::Settings(error.to_string()))
 }
 
-/// Makes what is not there; gives the version of what is.
-async fn prepare(client: &mut Client, now: Timestamp) -> Result<i32, Fault> {
-    let transaction = client.transaction().await?;
-    transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&MAKING]).await?;
-    transaction.batch_execute(TABLES).await?;
-    transaction
-        .execute(
-            "INSERT INTO chartgate_state VALUES (1, $1, $2, $2, 0) ON CONFLICT (one) DO NOTHING",
-            &[&VERSION, &micros(now)],
-        )
-        .await?;
-    let version = transaction.query_one("SELECT version FROM chartgate_state", &[]).await?.try_get(0)?;
-    transaction.commit().await?;
-    Ok(version)
-}
-
 impl SessionStore for PostgresStore {
     fn state(&self) -> Result<StoreState, StoreError> {
+        let key = self.key.clone();
         self.ask(|client| {
             Box::pin(async move {
-                let row =
-                    client.query_one("SELECT floor, high_water, sequence FROM chartgate_state", &[]).await?;
+                let query = "SELECT floor, high_water, sequence, mark FROM chartgate_state";
+                let row = client.query_one(query, &[]).await?;
+                // Another store may have taken this one's place.
+                key.check(row.try_get(3)?)?;
                 let floor: Option<i64> = row.try_get(0)?;
                 let floor = floor.map(time).transpose()?;
                 Ok(StoreState { floor, high_water: time(row.try_get(1)?)?, sequence: row.try_get(2)? })
@@ -218,17 +206,24 @@ impl SessionStore for PostgresStore {
         session: &Session,
         limits: &SessionLimits,
     ) -> Result<Begun, StoreError> {
-        let (key, session, limits) = (key.clone(), session.clone(), *limits);
-        self.ask(move |client| Box::pin(async move { begin(client, &key, session, &limits).await }))
+        let beginner = Beginner {
+            store_key: self.key.clone(),
+            row: SessionRow::of(&self.key, key, session)?,
+            key: key.clone(),
+            session: session.clone(),
+            limits: *limits,
+        };
+        self.ask(move |client| Box::pin(beginner.begin(client)))
     }
 
     fn find(&self, key: &SessionKey) -> Result<Option<Session>, StoreError> {
-        let id = key.id();
-        self.ask(move |client| Box::pin(async move { find(client, &id).await }))
+        let id = session_name(&self.key, &key.id());
+        let found = self.ask(move |client| Box::pin(async move { find(client, &id).await }))?;
+        Ok(found.map(|row| row.read(&self.key)).transpose()?.map(|(_, session)| session))
     }
 
     fn touch(&self, active: &[(SessionKey, Timestamp)], now: Timestamp) -> Result<(), StoreError> {
-        let ids: Vec<String> = active.iter().map(|(key, _)| key.id()).collect();
+        let ids: Vec<String> = active.iter().map(|(key, _)| session_name(&self.key, &key.id())).collect();
         let times: Vec<i64> = active.iter().map(|(_, time)| micros(*time)).collect();
         self.ask(move |client| {
             Box::pin(async move {
@@ -243,34 +238,31 @@ impl SessionStore for PostgresStore {
     }
 
     fn sessions(&self) -> Result<Vec<(SessionKey, Session)>, StoreError> {
-        self.ask(|client| {
+        let rows: Vec<SessionRow> = self.ask(|client| {
             Box::pin(async move {
                 let query = format!(
                     "SELECT {SESSION} FROM chartgate_session ORDER BY began, id LIMIT {}",
                     limits::SESSIONS_LISTED_MAX
                 );
-                client.query(&query, &[]).await?.iter().map(session_of).collect()
+                client.query(&query, &[]).await?.iter().map(session_row).collect()
             })
-        })
+        })?;
+        rows.into_iter().map(|row| row.read(&self.key)).collect()
     }
 
     fn session_by_id(&self, id: &str) -> Result<Option<SessionKey>, StoreError> {
-        let id = id.to_owned();
-        self.ask(move |client| {
-            Box::pin(async move {
-                let query = format!("SELECT {SESSION} FROM chartgate_session WHERE id = $1");
-                let row = client.query_opt(&query, &[&id]).await?;
-                Ok(row.as_ref().map(session_of).transpose()?.map(|(key, _)| key))
-            })
-        })
+        let id = session_name(&self.key, id);
+        let found = self.ask(move |client| Box::pin(async move { find(client, &id).await }))?;
+        Ok(found.map(|row| row.read(&self.key)).transpose()?.map(|(key, _)| key))
     }
 
     fn revoke(&self, revocation: &Revocation) -> Result<(), StoreError> {
-        let row = RevocationRow::of(revocation);
+        let row = RevocationRow::of(&self.key, revocation)?;
         self.ask(move |client| {
             Box::pin(async move {
                 let transaction = client.transaction().await?;
-                keep(&transaction, &row).await?;
+                keep_revocation(&transaction, &row).await?;
+                count_up(&transaction).await?;
                 Ok(transaction.commit().await?)
             })
         })
@@ -291,11 +283,12 @@ impl SessionStore for PostgresStore {
     }
 
     fn revocations(&self) -> Result<Vec<Revocation>, StoreError> {
-        self.ask(|client| Box::pin(async move { revocations(client).await }))
+        let rows = self.ask(|client| Box::pin(async move { revocations(client).await }))?;
+        rows.into_iter().map(|row| row.read(&self.key)).collect()
     }
 
     fn remember_once(&self, namespace: &str, name: &str, until: Timestamp) -> Result<bool, StoreError> {
-        let (namespace, name) = (namespace.to_owned(), name.to_owned());
+        let (namespace, name) = (namespace.to_owned(), once_name(&self.key, namespace, name));
         self.ask(move |client| {
             Box::pin(async move {
                 let statement = "INSERT INTO chartgate_once VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
@@ -305,7 +298,7 @@ impl SessionStore for PostgresStore {
     }
 
     fn remembers(&self, namespace: &str, name: &str) -> Result<bool, StoreError> {
-        let (namespace, name) = (namespace.to_owned(), name.to_owned());
+        let (namespace, name) = (namespace.to_owned(), once_name(&self.key, namespace, name));
         self.ask(move |client| {
             Box::pin(async move {
                 let query = "SELECT 1 FROM chartgate_once WHERE namespace = $1 AND name = $2";
@@ -316,36 +309,29 @@ impl SessionStore for PostgresStore {
 
     fn put(&self, namespace: &str, document: &Document) -> Result<(), StoreError> {
         check_document(document)?;
-        let (namespace, document) = (namespace.to_owned(), document.clone());
-        self.ask(move |client| {
-            Box::pin(async move {
-                let statement = "INSERT INTO chartgate_document VALUES ($1, $2, $3, $4)
-                    ON CONFLICT (namespace, name) DO UPDATE SET body = $3, expires_at = $4";
-                let expires_at = micros(document.expires_at);
-                client.execute(statement, &[&namespace, &document.name, &document.body, &expires_at]).await?;
-                Ok(())
-            })
-        })
+        let (namespace, row) = (namespace.to_owned(), DocumentRow::of(&self.key, namespace, document)?);
+        self.ask(move |client| Box::pin(async move { keep_document(client, &namespace, &row).await }))
     }
 
     fn documents(&self, namespace: &str, now: Timestamp) -> Result<Vec<Document>, StoreError> {
         let namespace = namespace.to_owned();
-        self.ask(move |client| {
+        let rows = self.ask(move |client| {
             Box::pin(async move {
-                let query = "SELECT name, body, expires_at FROM chartgate_document
-                    WHERE namespace = $1 AND expires_at > $2 ORDER BY name";
+                let query = "SELECT name, sealed, expires_at FROM chartgate_document
+                    WHERE namespace = $1 AND expires_at > $2";
                 let rows = client.query(query, &[&namespace, &micros(now)]).await?;
-                let read = |row: &Row| -> Result<Document, Fault> {
-                    let expires_at = time(row.try_get(2)?)?;
-                    Ok(Document { name: row.try_get(0)?, body: row.try_get(1)?, expires_at })
+                let read = |row: &Row| -> Result<DocumentRow, Fault> {
+                    let (name, sealed) = (row.try_get(0)?, row.try_get(1)?);
+                    Ok(DocumentRow { name, sealed, expires_at: row.try_get(2)? })
                 };
                 rows.iter().map(read).collect()
             })
-        })
+        })?;
+        DocumentRow::read_all(rows, &self.key)
     }
 
     fn remove(&self, namespace: &str, name: &str) -> Result<bool, StoreError> {
-        let (namespace, name) = (namespace.to_owned(), name.to_owned());
+        let (namespace, name) = (namespace.to_owned(), document_name(&self.key, namespace, name));
         self.ask(move |client| {
             Box::pin(async move {
                 let statement = "DELETE FROM chartgate_document WHERE namespace = $1 AND name = $2";
@@ -374,137 +360,59 @@ impl SessionStore for PostgresStore {
     }
 }
 
-async fn begin(
-    client: &mut Client,
-    key: &SessionKey,
+/// A session that may begin, and its limits.
+struct Beginner {
+    store_key: StoreKey,
+    row: SessionRow,
+    key: SessionKey,
     session: Session,
-    limits: &SessionLimits,
-) -> Result<Begun, Fault> {
-    let transaction = client.transaction().await?;
-    // One person's sessions begin one after the other, whichever proxy they come through.
-    let person = format!("{}|{}", key.issuer, key.subject);
-    transaction.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", &[&person]).await?;
-    let id = key.id();
-    let kept = find(&transaction, &id).await?;
-    if let Some(mut kept) = kept.filter(|kept| session.authenticated_at <= kept.last_active) {
-        kept.authenticated_at = kept.authenticated_at.max(session.authenticated_at);
-        let statement =
-            "UPDATE chartgate_session SET authenticated_at = GREATEST(authenticated_at, $2) WHERE id = $1";
-        transaction.execute(statement, &[&id, &micros(kept.authenticated_at)]).await?;
-        transaction.commit().await?;
-        return Ok(Begun { session: kept, ended: Vec::new() });
-    }
-    let statement = "INSERT INTO chartgate_session VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-        ON CONFLICT (id) DO UPDATE SET began = $5, authenticated_at = $6, last_active = $7, application = $8";
-    let times = [session.began, session.authenticated_at, session.last_active].map(micros);
-    let [began, authenticated_at, last_active] = &times;
-    transaction
-        .execute(
-            statement,
-            &[
-                &id,
-                &key.issuer,
-                &key.subject,
-                &key.session,
-                began,
-                authenticated_at,
-                last_active,
-                &session.application,
-            ],
-        )
-        .await?;
-    raise_high_water(&transaction, session.began).await?;
-    let ended = make_room(&transaction, key, &session, limits).await?;
-    transaction.commit().await?;
-    Ok(Begun { session, ended })
+    limits: SessionLimits,
 }
 
-async fn make_room(
-    transaction: &Transaction<'_>,
-    key: &SessionKey,
-    session: &Session,
-    limits: &SessionLimits,
-) -> Result<Vec<Revocation>, Fault> {
-    if limits.concurrent.is_none() {
-        return Ok(Vec::new());
-    }
-    let query = format!(
-        "SELECT {SESSION} FROM chartgate_session WHERE issuer = $1 AND subject = $2 ORDER BY began, id"
-    );
-    let rows = transaction.query(&query, &[&key.issuer, &key.subject]).await?;
-    let others: Vec<_> = rows.iter().map(session_of).collect::<Result<_, _>>()?;
-    let ended = crowd::out(key, &others, &revocations(transaction).await?, limits, session.began);
-    for revocation in &ended {
-        keep(transaction, &RevocationRow::of(revocation)).await?;
-    }
-    Ok(ended)
-}
-
-async fn find(client: &impl GenericClient, id: &str) -> Result<Option<Session>, Fault> {
-    let query = format!("SELECT {SESSION} FROM chartgate_session WHERE id = $1");
-    let row = client.query_opt(&query, &[&id]).await?;
-    Ok(row.as_ref().map(session_of).transpose()?.map(|(_, session)| session))
-}
-
-fn session_of(row: &Row) -> Result<(SessionKey, Session), Fault> {
-    let key = SessionKey { issuer: row.try_get(0)?, subject: row.try_get(1)?, session: row.try_get(2)? };
-    let session = Session {
-        began: time(row.try_get(3)?)?,
-        authenticated_at: time(row.try_get(4)?)?,
-        last_active: time(row.try_get(5)?)?,
-        application: row.try_get(6)?,
-    };
-    Ok((key, session))
-}
-
-async fn keep(transaction: &Transaction<'_>, row: &RevocationRow) -> Result<(), Fault> {
-    let statement = "INSERT INTO chartgate_revocation VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
-    transaction
-        .execute(
-            statement,
-            &[
-                &row.id,
-                &row.kind,
-                &row.issuer,
-                &row.name,
-                &row.reach,
-                &row.made_at,
-                &row.origin,
-                &row.reason,
-                &row.expires_at,
-            ],
-        )
-        .await?;
-    count_up(transaction).await
-}
-
-async fn revocations(client: &impl GenericClient) -> Result<Vec<Revocation>, Fault> {
-    let query = "SELECT id, kind, issuer, name, reach, made_at, origin, reason, expires_at
-        FROM chartgate_revocation ORDER BY made_at, id";
-    let read = |row: &Row| -> Result<Revocation, Fault> {
-        let row = RevocationRow {
-            id: row.try_get(0)?,
-            kind: row.try_get(1)?,
-            issuer: row.try_get(2)?,
-            name: row.try_get(3)?,
-            reach: row.try_get(4)?,
-            made_at: row.try_get(5)?,
-            origin: row.try_get(6)?,
-            reason: row.try_get(7)?,
-            expires_at: row.try_get(8)?,
+impl Beginner {
+    async fn begin(self, client: &mut Client) -> Result<Begun, Fault> {
+        let transaction = client.transaction().await?;
+        // One person's sessions begin one after the other, whichever proxy they come through.
+        let person = &self.row.person;
+        transaction.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", &[person]).await?;
+        let kept = find(&transaction, &self.row.id).await?;
+        let kept = kept.map(|row| row.read(&self.store_key)).transpose()?.map(|(_, kept)| kept);
+        let begun = match Beginning::of(kept, self.session.clone()) {
+            Beginning::GoesOn(session) => {
+                let statement = "UPDATE chartgate_session
+                    SET authenticated_at = GREATEST(authenticated_at, $2) WHERE id = $1";
+                let login = micros(session.authenticated_at);
+                transaction.execute(statement, &[&self.row.id, &login]).await?;
+                Begun { session, ended: Vec::new() }
+            }
+            Beginning::Anew(session) => {
+                keep_session(&transaction, &self.row).await?;
+                raise_high_water(&transaction, session.began).await?;
+                let ended = self.make_room(&transaction).await?;
+                Begun { session, ended }
+            }
         };
-        Ok(row.read()?)
-    };
-    client.query(query, &[]).await?.iter().map(read).collect()
-}
+        transaction.commit().await?;
+        Ok(begun)
+    }
 
-async fn count_up(transaction: &Transaction<'_>) -> Result<(), Fault> {
-    transaction.execute("UPDATE chartgate_state SET sequence = sequence + 1", &[]).await?;
-    Ok(())
-}
-
-async fn raise_high_water(transaction: &Transaction<'_>, now: Timestamp) -> Result<(), Fault> {
-    let statement = "UPDATE chartgate_state SET high_water = $1 WHERE high_water < $1";
-    transaction.execute(statement, &[&micros(now)]).await?;
-    Ok(())
+    /// The person's sessions that end for this one.
+    async fn make_room(&self, transaction: &Transaction<'_>) -> Result<Vec<Revocation>, Fault> {
+        if self.limits.concurrent.is_none() {
+            return Ok(Vec::new());
+        }
+        let query = format!("SELECT {SESSION} FROM chartgate_session WHERE person = $1 ORDER BY began, id");
+        let person = person_name(&self.store_key, &self.key);
+        let rows = transaction.query(&query, &[&person]).await?;
+        let read = |row: &Row| -> Result<_, Fault> { Ok(session_row(row)?.read(&self.store_key)?) };
+        let others: Vec<_> = rows.iter().map(read).collect::<Result<_, _>>()?;
+        let revoked = revocations(transaction).await?.into_iter().map(|row| row.read(&self.store_key));
+        let revoked: Vec<Revocation> = revoked.collect::<Result<_, _>>()?;
+        let ended = crowd::out(&self.key, &others, &revoked, &self.limits, self.session.began);
+        for revocation in &ended {
+            keep_revocation(transaction, &RevocationRow::of(&self.store_key, revocation)?).await?;
+            count_up(transaction).await?;
+        }
+        Ok(ended)
+    }
 }

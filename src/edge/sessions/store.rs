@@ -163,6 +163,8 @@ pub enum StoreError {
     Open(String),
     /// It holds tables of another version.
     Version,
+    /// It was made with another key: whatever were looked up in it, nothing would be found.
+    Key,
     /// The URL or the certificates of the database are not usable; why.
     Settings(String),
     /// The store does not answer now; a word about why.
@@ -178,6 +180,9 @@ impl fmt::Display for StoreError {
         match self {
             Self::Open(why) => write!(f, "the session store cannot be opened: {why}"),
             Self::Version => f.write_str("the session store was made by another version"),
+            Self::Key => f.write_str(
+                "the session store was made with another key: all that share it name the same `session.key`",
+            ),
             Self::Settings(why) => write!(f, "the session store's settings are not usable: {why}"),
             Self::Unavailable(why) => write!(f, "the session store does not answer: {why}"),
             Self::Unsound => f.write_str("the session store holds what does not read"),

@@ -24,7 +24,8 @@ fn settings(concurrent: Option<u32>, activity: ActivityRule) -> Settings {
 }
 
 fn open(path: &Path, settings: Settings) -> Sessions {
-    Sessions::open(settings, Arc::new(SqliteStore::open(path, Timestamp::UNIX_EPOCH).unwrap())).unwrap()
+    let store = SqliteStore::open(path, &StoreKey::specimen(), Timestamp::UNIX_EPOCH).unwrap();
+    Sessions::open(settings, Arc::new(store)).unwrap()
 }
 
 fn plain(path: &Path) -> Sessions {
@@ -202,15 +203,15 @@ async fn nobody_is_let_in_while_the_store_is_silent() {
 #[tokio::test]
 async fn a_store_that_was_lost_trusts_no_older_token() {
     let (_folder, path) = place();
-    let lost = SqliteStore::open(&path, at(10)).unwrap();
+    let lost = SqliteStore::open(&path, &StoreKey::specimen(), at(10)).unwrap();
     let sessions = Sessions::open(settings(None, ActivityRule::All), Arc::new(lost)).unwrap();
     let forgotten = Err(SessionRefusal::Ended(SessionEnded::Forgotten));
     assert_eq!(asks(&sessions, &caller("s", 9), 11).await, forgotten);
     assert_eq!(asks(&sessions, &caller("s", 10), 11).await, Ok(()));
     // One that was made with its trail has nothing to have lost.
     let (_folder, path) = place();
-    SqliteStore::create(&path).unwrap();
-    assert!(SqliteStore::create(&path).is_err(), "never made over another");
+    SqliteStore::create(&path, &StoreKey::specimen()).unwrap();
+    assert!(SqliteStore::create(&path, &StoreKey::specimen()).is_err(), "never made over another");
     assert_eq!(asks(&plain(&path), &caller("s", 9), 11).await, Ok(()));
 }
 
@@ -229,9 +230,9 @@ fn what_cannot_matter_is_cleared_out() {
 #[test]
 fn another_versions_file_is_not_opened() {
     let (_folder, path) = place();
-    drop(SqliteStore::open(&path, at(0)).unwrap());
-    rusqlite::Connection::open(&path).unwrap().pragma_update(None, "user_version", 2).unwrap();
-    assert_eq!(SqliteStore::open(&path, at(0)).err(), Some(StoreError::Version));
+    drop(SqliteStore::open(&path, &StoreKey::specimen(), at(0)).unwrap());
+    rusqlite::Connection::open(&path).unwrap().pragma_update(None, "user_version", 9).unwrap();
+    assert_eq!(SqliteStore::open(&path, &StoreKey::specimen(), at(0)).err(), Some(StoreError::Version));
     std::fs::write(&path, b"no database at all, but long enough to be looked at").unwrap();
-    assert!(matches!(SqliteStore::open(&path, at(0)), Err(StoreError::Open(_))));
+    assert!(matches!(SqliteStore::open(&path, &StoreKey::specimen(), at(0)), Err(StoreError::Open(_))));
 }

@@ -1,0 +1,146 @@
+//! A record says and gives the same alone and among its likes, of which most text is not read again.
+//!
+//! Owns: the law of what is remembered of a long text, on made records that come back whole and slightly changed.
+//! Must never: compare with anything but the record alone, which is too short for anything to be remembered.
+//! Look next: `domain::filter::memo`.
+
+use super::*;
+
+/// Bytes of a Bundle from which on values are remembered, with room to spare.
+const LONG: usize = 40_000;
+
+/// The same record with a letter more in one of its strings.
+fn changed(record: &str, dice: &mut Dice) -> String {
+    let values: Vec<usize> = record.match_indices(":\"").map(|(at, _)| at + 2).collect();
+    let value =
+        values.get(dice.roll(values.len())).filter(|at| !record[..**at].ends_with("resourceType\":\""));
+    match value {
+        Some(&at) => format!("{}x{}", &record[..at], &record[at..]),
+        None => record.to_owned(),
+    }
+}
+
+/// The records with which the given ones come back, each time changed further or not.
+fn sequence(records: &[String], dice: &mut Dice) -> Vec<String> {
+    let (mut now, mut all, mut len) = (records.to_vec(), Vec::new(), 0);
+    while len < LONG {
+        let at = dice.roll(now.len());
+        if dice.roll(4) == 0 {
+            now[at] = changed(&now[at], dice);
+        }
+        for _ in 0..=dice.roll(3) {
+            len += now[at].len() + 1;
+            all.push(now[at].clone());
+        }
+    }
+    all
+}
+
+/// What a record says and gives: facts of all in it, references, what is outside a mask, and its text under each oracle.
+fn said(document: &Document<'_>, record: usize, oracles: &[Oracle]) -> Vec<String> {
+    let records = document.records();
+    let inside = |one: &filter::Record| one.container.is_some_and(|container| container >= record);
+    let end = record + 1 + records[record + 1..].iter().take_while(|one| inside(one)).count();
+    let mut said = vec![format!("{:?}", document.references(record))];
+    for Facts { id, version, last_updated, patients, mentions, labels, status, category, code, .. } in
+        records[record..end].iter().map(|record| &record.facts)
+    {
+        let sets = [patients, mentions, labels, category, code].map(|set| (**set).clone());
+        said.push(format!("{id:?} {version:?} {last_updated:?} {status:?} {sets:?}"));
+    }
+    for oracle in oracles {
+        let masks = masks(&oracle.decisions);
+        said.push(format!("{:?}", emitted(document, &verdicts(document, &masks), oracle, record)));
+        let mask = masks.get(&records[record].facts.resource_type);
+        said.push(format!("{:?}", mask.and_then(|mask| document.outside(record, mask))));
+    }
+    said
+}
+
+fn holds(seed: u64) -> Result<(), TestCaseError> {
+    let (first, mut dice) = made(seed);
+    let (second, _) = made(seed.wrapping_mul(3));
+    let own: Vec<String> =
+        [first, second].into_iter().filter(|text| is_record(text) && text.len() < 4000).collect();
+    prop_assume!(!own.is_empty());
+    let trees: Vec<Tree> = own.iter().map(|text| Tree::parse(text).unwrap()).collect();
+    let oracles: Vec<Oracle> = trees.iter().map(|tree| random_oracle(tree, &mut dice)).collect();
+    let records = sequence(&own, &mut dice);
+    let bundle = searchset(&records);
+    let document = filter::parse(bundle.as_bytes(), &BASES);
+    let among = document.map_err(|fault| TestCaseError::fail(format!("{fault}")))?;
+    for (entry, record) in among.bundle().unwrap().entries.iter().zip(&records) {
+        let alone = filter::parse(record.as_bytes(), &BASES);
+        let alone = alone.map_err(|fault| TestCaseError::fail(format!("{fault}: {record}")))?;
+        prop_assert_eq!(
+            said(&among, entry.record.unwrap(), &oracles),
+            said(&alone, 0, &oracles),
+            "{}",
+            record
+        );
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, rng_seed: SEED, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_record_is_the_same_among_its_likes(seed in any::<u64>()) {
+        holds(seed)?;
+    }
+}
+
+fn searchset(records: &[String]) -> String {
+    let entries: Vec<String> = records.iter().map(|record| format!("{{\"resource\":{record}}}")).collect();
+    format!(r#"{{"resourceType":"Bundle","type":"searchset","entry":[{}]}}"#, entries.join(","))
+}
+
+/// What is said deep inside a value that came back is said again when what is around it comes back.
+#[test]
+fn what_came_back_inside_is_said_again() {
+    let record = |note: usize| {
+        format!(
+            r#"{{"resourceType":"Appointment","status":"booked","participant":[{{"extension":[
+            {{"url":"http://a.example/{note}","valueReference":{{"reference":"Patient/p1","display":"Somebody"}}}}],
+            "status":"accepted"}}]}}"#
+        )
+    };
+    let bundle = searchset(&(0..300).map(|at| record(at / 5)).collect::<Vec<_>>());
+    for record in filter::parse(bundle.as_bytes(), &BASES).unwrap().records() {
+        assert_eq!(record.facts.mentions.iter().collect::<Vec<_>>(), ["p1"]);
+    }
+}
+
+/// However often it came.
+#[test]
+fn a_record_inside_is_a_record_each_time() {
+    let record = |at: usize| {
+        format!(
+            r#"{{"resourceType":"Parameters","parameter":[{{"name":"patient","resource":
+            {{"resourceType":"Patient","id":"p{at}","active":true,"gender":"female","birthDate":"1970-01-01"}}}}]}}"#
+        )
+    };
+    let bundle = searchset(&(0..300).map(|at| record(at / 5)).collect::<Vec<_>>());
+    let document = filter::parse(bundle.as_bytes(), &BASES).unwrap();
+    let inside = document.records().iter().filter(|record| record.container.is_some());
+    let ids: Vec<_> = inside.map(|record| record.facts.id.clone().unwrap()).collect();
+    assert_eq!(ids, (0..300).map(|at| format!("p{}", at / 5)).collect::<Vec<_>>());
+}
+
+/// What was within the bound before may be beyond it at another place.
+#[test]
+fn t_123_depth_is_bounded_where_a_value_comes_back() {
+    let open = r#"{"url":"http://a.example","extension":["#;
+    let nested =
+        |levels: usize, inner: &str| format!("{}{inner}{}", open.repeat(levels), "]}".repeat(levels));
+    let value = nested(4, r#"{"url":"http://b.example","valueCode":"same","id":"same"}"#);
+    let record = |extension: &str| format!(r#"{{"resourceType":"Basic","extension":[{extension}]}}"#);
+    let mut records = vec![record(&value); 200];
+    assert!(filter::parse(searchset(&records).as_bytes(), &BASES).is_ok());
+    // Each level of an extension is two of JSON; the Bundle around it takes a few.
+    let deepest = (chartgate::limits::JSON_DEPTH_MAX - 4) / 2;
+    records.push(record(&nested(deepest - 3, &value)));
+    let found = filter::parse(searchset(&records).as_bytes(), &BASES).map(drop).map_err(fault_name);
+    assert_eq!(found, Err("Depth".to_owned()));
+}
