@@ -154,7 +154,7 @@ fn a_stranger_checks_a_proof(folder: &Path, file: &str, (log, key): (&str, &str)
     let proof = folder.join("proof");
     let out = proof.to_str().unwrap();
     let made =
-        ["audit", "prove", "--config", &file, "--request-id", id, "--hash-only", "--witnessed", "--out", out];
+        ["audit", "prove", "--config", file, "--request-id", id, "--hash-only", "--witnessed", "--out", out];
     let made = chartgate(&made);
     assert!(made.status.success(), "{}", told(&made));
     let check =
