@@ -128,7 +128,7 @@ impl Scene {
         let released = Released {
             reference: "Patient/c1".to_owned(),
             version: facts.version.clone(),
-            patients: facts.patients.clone(),
+            patients: (*facts.patients).clone(),
             mask: Arc::new(disclosure.mask().kept()),
         };
         Ok((out, released))

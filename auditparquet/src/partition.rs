@@ -158,8 +158,6 @@ fn schema() -> Result<TypePtr, ParquetError> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test may fail where it stands")]
-
     use parquet::file::reader::{FileReader as _, SerializedFileReader};
     use parquet::record::RowAccessor as _;
 
@@ -172,8 +170,11 @@ mod tests {
         Row { sequence, time: time.parse().unwrap(), cells }
     }
 
-    /// What is read back by the library's own reader: file, then sequence, time and subject of each row.
-    fn read(root: &Path) -> Vec<(String, Vec<(i64, i64, Option<String>)>)> {
+    /// A file, then sequence, time and subject of each row.
+    type Read = (String, Vec<(i64, i64, Option<String>)>);
+
+    /// What is read back by the library's own reader.
+    fn read(root: &Path) -> Vec<Read> {
         let mut files: Vec<PathBuf> = fs::read_dir(root)
             .unwrap()
             .flat_map(|day| fs::read_dir(day.unwrap().path()).unwrap().map(|file| file.unwrap().path()))

@@ -289,71 +289,53 @@ pub(super) fn run(command: &Audit) -> Ending {
     };
     let settings = app::journal_settings(&all);
     record_reading(&settings, command);
+    match carry_out(command, &all, &settings) {
+        Ok(audit::GOOD) if matches!(command, Audit::Init(_)) => init_sessions(&all),
+        Ok(audit::GOOD) => Ending::Good,
+        Ok(_) => Ending::No,
+        Err(ending) => ending,
+    }
+}
+
+/// Gives the exit code of the command, or how it ended before it began.
+fn carry_out(command: &Audit, all: &config::Settings, trail: &journal::Settings) -> Result<u8, Ending> {
     let (mut out, mut err) = (std::io::stdout().lock(), std::io::stderr().lock());
-    let code = match command {
-        Audit::Init(_) => match audit::init(&settings, &mut out, &mut err) {
-            audit::GOOD => {
-                drop((out, err));
-                return init_sessions(&all);
-            }
-            problem => problem,
-        },
+    let (out, err): (&mut dyn Write, &mut dyn Write) = (&mut out, &mut err);
+    let indexed = |scan: bool| (!scan).then_some(all.audit.index.as_path());
+    Ok(match command {
+        Audit::CheckProof(_) => audit::GOOD,
+        Audit::Init(_) => audit::init(trail, out, err),
+        Audit::Key(_) => audit::key(trail, out, err),
         Audit::Verify(verify) => {
-            let against = match read_checkpoint(verify.against.as_deref()) {
-                Ok(against) => against,
-                Err(ending) => return ending,
-            };
-            let (witnesses, age) = (app::witness_keys(&all), all.audit.witness_max_age);
+            let against = read_checkpoint(verify.against.as_deref())?;
+            let (witnesses, age) = (app::witness_keys(all), all.audit.witness_max_age);
             let demand = Demand { witnesses: &witnesses, age_max: SignedDuration::try_from(age).ok() };
             let request = Request { decode: true, against: against.as_deref(), demand };
-            audit::verify(&settings, request, verify.plain.json, &mut out, &mut err)
+            audit::verify(trail, request, verify.plain.json, out, err)
         }
-        Audit::Prove(prove) => match prove.wish() {
-            Ok(wish) => audit::prove(&settings, &wish, &mut out, &mut err),
-            Err(ending) => return ending,
-        },
-        Audit::Key(_) => audit::key(&settings, &mut out, &mut err),
-        Audit::CheckProof(_) => audit::GOOD,
+        Audit::Prove(prove) => audit::prove(trail, &prove.wish()?, out, err),
         Audit::Index(order) => {
-            audit::index(&settings, &all.audit.index, order.rebuild, order.plain.json, &mut out, &mut err)
+            audit::index(trail, &all.audit.index, order.rebuild, order.plain.json, out, err)
         }
         Audit::Search(search) => {
-            let index = (!search.scan).then_some(all.audit.index.as_path());
             let (filter, json) = (search.which.filter(), search.plain.json);
-            audit::search_with(&settings, index, &filter, json, &mut out, &mut err)
+            audit::search_with(trail, indexed(search.scan), &filter, json, out, err)
         }
-        Audit::Backup(order) => audit::backup(&settings, &order.out, order.plain.json, &mut out, &mut err),
+        Audit::Backup(order) => audit::backup(trail, &order.out, order.plain.json, out, err),
         Audit::Restore(order) => {
-            let against = match read_checkpoint(order.against.as_deref()) {
-                Ok(against) => against,
-                Err(ending) => return ending,
-            };
-            let outputs: (&mut dyn Write, &mut dyn Write) = (&mut out, &mut err);
-            audit::restore(
-                &settings,
-                &order.from,
-                against.as_deref(),
-                order.verify,
-                order.plain.json,
-                outputs,
-            )
+            let against = read_checkpoint(order.against.as_deref())?;
+            let (against, json) = (against.as_deref(), order.plain.json);
+            audit::restore(trail, &order.from, against, order.verify, json, (out, err))
         }
         Audit::Export(order) => {
-            let index = (!order.scan).then_some(all.audit.index.as_path());
-            let filter = order.which.filter();
-            let export = audit::Export {
-                filter: &filter,
-                format: order.format,
-                out: &order.out,
-                base: &all.public_base,
-            };
-            audit::export(&settings, index, &export, order.plain.json, &mut out, &mut err)
+            let (filter, base) = (order.which.filter(), &all.public_base);
+            let export = audit::Export { filter: &filter, format: order.format, out: &order.out, base };
+            audit::export(trail, indexed(order.scan), &export, order.plain.json, out, err)
         }
         Audit::Summary(order) => {
-            audit::summary(&settings, &all.audit.index, order.day, order.plain.json, &mut out, &mut err)
+            audit::summary(trail, &all.audit.index, order.day, order.plain.json, out, err)
         }
-    };
-    if code == audit::GOOD { Ending::Good } else { Ending::No }
+    })
 }
 
 /// A checkpoint's bytes, where one is named.

@@ -58,7 +58,17 @@ fn a_copy_is_restored_and_goes_on() {
     assert_eq!(lines(&place), 701);
     place.append(&[&[plain("on", "zaphod-1")]]);
     assert_eq!(lines(&place), 702);
-    assert_eq!(run(|out, err| verify(&place.settings, None, false, out, err)).0, GOOD);
+    assert_eq!(
+        run(|out, err| verify(
+            &place.settings,
+            Request { decode: true, ..Request::default() },
+            false,
+            out,
+            err
+        ))
+        .0,
+        GOOD
+    );
 }
 
 /// While the trail is written, and before its tiles follow, the copy is what `published` signs.

@@ -278,7 +278,7 @@ proptest! {
             prop_assert_eq!(summed(&place, day), counted(&place, day));
         }
         // Neither the index nor its use is a change of the trail.
-        let (code, out, _) = run(|out, err| verify(&place.settings, None, false, out, err));
+        let (code, out, _) = run(|out, err| verify(&place.settings, Request { decode: true, ..Request::default() }, false, out, err));
         prop_assert_eq!(code, GOOD, "{}", out);
     }
 }

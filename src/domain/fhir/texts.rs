@@ -119,7 +119,7 @@ mod tests {
             prop_assert_eq!(&*own, &first);
             prop_assert_eq!(&*other, &second);
             prop_assert_eq!(&*joined, &wanted);
-            prop_assert_eq!(&changed == &joined, changed.len() == joined.len());
+            prop_assert_eq!(changed == joined, changed.len() == joined.len());
         }
     }
 }

@@ -353,7 +353,7 @@ fn a_reserve_is_kept_changed_and_given_up() {
     let _size = ward.verifies();
     // Ended between the record and the removal; and between a new file and its record.
     fs::copy(there.path("reserve"), gone.path("reserve")).unwrap();
-    assert_eq!((gone.findings(), gone.inspect().notes.len() > 0), (vec![], true));
+    assert_eq!((gone.findings(), !gone.inspect().notes.is_empty()), (vec![], true));
     close(&with_reserve(&gone));
     let _size = gone.verifies();
     let made = Ward::new();
