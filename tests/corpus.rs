@@ -23,6 +23,8 @@ mod oracle;
 mod random;
 #[path = "corpus/roles.rs"]
 mod roles;
+#[path = "corpus/second.rs"]
+mod second;
 #[path = "corpus/through_the_gate.rs"]
 mod through_the_gate;
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use chartgate::domain::fhir::mask::Mask;
 use chartgate::domain::fhir::r4::{self, ElementPath, ResourceType};
-use chartgate::domain::filter::{self, References, Verdict};
+use chartgate::domain::filter::{self, Document, References, Verdict};
 
 use crate::dice::Dice;
 use crate::leaves;
@@ -55,6 +55,13 @@ fn masks(decided: &BTreeMap<String, bool>) -> BTreeMap<ResourceType, Arc<Mask>> 
         by_type.entry(path.resource_type()).or_default().push((path, *keep));
     }
     by_type.into_iter().map(|(kind, decided)| (kind, Arc::new(Mask::new(kind, decided)))).collect()
+}
+
+/// A random mask for each record of a document, by type.
+pub(crate) fn masks_for(document: &Document<'_>, tree: &Tree, dice: &mut Dice) -> Vec<Option<Arc<Mask>>> {
+    let kinds = document.records().iter().map(|one| one.facts.resource_type).collect();
+    let by_type = masks(&decisions(tree, &kinds, dice));
+    document.records().iter().map(|one| by_type.get(&one.facts.resource_type).cloned()).collect()
 }
 
 /// One record under one random mask; whether it left.

@@ -163,7 +163,7 @@ fn t189_mixed_and_unjudgeable_scopes_open_nothing() {
             ("user/Observation.rs?nonsense=x", "scope-insufficient"),
             ("user/Observation.rs?subject.name=x", "scope-insufficient"),
             ("user/Observation.read?status=final", "scope-insufficient"),
-            ("user/*.rs?status=final", "scope-insufficient"),
+            ("user/*.rs?nonsense=x", "scope-insufficient"),
         ];
         let mut refusals = Vec::new();
         for (scope, code) in cases {
