@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::audit::{Control, Event, Record};
 use crate::edge::journal::{Settings, lasting_seal};
 use crate::edge::seal::Seal;
-use crate::limits::{READING_TEXT_BYTES_MAX, READINGS_IN_ROUND_MAX};
+use crate::limits::{READING_SLIP_BYTES_MAX, READING_TEXT_BYTES_MAX, READINGS_IN_ROUND_MAX};
 
 /// By their names no evidence (design: section 8): what was taken up stands in the trail.
 const BEFORE: &str = "reading-";
@@ -170,9 +170,11 @@ struct Slip {
 
 fn details(seal: &Seal, path: &Path, now: Timestamp) -> io::Result<Slip> {
     // The owner of the file is who wrote it, by the operating system; the slip itself could say anything.
-    let owner = fs::symlink_metadata(path)?.uid();
-    let mut names = BTreeMap::from([("user".to_owned(), user(owner))]);
-    let text = fs::read_to_string(path).unwrap_or_default();
+    let file = fs::symlink_metadata(path)?;
+    let mut names = BTreeMap::from([("user".to_owned(), user(file.uid()))]);
+    // A link, a pipe or something endless is told of, and not read.
+    let readable = file.is_file() && file.len() <= READING_SLIP_BYTES_MAX;
+    let text = if readable { fs::read_to_string(path).unwrap_or_default() } else { String::new() };
     let opened = seal.open(text.trim(), FOR, now).ok();
     let Some(reading) = opened.and_then(|text| serde_json::from_slice::<Reading>(&text).ok()) else {
         names.insert("command".to_owned(), "unknown: the slip could not be read".to_owned());
@@ -281,6 +283,17 @@ mod tests {
             trail.directory.join("checkpoint.tmp").exists() && trail.directory.join("reading-1.tmp").exists()
         );
         assert!(!trail.directory.join("reading-0123456789abcdef.tmp").exists());
+    }
+
+    #[test]
+    fn what_has_no_end_is_told_and_not_read() {
+        let (_place, trail) = trail();
+        let link = trail.directory.join("reading-0123456789abcdef.tmp");
+        std::os::unix::fs::symlink("/dev/zero", &link).unwrap();
+        let taken = take_up(&trail, at(5)).unwrap();
+        assert!(told(&taken.records)[0]["command"].contains("could not be read"));
+        taken.forget();
+        assert!(!link.is_symlink());
     }
 
     #[test]

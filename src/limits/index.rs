@@ -23,5 +23,7 @@ pub const INDEX_BYTES_FOR_EACH_CANDIDATE: usize = 2_048;
 pub const READINGS_INTERVAL: Duration = Duration::from_secs(60);
 /// Slips taken up at once; more wait for the next round.
 pub const READINGS_IN_ROUND_MAX: usize = 1_000;
+/// One slip: a few dozen texts at their longest, sealed and in base64. What is longer was not left by a reading command.
+pub const READING_SLIP_BYTES_MAX: u64 = 64 * 1024;
 /// One text of a reading, such as a value that was searched for.
 pub const READING_TEXT_BYTES_MAX: usize = 256;
