@@ -1,6 +1,6 @@
 //! Who? Tokens good, bad and forged, through the door (T-168 to T-187), sessions, purposes and scopes.
 //!
-//! Owns: issue 2, item 3, end to end.
+//! Owns: who is let in, end to end.
 //! Must never: accept a refusal without its record.
 //! Look next: `tests/data/tokens`, where the same is checked without a socket.
 

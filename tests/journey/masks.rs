@@ -1,6 +1,6 @@
 //! What leaves: elements (P1), bytes (P3), modifiers (P7 is in `policy`), and what is stored but unknown.
 //!
-//! Owns: issue 2, item 7, end to end.
+//! Owns: masks on real answers, end to end.
 //! Must never: compare with anything but the bytes the EMR holds.
 //! Look next: `tests/filter.rs`, where every case of the filter is.
 

@@ -1,4 +1,4 @@
-//! Operations, binaries and capabilities (issue 3, items 6 and 8): who may, who may not, and what comes back.
+//! Operations, binaries and capabilities: who may, who may not, and what comes back.
 //!
 //! Owns: the closed list of operations (KF-27), and that none of them shows more than a read or a search (KF-26, KF-28).
 //! Must never: take an operation's answer for good because its rows look right: what is not there is checked too.

@@ -1,6 +1,6 @@
 //! What? Requests as nobody should send them (T-113 to T-116, T-136 to T-160), and methods that change things.
 //!
-//! Owns: issue 2, "Bad input" on the client's side; P5 and P6 at the door.
+//! Owns: bad input on the client's side; P5 and P6 at the door.
 //! Must never: let a case pass whose request reached the EMR.
 //! Look next: `tests/data/journey/wire.toml` and `requests.toml`, the cases.
 

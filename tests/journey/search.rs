@@ -1,6 +1,6 @@
 //! Questions (P4): what may be asked, what is asked instead, and what never gets to the EMR.
 //!
-//! Owns: issue 2, items 4 and 6, end to end.
+//! Owns: what a search may ask and what comes back of it, end to end.
 //! Must never: count a refusal as proof when the EMR was asked first.
 //! Look next: `tests/data/journey/withheld.toml`; `twins`, for answers that must not differ.
 

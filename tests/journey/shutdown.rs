@@ -1,6 +1,6 @@
 //! Coming and going: stopping with requests under way, and certificates read again.
 //!
-//! Owns: issue 2, item 2, end to end.
+//! Owns: an end without a lost record, end to end.
 //! Must never: cut a request off to make a test quick.
 //! Look next: `src/edge/listener/tests.rs`.
 

@@ -1,6 +1,6 @@
 //! Evidence (P2): no bytes without a durable record, whatever happens to the journal or the process.
 //!
-//! Owns: issue 2, item 8, end to end.
+//! Owns: what every answer leaves in the trail, end to end.
 //! Must never: read the trail through the gate that wrote it.
 //! Look next: `src/edge/journal/tests`, the same in small.
 

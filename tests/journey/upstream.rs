@@ -1,6 +1,6 @@
 //! An EMR that answers badly (T-113 to T-135, T-255 to T-262): each kind has its code, and nothing of it gets out.
 //!
-//! Owns: issue 2, "Bad input" on the EMR's side. The gate is a process of its own, so that its log can be read.
+//! Owns: bad input on the EMR's side. The gate is a process of its own, so that its log can be read.
 //! Must never: let a canary through: in bodies, headers, logs, metrics or the trail.
 //! Look next: `src/edge/upstream/tests.rs`, `tests/filter.rs`.
 
