@@ -7,12 +7,19 @@
 //!
 //! The text is cut, never changed: a batch is the items between two commas of `entry` in an envelope of ours, and what
 //! stands around the items is kept as the envelope's frame. JSON's grammar knows no context, so the whole is sound
-//! exactly when every batch and the frame are. Here only strings and brackets are told apart; a bracket that does
+//! exactly when every batch and the frame are. Here only strings and brackets are told apart, deep inside an entry many
+//! at a time (`deep`); a bracket that does
 //! not match its other one leaves a batch or a frame that does not parse.
 
+use fearless_simd::Level;
+
+use super::deep::{self, Deep};
 use super::fault::FilterFault;
 use super::text;
 use crate::limits;
+
+/// Brackets open inside an entry: the Bundle's, those of `entry`, its own.
+const ENTRY_DEPTH: usize = 3;
 
 /// A splitter that gives the same batches, however the bytes are cut.
 pub struct Batches {
@@ -27,6 +34,8 @@ pub struct Batches {
     /// Where in `items` the last comma between two items stands.
     comma: Option<usize>,
     place: Place,
+    /// What this processor can do.
+    level: Level,
     depth: usize,
     string: Option<Text>,
     /// The member of the root that is being read is `entry`.
@@ -70,6 +79,7 @@ impl Batches {
             items: Vec::new(),
             comma: None,
             place: Place::Frame,
+            level: Level::new(),
             depth: 0,
             string: None,
             is_entry: false,
@@ -113,8 +123,17 @@ impl Batches {
     }
 
     fn take(&mut self, piece: &[u8], batches: &mut Vec<Vec<u8>>) -> Result<(), FilterFault> {
-        let mut rest = piece;
+        let (mut rest, mut look_until) = (piece, 0);
         while let Some(&first) = rest.first() {
+            if self.at >= look_until {
+                let passed = self.pass(rest)?;
+                // What stopped it is within the next block: to try again before its end would be in vain.
+                look_until = self.at + deep::BLOCK_BYTES;
+                rest = rest.get(passed..).unwrap_or_default();
+                if passed > 0 {
+                    continue;
+                }
+            }
             let length = self.run(rest);
             let (run, behind) = rest.split_at_checked(length).unwrap_or((rest, &[]));
             self.keep(run, first)?;
@@ -125,6 +144,22 @@ impl Batches {
             }
         }
         Ok(())
+    }
+
+    /// Keeps what stands deep inside an entry, where no comma of the list and no end of it can be. Gives how many bytes.
+    fn pass(&mut self, rest: &[u8]) -> Result<usize, FilterFault> {
+        let escaped = self.string.is_some_and(|string| string.escaped);
+        if self.place != Place::Items || escaped || self.depth < ENTRY_DEPTH {
+            return Ok(0);
+        }
+        let from = Deep { depth: self.depth, in_string: self.string.is_some() };
+        let (passed, now) = deep::pass(self.level, rest, from, ENTRY_DEPTH);
+        let (run, _) = rest.split_at_checked(passed).unwrap_or_default();
+        self.append(run)?;
+        self.at += passed;
+        self.depth = now.depth;
+        self.string = now.in_string.then_some(Text { escaped: false });
+        Ok(passed)
     }
 
     /// How many bytes may be kept at once: those of a string up to its end, or one byte with a meaning of its own,

@@ -25,6 +25,7 @@
 mod bars;
 mod batches;
 mod data_type;
+mod deep;
 mod emit;
 mod facts;
 mod fault;

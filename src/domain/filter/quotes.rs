@@ -200,7 +200,7 @@ impl Quotes {
 
 /// Each bit becomes the sum, modulo two, of itself and all below it: ones from each opening quote up to the closing one.
 #[inline(always)]
-fn prefix_xor(mut bits: u64) -> u64 {
+pub(super) fn prefix_xor(mut bits: u64) -> u64 {
     for shift in [1, 2, 4, 8, 16, 32] {
         bits ^= bits << shift;
     }
