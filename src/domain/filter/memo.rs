@@ -75,7 +75,7 @@ impl Memo {
         let [first, _, second] = quotes.ahead(usize::from(probe) - 2)?.map(|at| at as usize);
         let word = |quote: usize| {
             bytes
-                .get(quote - WORD_BYTES..quote)?
+                .get(quote.checked_sub(WORD_BYTES)?..quote)?
                 .first_chunk::<WORD_BYTES>()
                 .map(|word| u64::from_le_bytes(*word))
         };
