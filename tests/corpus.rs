@@ -19,6 +19,7 @@ mod dice;
 #[path = "corpus/leaves.rs"]
 mod leaves;
 mod oracle;
+mod python;
 #[path = "corpus/random.rs"]
 mod random;
 #[path = "corpus/roles.rs"]

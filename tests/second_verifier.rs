@@ -5,18 +5,16 @@
 //! instead. Look next: `edge::journal::tests`, where every bit of every file is changed in turn.
 #![expect(
     clippy::unwrap_used,
-    clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stderr,
     reason = "a failing test panics, and a skipped one says so"
 )]
 
+mod python;
+
 use std::collections::BTreeMap;
-use std::env;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use aws_lc_rs::signature::Ed25519KeyPair;
 use chartgate::cli::audit;
@@ -26,51 +24,24 @@ use chartgate::edge::journal::{
     Demand, Journal, Keys, Request, Settings, Witnessed, create, generate_missing, inspect, verifier,
 };
 use jiff::Timestamp;
+use python::Program;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// The second verifier at work, asked line by line.
-struct Second {
-    child: Child,
-    questions: ChildStdin,
-    answers: BufReader<ChildStdout>,
-}
+/// Fails where `cryptography` is missing, or stands there without its library.
+const PROBE: &str = "from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey as K\n\
+    K.from_public_bytes(bytes(32))";
+
+/// The second verifier at work.
+struct Second(Program);
 
 impl Second {
     fn start() -> Option<Self> {
-        let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/verifier");
-        let into = Path::new(env!("CARGO_TARGET_TMPDIR")).join("verifier");
-        let installed = Command::new("bash").arg(scripts.join("install.sh")).arg(into).output().unwrap();
-        if !installed.status.success() {
-            let reason = String::from_utf8_lossy(&installed.stderr).into_owned();
-            let required = env::var_os("CHARTGATE_REQUIRE_NEIGHBOURS").is_some_and(|value| value == "1");
-            assert!(!required, "the second verifier cannot be had: {reason}");
-            eprintln!("SKIPPED the second verifier: {reason}");
-            return None;
-        }
-        let mut python = Command::new("python3");
-        let folder = String::from_utf8(installed.stdout).unwrap();
-        if !folder.trim().is_empty() {
-            python.env("PYTHONPATH", folder.trim());
-        }
-        python.arg(scripts.join("verify.py")).arg("batch").stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = python.spawn().unwrap();
-        let (questions, answers) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-        Some(Self { child, questions, answers: BufReader::new(answers) })
+        Program::start("verifier", &["verify.py", "batch"], PROBE).map(Self)
     }
 
     fn ask(&mut self, arguments: &Value) -> Vec<String> {
-        writeln!(self.questions, "{arguments}").unwrap();
-        let mut line = String::new();
-        self.answers.read_line(&mut line).unwrap();
-        serde_json::from_str(&line).unwrap_or_else(|_| panic!("no answer to {arguments}"))
-    }
-}
-
-impl Drop for Second {
-    fn drop(&mut self) {
-        let _ended_already = self.child.kill();
-        let _status = self.child.wait();
+        self.0.ask(arguments)
     }
 }
 

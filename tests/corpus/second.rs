@@ -4,59 +4,16 @@
 //! Must never: pass where it cannot be had, if `CHARTGATE_REQUIRE_NEIGHBOURS` says it must.
 //! Look next: `tests/validator/validate.py`, which answers; `random`, whose masks these are.
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-
 use super::*;
 use crate::dice::Dice;
+use crate::python::Program;
 
 /// Of Synthea's records one in this many is asked about; they are much alike.
 const SYNTHEA_EVERY: usize = 40;
 
-/// The validator at work.
-struct Second {
-    child: Child,
-    questions: ChildStdin,
-    answers: BufReader<ChildStdout>,
-}
-
-impl Second {
-    fn start() -> Option<Self> {
-        let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/validator");
-        let into = Path::new(env!("CARGO_TARGET_TMPDIR")).join("validator");
-        let installed = Command::new("bash").arg(scripts.join("install.sh")).arg(into).output().unwrap();
-        if !installed.status.success() {
-            let reason = String::from_utf8_lossy(&installed.stderr).into_owned();
-            let required = std::env::var_os("CHARTGATE_REQUIRE_NEIGHBOURS").is_some_and(|value| value == "1");
-            assert!(!required, "the second validator cannot be had: {reason}");
-            eprintln!("SKIPPED the second validator: {reason}");
-            return None;
-        }
-        let mut python = Command::new("python3");
-        let folder = String::from_utf8(installed.stdout).unwrap();
-        if !folder.trim().is_empty() {
-            python.env("PYTHONPATH", folder.trim());
-        }
-        python.arg(scripts.join("validate.py")).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = python.spawn().unwrap();
-        let (questions, answers) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-        Some(Self { child, questions, answers: BufReader::new(answers) })
-    }
-
-    /// What is wrong with each of the records; none where it cannot say.
-    fn problems(&mut self, records: &[String]) -> Vec<Option<Vec<String>>> {
-        writeln!(self.questions, "{}", serde_json::to_string(records).unwrap()).unwrap();
-        let mut line = String::new();
-        self.answers.read_line(&mut line).unwrap();
-        serde_json::from_str(&line).expect("an answer for each record")
-    }
-}
-
-impl Drop for Second {
-    fn drop(&mut self) {
-        let _ended_already = self.child.kill();
-        let _status = self.child.wait();
-    }
+/// What is wrong with each of the records; none where it cannot say.
+fn problems_of(records: &[String], second: &mut Program) -> Vec<Option<Vec<String>>> {
+    second.ask(&records)
 }
 
 /// A record as it came, and what leaves of it under each role and one random mask, each different text once.
@@ -85,8 +42,8 @@ fn versions(name: &str, text: &str, roles: &[Role], dice: &mut Dice) -> Vec<Vec<
 }
 
 /// How many were judged, and whether it was valid as it came.
-fn judge(name: &str, versions: &[String], second: &mut Second) -> (usize, usize) {
-    let found = second.problems(versions);
+fn judge(name: &str, versions: &[String], second: &mut Program) -> (usize, usize) {
+    let found = problems_of(versions, second);
     assert_eq!(found.len(), versions.len(), "{name}");
     if found[0].as_ref().is_none_or(|problems| !problems.is_empty()) {
         return (0, 0);
@@ -100,9 +57,11 @@ fn judge(name: &str, versions: &[String], second: &mut Second) -> (usize, usize)
 #[test]
 fn what_leaves_is_valid_for_a_second_validator() {
     let (Some(examples), Some(bundles)) = (corpus("hl7-r4-examples"), corpus("synthea-r4")) else { return };
-    let Some(mut second) = Second::start() else { return };
+    let Some(mut second) = Program::start("validator", &["validate.py"], "import fhir.resources.R4B") else {
+        return;
+    };
     let wrong = r#"{"resourceType":"Patient","active":3}"#.to_owned();
-    assert_ne!(second.problems(&[wrong])[0], Some(Vec::new()), "it can tell");
+    assert_ne!(problems_of(&[wrong], &mut second)[0], Some(Vec::new()), "it can tell");
     let (roles, mut dice) = (roles::shipped(), Dice(0x5eed_0003_cafe));
     let (mut judged, mut valid, mut asked) = (0, 0, 0);
     let mut ask = |name: &str, text: &str, dice: &mut Dice| {
