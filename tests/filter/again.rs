@@ -2,7 +2,7 @@
 //!
 //! Owns: the law of what is remembered of a long text, on made records that come back whole and slightly changed.
 //! Must never: compare with anything but the record alone, which is too short for anything to be remembered.
-//! Look next: `domain::filter::memo`.
+//! Look next: `domain::filter::pattern`, `domain::filter::plan`.
 
 use super::*;
 
@@ -36,8 +36,8 @@ fn sequence(records: &[String], dice: &mut Dice) -> Vec<String> {
     all
 }
 
-/// What a record says and gives: facts of all in it, references, what is outside a mask, and its text under each oracle.
-fn said(document: &Document<'_>, record: usize, oracles: &[Oracle]) -> Vec<String> {
+/// What a record says: facts of all in it, and references.
+fn said(document: &Document<'_>, record: usize) -> Vec<String> {
     let records = document.records();
     let inside = |one: &filter::Record| one.container.is_some_and(|container| container >= record);
     let end = record + 1 + records[record + 1..].iter().take_while(|one| inside(one)).count();
@@ -48,13 +48,33 @@ fn said(document: &Document<'_>, record: usize, oracles: &[Oracle]) -> Vec<Strin
         let sets = [patients, mentions, labels, category, code].map(|set| (**set).clone());
         said.push(format!("{id:?} {version:?} {last_updated:?} {status:?} {sets:?}"));
     }
-    for oracle in oracles {
-        let masks = masks(&oracle.decisions);
-        said.push(format!("{:?}", emitted(document, &verdicts(document, &masks), oracle, record)));
-        let mask = masks.get(&records[record].facts.resource_type);
-        said.push(format!("{:?}", mask.and_then(|mask| document.outside(record, mask))));
-    }
     said
+}
+
+/// An oracle with its masks, the same for all records: what is written of one may be remembered for the next.
+struct Terms {
+    oracle: Oracle,
+    masks: BTreeMap<ResourceType, Mask>,
+}
+
+impl Terms {
+    fn of(oracle: Oracle) -> Self {
+        let masks = masks(&oracle.decisions);
+        Self { oracle, masks }
+    }
+
+    /// With names in references hidden, as the oracle has it, and with none.
+    fn both(oracle: Oracle) -> [Self; 2] {
+        let (hide_display, hide_identifier) = (BTreeSet::new(), BTreeSet::new());
+        [Self::of(Oracle { hide_display, hide_identifier, ..oracle.clone() }), Self::of(oracle)]
+    }
+
+    /// What a record gives: its text, and what of it is outside the mask.
+    fn given(&self, document: &Document<'_>, record: usize) -> [String; 2] {
+        let text = emitted(document, &verdicts(document, &self.masks), &self.oracle, record);
+        let mask = self.masks.get(&document.records()[record].facts.resource_type);
+        [format!("{text:?}"), format!("{:?}", mask.and_then(|mask| document.outside(record, mask)))]
+    }
 }
 
 fn holds(seed: u64) -> Result<(), TestCaseError> {
@@ -64,22 +84,38 @@ fn holds(seed: u64) -> Result<(), TestCaseError> {
         [first, second].into_iter().filter(|text| is_record(text) && text.len() < 4000).collect();
     prop_assume!(!own.is_empty());
     let trees: Vec<Tree> = own.iter().map(|text| Tree::parse(text).unwrap()).collect();
-    let oracles: Vec<Oracle> = trees.iter().map(|tree| random_oracle(tree, &mut dice)).collect();
+    let terms: Vec<Terms> =
+        trees.iter().flat_map(|tree| Terms::both(random_oracle(tree, &mut dice))).collect();
     let records = sequence(&own, &mut dice);
     let bundle = searchset(&records);
     let document = filter::parse(bundle.as_bytes(), &BASES);
     let among = document.map_err(|fault| TestCaseError::fail(format!("{fault}")))?;
-    for (entry, record) in among.bundle().unwrap().entries.iter().zip(&records) {
-        let alone = filter::parse(record.as_bytes(), &BASES);
-        let alone = alone.map_err(|fault| TestCaseError::fail(format!("{fault}: {record}")))?;
-        prop_assert_eq!(
-            said(&among, entry.record.unwrap(), &oracles),
-            said(&alone, 0, &oracles),
-            "{}",
-            record
-        );
+    let entries = || among.bundle().unwrap().entries.iter().map(|entry| entry.record.unwrap()).zip(&records);
+    let alone = |record: &str| {
+        let alone =
+            filter::parse(record.as_bytes(), &BASES).map(|alone| (said(&alone, 0), given(&terms, &alone, 0)));
+        alone.map_err(|fault| TestCaseError::fail(format!("{fault}: {record}")))
+    };
+    let mut wanted = Vec::new();
+    for (entry, record) in entries() {
+        let (said_alone, given_alone) = alone(record)?;
+        prop_assert_eq!(said(&among, entry), said_alone, "{}", record);
+        wanted.push(given_alone);
+    }
+    // One mask after the other, and then all of them for each record.
+    for (at, terms) in terms.iter().enumerate() {
+        for ((entry, record), wanted) in entries().zip(&wanted) {
+            prop_assert_eq!(&terms.given(&among, entry), &wanted[at], "{}", record);
+        }
+    }
+    for ((entry, record), wanted) in entries().zip(&wanted) {
+        prop_assert_eq!(&given(&terms, &among, entry), wanted, "{}", record);
     }
     Ok(())
+}
+
+fn given(terms: &[Terms], document: &Document<'_>, record: usize) -> Vec<[String; 2]> {
+    terms.iter().map(|terms| terms.given(document, record)).collect()
 }
 
 proptest! {
@@ -143,4 +179,36 @@ fn t_123_depth_is_bounded_where_a_value_comes_back() {
     records.push(record(&nested(deepest - 3, &value)));
     let found = filter::parse(searchset(&records).as_bytes(), &BASES).map(drop).map_err(fault_name);
     assert_eq!(found, Err("Depth".to_owned()));
+}
+
+/// References of the same length and build, of which each says something else.
+#[test]
+fn a_reference_says_its_own_in_records_built_alike() {
+    const TARGETS: [(&str, &[&str]); 6] = [
+        ("Patient/p1", &["p1"]),
+        ("Encounter/1", &[]),
+        ("https://emr.internal/fhir/R4/Patient/p2", &["p2"]),
+        ("https://elsewhere.example/Patient/p3", &[]),
+        ("https://emr.internal/fhir/R4/Encounter/2", &[]),
+        ("urn:uuid:Patient/p4", &[]),
+    ];
+    let record = |at: usize| {
+        let target = TARGETS[at % TARGETS.len()].0;
+        format!(
+            r#"{{"resourceType":"Observation","id":"o{at}","status":"final","code":{{"text":"made up"}},
+            "subject":{{"reference":"{target}"}},"valueString":"{at}"}}"#
+        )
+    };
+    let records: Vec<String> = (0..400).map(record).collect();
+    let bundle = searchset(&records);
+    let document = filter::parse(bundle.as_bytes(), &BASES).unwrap();
+    let terms =
+        Terms::of(Oracle { decisions: [("Observation".to_owned(), true)].into(), ..Oracle::default() });
+    for (at, record) in document.records().iter().enumerate() {
+        let (target, patients) = TARGETS[at % TARGETS.len()];
+        assert_eq!(record.facts.mentions.iter().collect::<Vec<_>>(), patients, "{target}");
+        assert_eq!(record.facts.patients.iter().collect::<Vec<_>>(), patients, "{target}");
+        let alone = filter::parse(records[at].as_bytes(), &BASES).unwrap();
+        assert_eq!(terms.given(&document, at), terms.given(&alone, 0), "{target}");
+    }
 }

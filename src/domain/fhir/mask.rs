@@ -7,7 +7,7 @@
 
 mod rows;
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use super::r4::{self, Element, ElementPath, Kind, ResourceType, Structure};
 pub use rows::Fan;
@@ -23,7 +23,21 @@ pub struct Mask {
     contains: bool,
     /// Compiled when the mask is first walked along.
     rows: OnceLock<Rows>,
+    identity: Identity,
 }
+
+/// Which mask this is. Two are equal only if one mask is a clone of the other, so that both keep the same.
+#[derive(Clone, Debug, Default)]
+pub struct Identity(Arc<()>);
+
+impl PartialEq for Identity {
+    fn eq(&self, other: &Self) -> bool {
+        // Whoever holds one keeps its address from being given to another.
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Identity {}
 
 /// A path that was decided, or stands above one that was.
 #[derive(Clone, Debug)]
@@ -46,8 +60,13 @@ impl Mask {
     /// Of two decisions on one path the stricter holds; without one on the root it is withheld.
     #[must_use]
     pub fn new(resource: ResourceType, decisions: impl IntoIterator<Item = (ElementPath, bool)>) -> Self {
-        let mut mask =
-            Self { resource, branches: vec![Branch::below(ROOT)], contains: false, rows: OnceLock::new() };
+        let mut mask = Self {
+            resource,
+            branches: vec![Branch::below(ROOT)],
+            contains: false,
+            rows: OnceLock::new(),
+            identity: Identity::default(),
+        };
         if r4::property(r4::root(resource), EXTENSION).is_some() {
             mask.branch(ROOT, EXTENSION, false);
         }
@@ -80,7 +99,13 @@ impl Mask {
     pub fn and(&self, other: &Self) -> Self {
         let contains = self.contains && other.contains;
         let branches = vec![Branch::below(ROOT)];
-        let mut both = Self { resource: self.resource, branches, contains, rows: OnceLock::new() };
+        let mut both = Self {
+            resource: self.resource,
+            branches,
+            contains,
+            rows: OnceLock::new(),
+            identity: Identity::default(),
+        };
         if self.resource != other.resource {
             return Self::new(self.resource, []);
         }
@@ -101,6 +126,12 @@ impl Mask {
         both.inherit();
         both.sum_up();
         both
+    }
+
+    /// Which mask this is.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     /// The type of the records this mask is for.

@@ -9,6 +9,7 @@ use super::bars::Bars;
 use super::fault::Withheld;
 use super::keys::{self, Form, Holds, Known, Meaning, Word};
 use super::marker::{SUBSETTED, SUBSETTED_CODE, SUBSETTED_SYSTEM, write_marker};
+use super::plan::{self, Copied, Planned};
 use super::reference::{Bases, References};
 use super::tape::{Mark, Node};
 use super::values::Value;
@@ -33,10 +34,21 @@ pub(super) fn emit(
     out: &mut Vec<u8>,
 ) -> Result<Emitted, Withheld> {
     let start = out.len();
-    let mut writer = Writer { bound, terms, out };
+    let names = terms.references.is_empty();
+    let planned = if names { Planned::of(bound, record, terms.verdicts.get(record)) } else { None };
+    if let Some(written) = planned.as_ref().and_then(|planned| planned.write(out)) {
+        return Ok(written);
+    }
+    let copies = planned.as_ref().map(|_| Vec::new());
+    let mut writer = Writer { bound, terms, out, copies };
     let written = writer.record(record, &[]);
+    let copies = writer.copies;
     if written.is_err() {
         out.truncate(start);
+    }
+    if let (Some(planned), Some(mut copies), Ok(emitted)) = (planned, copies, written) {
+        plan::forget(&mut copies, out.len());
+        planned.learn(emitted, &copies, start, out);
     }
     written
 }
@@ -128,6 +140,8 @@ pub(super) struct Writer<'w> {
     pub bound: &'w Bound<'w>,
     pub terms: Terms<'w>,
     pub out: &'w mut Vec<u8>,
+    /// What was copied to where, if that is to be remembered. What was taken back again is forgotten by the next.
+    copies: Option<Vec<Copied>>,
 }
 
 impl<'w> Writer<'w> {
@@ -424,6 +438,10 @@ impl<'w> Writer<'w> {
     }
 
     fn bytes(&mut self, from: usize, to: usize) {
+        if let Some(copies) = &mut self.copies {
+            plan::forget(copies, self.out.len());
+            copies.push(Copied { at: self.out.len(), from, to });
+        }
         self.out.extend_from_slice(self.bound.text.as_bytes().get(from..to).unwrap_or_default());
     }
 

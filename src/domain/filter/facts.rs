@@ -44,16 +44,16 @@ pub(super) fn is_inline_label(view: View<'_>, url: usize) -> bool {
     view.text(url).is_some_and(|url| url == INLINE_LABEL)
 }
 
-/// Sets that records share: what was gathered of a value, by the place of the first one.
+/// Sets that records share: what was gathered of a value, by its text.
 #[derive(Default)]
 pub(super) struct Sets {
     /// The patient referred to last, alone.
     patient: Texts,
-    codes: Vec<(usize, Texts)>,
+    codes: Vec<(u32, u32, Texts)>,
 }
 
 /// So many sets of codes are found again.
-const SETS: usize = 128;
+const SETS: usize = 256;
 
 impl Sets {
     fn one(&mut self, patient: &str) -> Texts {
@@ -64,18 +64,27 @@ impl Sets {
     }
 
     fn codes(&mut self, view: View<'_>, member: usize) -> Texts {
-        let first = view.first(member);
         if self.codes.is_empty() {
-            self.codes = vec![(0, Texts::new()); SETS];
+            self.codes = vec![(0, 0, Texts::new()); SETS];
         }
-        let Some(known) = self.codes.get_mut(first % SETS) else { return Texts::new() };
-        if known.0 != first {
+        let (Some(node), raw) = (view.nodes.get(member), view.raw(member)) else { return Texts::new() };
+        let Some(known) = self.codes.get_mut(place(raw)) else { return Texts::new() };
+        if view.text.as_bytes().get(known.0 as usize..known.1 as usize) != Some(raw) {
             let mut found = Texts::new();
             codes(view, member, &mut found);
-            *known = (first, found);
+            *known = (node.start, node.end, found);
         }
-        known.1.clone()
+        known.2.clone()
     }
+}
+
+/// Where the set of a value is kept: told by its length and by what stands towards its ends, where codings differ.
+fn place(raw: &[u8]) -> usize {
+    let word = |bytes: Option<&[u8; 8]>| bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    let middle = raw.get(raw.len() / 2..).and_then(|half| half.first_chunk());
+    let end = raw.get(..raw.len().saturating_sub(8)).and_then(|rest| rest.last_chunk());
+    let mixed = word(middle) ^ word(end).rotate_left(23) ^ raw.len() as u64;
+    (mixed.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as usize
 }
 
 /// Adds what a value inside a record says of it.

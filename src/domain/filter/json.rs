@@ -146,7 +146,7 @@ impl<'c> Cursor<'c> {
     /// A string from one quote to another is plain, and not too long.
     #[inline(always)]
     pub(super) fn is_plain_text(&self, opening: usize, closing: usize) -> bool {
-        self.bytes.get(closing) == Some(&b'"') && closing - opening <= limits::STRING_BYTES_MAX
+        self.bytes.get(closing) == Some(&b'"') && closing.wrapping_sub(opening) <= limits::STRING_BYTES_MAX
     }
 
     /// From the opening quote past the closing one, whose offset it gives.
@@ -219,42 +219,10 @@ impl<'c> Cursor<'c> {
         }
     }
 
-    /// RFC 8259 section 6: no leading zero, no bare point, no plus sign.
     #[inline(always)]
     pub(super) fn number(&mut self) -> Result<(), FilterFault> {
-        let start = self.at;
-        if self.peek() == b'-' {
-            self.at += 1;
-        }
-        if self.peek() == b'0' {
-            self.at += 1;
-        } else {
-            self.digits()?;
-        }
-        if self.peek() == b'.' {
-            self.at += 1;
-            self.digits()?;
-        }
-        if matches!(self.peek(), b'e' | b'E') {
-            self.at += 1;
-            if matches!(self.peek(), b'+' | b'-') {
-                self.at += 1;
-            }
-            self.digits()?;
-        }
-        if self.at - start > limits::NUMBER_BYTES_MAX {
-            return Err(FilterFault::Size(start));
-        }
+        self.at = number(self.bytes, self.at)?;
         Ok(())
-    }
-
-    #[inline(always)]
-    fn digits(&mut self) -> Result<(), FilterFault> {
-        let start = self.at;
-        while self.peek().is_ascii_digit() {
-            self.at += 1;
-        }
-        if self.at == start { self.bad() } else { Ok(()) }
     }
 
     /// `true`, `false` or `null`.
@@ -344,6 +312,56 @@ impl<'c> Cursor<'c> {
         self.names.truncate(open);
         if twice { Err(FilterFault::Duplicate(start)) } else { Ok(()) }
     }
+}
+
+/// Behind the number that begins there. RFC 8259 section 6: no leading zero, no bare point, no plus sign.
+#[inline(always)]
+pub(super) fn number(bytes: &[u8], start: usize) -> Result<usize, FilterFault> {
+    let peek = |at: usize| bytes.get(at).copied().unwrap_or(0);
+    let mut at = start;
+    if peek(at) == b'-' {
+        at += 1;
+    }
+    at = if peek(at) == b'0' { at + 1 } else { digits(bytes, at)? };
+    if peek(at) == b'.' {
+        at = digits(bytes, at + 1)?;
+    }
+    if matches!(peek(at), b'e' | b'E') {
+        at += 1;
+        if matches!(peek(at), b'+' | b'-') {
+            at += 1;
+        }
+        at = digits(bytes, at)?;
+    }
+    if at - start > limits::NUMBER_BYTES_MAX { Err(FilterFault::Size(start)) } else { Ok(at) }
+}
+
+/// Behind the digits that begin there.
+#[inline(always)]
+fn digits(bytes: &[u8], start: usize) -> Result<usize, FilterFault> {
+    let mut at = start;
+    while let Some(eight) = bytes.get(at..).and_then(|rest| rest.first_chunk()) {
+        let many = leading_digits(u64::from_le_bytes(*eight));
+        at += many;
+        if many < size_of::<u64>() {
+            return if at == start { Err(FilterFault::Grammar(start)) } else { Ok(at) };
+        }
+    }
+    while bytes.get(at).is_some_and(u8::is_ascii_digit) {
+        at += 1;
+    }
+    if at == start { Err(FilterFault::Grammar(start)) } else { Ok(at) }
+}
+
+/// How many of the eight bytes are digits, up to the first that is none.
+#[inline(always)]
+fn leading_digits(eight: u64) -> usize {
+    const EACH: u64 = u64::from_le_bytes([1; 8]);
+    // A digit is 0x30 to 0x39: less 0x30 it fits four bits, and still does with six added. Carries only reach bytes
+    // behind one that is no digit.
+    let less = eight ^ (0x30 * EACH);
+    let high = (less | less.wrapping_add(6 * EACH)) & (0xf0 * EACH);
+    (high.trailing_zeros() / u8::BITS) as usize
 }
 
 /// The first fault of a text as JSON, whatever FHIR makes of it.

@@ -276,11 +276,6 @@ pub(super) fn form(structure: Structure) -> Option<&'static Form> {
 }
 
 impl Keys {
-    /// How many there are.
-    pub(super) fn count(&self) -> usize {
-        self.keys.len()
-    }
-
     pub(super) fn form(&'static self, number: u16) -> Option<&'static Form> {
         self.forms.get(usize::from(number))
     }
@@ -424,6 +419,9 @@ fn compiled(owner: Structure, property: Property, number: u16, bit: u8) -> Optio
     let Element { name, many, choice, .. } = *element;
     let (word, is_text) = (word(name), holds == Holds::Text && !many);
     let told = !twin && word == told(meaning(owner));
+    if !twin && (told || matches!(word, Word::Tag | Word::System)) {
+        marks |= Mark::TELLS;
+    }
     Some(Key { holds, number, bit, twin, many, choice, is_text, told, word, marks })
 }
 

@@ -32,10 +32,11 @@ mod fault;
 mod json;
 mod keys;
 mod marker;
-mod memo;
 mod names;
 mod ndjson;
 mod outside;
+mod pattern;
+mod plan;
 mod pretty;
 mod quotes;
 mod reference;
@@ -84,7 +85,7 @@ fn read<'a>(body: &'a [u8], bases: &Bases<'_>, sender: walk::Sender) -> Result<D
     }
     let text = utf8(body)?;
     let mut tape = Tape::default();
-    tape.nodes.reserve(if text.len() < memo::TEXT_BYTES_MIN { text.len() / 16 } else { text.len() / 32 });
+    tape.nodes.reserve(if text.len() < pattern::TEXT_BYTES_MIN { text.len() / 16 } else { text.len() / 20 });
     let root = walk::whole(text, bases, sender, &mut tape)?;
     facts::settle(&mut tape.records);
     let is_bundle = match root {
@@ -96,7 +97,7 @@ fn read<'a>(body: &'a [u8], bases: &Bases<'_>, sender: walk::Sender) -> Result<D
     let view = View { text, nodes: &tape.nodes };
     let envelope = is_bundle.then(|| facts::envelope(view, &tape.records));
     let types = data_type::data_types().ok_or(FilterFault::Tables)?;
-    Ok(Document { bound: Bound { text, tape, root, envelope, types } })
+    Ok(Document { bound: Bound { text, tape, root, envelope, types, plans: plan::Plans::default() } })
 }
 
 /// The bytes as text, at the speed of memory when they are.
@@ -112,6 +113,7 @@ struct Bound<'a> {
     root: RootType,
     envelope: Option<Envelope>,
     types: &'static DataTypes,
+    plans: plan::Plans,
 }
 
 impl Bound<'_> {
@@ -154,6 +156,8 @@ pub struct Record {
     /// It stands in `contained`: its id is a fragment.
     pub contained: bool,
     node: usize,
+    /// Records with the same one are built alike.
+    build: Option<u32>,
 }
 
 /// A Bundle at the root, without its resources.

@@ -20,6 +20,9 @@ const BATCH: usize = 8;
 /// Room for a list: every byte of all blocks, and the offsets that do not count.
 const ROOM: usize = BLOCKS * BLOCK_BYTES + BATCH;
 
+/// How far is looked ahead of what was taken: an object with more strings is not compared as one.
+const AHEAD_MAX: usize = 1 << 16;
+
 /// Behind the last offset there is always this one.
 pub(super) const END: usize = u32::MAX as usize;
 
@@ -83,18 +86,33 @@ impl Quotes {
         self.passed + self.next
     }
 
-    /// The three that would be taken after so many others, if they are listed already.
+    /// The one that would be taken after so many others; none when there is none, or only so far ahead that it is not
+    /// looked for.
     #[inline(always)]
-    pub(super) fn ahead(&self, others: usize) -> Option<&[u32; 3]> {
-        self.found.get(self.next + others..self.count)?.first_chunk()
+    pub(super) fn nth(&mut self, others: usize, bytes: &[u8]) -> Option<usize> {
+        if self.next + others >= self.count && !self.look_ahead(others, bytes) {
+            return None;
+        }
+        self.found.get(self.next + others).map(|at| *at as usize)
     }
 
-    /// Passes over so many.
+    /// Passes over so many, listed or not; false if there are not so many.
     #[inline(always)]
-    pub(super) fn pass(&mut self, many: usize, bytes: &[u8]) {
-        let target = self.taken() + many;
-        while target - self.passed > self.count && self.refill(bytes) {}
-        self.next = target - self.passed;
+    pub(super) fn pass(&mut self, many: usize, bytes: &[u8]) -> bool {
+        let there = many == 0 || self.nth(many - 1, bytes).is_some();
+        self.next += if there { many } else { 0 };
+        there
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn look_ahead(&mut self, others: usize, bytes: &[u8]) -> bool {
+        while self.next + others >= self.count {
+            if others > AHEAD_MAX || !self.refill(bytes) {
+                return false;
+            }
+        }
+        true
     }
 
     /// Passes over what is listed before `at`.
@@ -103,16 +121,19 @@ impl Quotes {
         self.next = self.next.saturating_sub(1);
     }
 
+    /// Lists further, behind those that were not taken yet.
     #[cold]
     #[inline(never)]
     fn refill(&mut self, bytes: &[u8]) -> bool {
+        self.found.copy_within(self.next.min(self.count)..self.count, 0);
+        let left = self.count.saturating_sub(self.next);
         let room = bytes.len().saturating_sub(self.scanned).next_multiple_of(BLOCK_BYTES) + BATCH;
-        if self.found.len() < room.min(ROOM) {
-            self.found.resize(room.min(ROOM), 0);
+        if self.found.len() < left + room.min(ROOM) {
+            self.found.resize(left + room.min(ROOM), 0);
         }
-        self.passed += self.count;
-        (self.next, self.count) = (0, 0);
-        while self.count == 0 && self.scanned < bytes.len() {
+        self.passed += self.count - left;
+        (self.next, self.count) = (0, left);
+        while self.count == left && self.scanned < bytes.len() {
             let rest = bytes.get(self.scanned..).unwrap_or_default();
             let (blocks, tail) = rest.as_chunks::<BLOCK_BYTES>();
             let level = self.level;
@@ -124,7 +145,7 @@ impl Quotes {
                 dispatch!(level, simd => self.blocks(simd, &[block]));
             }
         }
-        self.count > 0
+        self.count > left
     }
 
     #[inline(always)]

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 
+use super::json::offset;
 use super::keys::{self, Known, Word};
 use super::{Record, text};
 
@@ -20,8 +21,6 @@ pub(super) enum Shape {
     Null,
     /// A value under a name R4 does not know, whatever it is. What is inside it is not on the tape.
     Unknown,
-    /// Not a value: the container that this one follows holds what the one at `start` holds, byte for byte.
-    Again,
 }
 
 /// What `emit` must know of a subtree before it may copy it in one piece.
@@ -46,9 +45,15 @@ impl Mark {
     /// Holds an Attachment whose URL leads past us.
     pub(super) const FOREIGN: u8 = 64;
 
+    /// This member says more than itself: it decides what becomes of others, or is one of [`Told`].
+    pub(super) const TELLS: u8 = 128;
+
     /// Those that say something of the parents too.
     pub(super) const RISING: u8 = Self::LOOSE | Self::NAMED | Self::MOVED | Self::WINDS | Self::FOREIGN;
 }
+
+/// No text begins with a name.
+pub(super) const NAMELESS: u32 = 0;
 
 /// One JSON value on the tape; a container is followed by what it contains.
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +62,7 @@ pub(super) struct Node {
     pub start: u32,
     /// Byte behind the value.
     pub end: u32,
-    /// Opening quote of the member's name; meaningless for items and the root.
+    /// Opening quote of the member's name; [`NAMELESS`] for items and the root.
     pub name: u32,
     /// Index of the first node that is not inside this one.
     pub after: u32,
@@ -89,8 +94,35 @@ impl Node {
 pub(super) struct Tape {
     pub nodes: Vec<Node>,
     pub records: Vec<Record>,
-    /// What facts were gathered from, in the order of the text.
-    pub told: Vec<Told>,
+    /// What facts were gathered from, with the record it was told of.
+    pub told: Vec<(Option<usize>, Told)>,
+    /// How many builds have two records or more.
+    builds: u32,
+}
+
+impl Tape {
+    /// The build of a record, which has its like.
+    pub(super) fn build(&mut self, record: usize) -> Option<u32> {
+        let record = self.records.get_mut(record)?;
+        if record.build.is_none() {
+            record.build = Some(self.builds);
+            self.builds += 1;
+        }
+        record.build
+    }
+
+    /// How many nodes, records and things told there are.
+    #[inline(always)]
+    pub(super) fn lens(&self) -> [u32; 3] {
+        [offset(self.nodes.len()), offset(self.records.len()), offset(self.told.len())]
+    }
+
+    /// What came since there were so many.
+    #[inline(always)]
+    pub(super) fn since(&self, [nodes, records, told]: [u32; 3]) -> [(u32, u32); 3] {
+        let [last_node, last_record, last_told] = self.lens();
+        [(nodes, last_node), (records, last_record), (told, last_told)]
+    }
 }
 
 /// A value that says something of the record around it.
@@ -100,6 +132,18 @@ pub(super) enum Told {
     Patient { reference: u32, in_compartment: bool },
     /// Labels in the member at this node.
     Labels(u32),
+}
+
+impl Told {
+    /// The same so many nodes further on.
+    pub(super) fn further(self, nodes: u32) -> Self {
+        match self {
+            Self::Patient { reference, in_compartment } => {
+                Self::Patient { reference: reference + nodes, in_compartment }
+            }
+            Self::Labels(member) => Self::Labels(member + nodes),
+        }
+    }
 }
 
 /// A tape with the text it was made of.
@@ -125,36 +169,7 @@ impl<'v> View<'v> {
     /// The members or items of a container, with their places on the tape.
     pub(super) fn children(self, container: usize) -> Children<'v> {
         let (at, end) = (container + 1, self.nodes.get(container).map_or(0, |node| node.after as usize));
-        match self.nodes.get(at) {
-            Some(Node { shape: Shape::Again, start, .. }) if at < end => {
-                self.children_of_first(*start as usize)
-            }
-            _ => Children { nodes: self.nodes, at, end },
-        }
-    }
-
-    /// The node of the value that stood here first: this one's, unless it stood there before. Of an array with one item
-    /// it is that of the item.
-    pub(super) fn first(self, index: usize) -> usize {
-        let node = |at: usize| self.nodes.get(at).copied();
-        let item = match node(index) {
-            Some(Node { shape: Shape::Array, after, .. })
-                if node(index + 1).is_some_and(|item| item.after == after) =>
-            {
-                index + 1
-            }
-            _ => index,
-        };
-        match node(item + 1) {
-            Some(Node { shape: Shape::Again, start, .. }) => start as usize,
-            _ => item,
-        }
-    }
-
-    /// Of a container that was read, and did not stand there again.
-    fn children_of_first(self, container: usize) -> Children<'v> {
-        let end = self.nodes.get(container).map_or(0, |node| node.after as usize);
-        Children { nodes: self.nodes, at: container + 1, end }
+        Children { nodes: self.nodes, at, end }
     }
 
     /// The member that holds this element; of a primitive the value, not its twin.

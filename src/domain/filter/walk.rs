@@ -10,9 +10,9 @@ use super::facts::Sets;
 use super::fault::FilterFault;
 use super::json::{self, Cursor, offset};
 use super::keys::{self, Form, Holds, Key, Keys, Known, Meaning, NOWHERE, Word};
-use super::memo::{Before, Memo, Setting};
+use super::pattern::{Earlier, Found, Patterns, Setting};
 use super::reference::Bases;
-use super::tape::{Mark, Node, Shape, Tape, Told, View};
+use super::tape::{self, Mark, Node, Shape, Tape, Told, View};
 use super::{Record, RootType, facts, text};
 use crate::domain::fhir::facts::Facts;
 use crate::domain::fhir::r4::{self, ResourceType};
@@ -51,9 +51,9 @@ pub(super) fn whole(
     }
     let keys = keys::keys().ok_or(FilterFault::Tables)?;
     let place = Place { record: None, nesting: 0 };
-    let memo = Memo::new(text.len(), keys.count());
+    let patterns = Patterns::new(text.len());
     let mut walk =
-        Walk { cursor: Cursor::new(text), tape, keys, bases, sender, place, memo, sets: Sets::default() };
+        Walk { cursor: Cursor::new(text), tape, keys, bases, sender, place, patterns, sets: Sets::default() };
     walk.cursor.space();
     let root = walk.root().and_then(|root| walk.cursor.end().map(|()| root));
     root.map_err(|fault| json::fault(text).unwrap_or(fault))
@@ -75,7 +75,7 @@ struct Walk<'w, 'c> {
     bases: &'w Bases<'w>,
     sender: Sender,
     place: Place,
-    memo: Memo,
+    patterns: Patterns,
     sets: Sets,
 }
 
@@ -313,49 +313,76 @@ impl Walk<'_, '_> {
         Ok(self.close(index, marks))
     }
 
-    /// An object, which is not read again if the same stood here before.
+    /// An object, which is not read if it is built like an earlier one.
     #[inline(always)]
-    fn object_again(&mut self, member: Member, form: u16, key: &Key, trail: u16) -> Result<u8, FilterFault> {
-        let (start, depth) = (self.cursor.at, u16::try_from(self.cursor.depth()).unwrap_or(u16::MAX));
-        let setting = Setting { key: key.number, trail, depth };
-        let place = self.memo.place(key.number, start, self.cursor.bytes, &self.cursor.quotes);
-        let before =
-            place.and_then(|place| self.memo.find(place, setting, start, self.cursor.bytes)).copied();
-        if let Some(before) = before {
-            return Ok(self.again(member, start, before));
+    fn object_again(
+        &mut self,
+        member: Member,
+        key: &Key,
+        trail: u16,
+        read: impl FnOnce(&mut Self) -> Result<u8, FilterFault>,
+    ) -> Result<u8, FilterFault> {
+        let narrow = |number: usize| u16::try_from(number).unwrap_or(u16::MAX);
+        let (depth, nesting) = (narrow(self.cursor.depth()), narrow(self.place.nesting));
+        let setting = Setting { key: key.number, trail, depth, nesting };
+        let start = self.cursor.at;
+        if let Some(found) = self.patterns.find(setting, &mut self.cursor, self.tape, self.bases) {
+            return self.again(member, found);
         }
-        let (quotes, told) = (self.cursor.quotes.taken(), self.tape.told.len());
-        let (node, records) = (self.tape.nodes.len(), self.tape.records.len());
-        let form = self.keys.form(form).ok_or(FilterFault::Tables)?;
-        let marks = self.object(member, form, trail)?;
-        // A record is decided by itself, wherever it stands.
-        if self.tape.records.len() == records {
-            let marks = self.tape.nodes.get(node).map_or(Mark::LOOSE, |node| node.marks);
-            let quotes = offset(self.cursor.quotes.taken() - quotes);
-            let (told, len) = ((offset(told), offset(self.tape.told.len())), offset(self.cursor.at - start));
-            let before =
-                Before { start: offset(start), len, node: offset(node), quotes, told, setting, marks };
-            self.memo.keep(place, before);
+        let quotes = self.cursor.quotes.taken();
+        let before = self.tape.lens();
+        let marks = read(self)?;
+        let quotes = self.cursor.quotes.taken() - quotes;
+        let [nodes, records, told] = self.tape.since(before);
+        // Whether a client's record may stand in another one is asked each time.
+        if self.sender == Sender::Upstream || records.0 == records.1 {
+            let bytes = (offset(start), offset(self.cursor.at));
+            let earlier = Earlier { setting, bytes, nodes, records, told };
+            self.patterns.keep(earlier, quotes, self.cursor.text, self.tape, self.bases);
         }
         Ok(marks)
     }
 
-    /// Passes over a container that stood here before.
-    fn again(&mut self, member: Member, start: usize, before: Before) -> u8 {
-        self.cursor.at = start + before.len as usize;
-        self.cursor.quotes.pass(before.quotes as usize, self.cursor.bytes);
-        let first = self.tape.nodes.get(before.node as usize).map_or(Shape::Unknown, |first| first.shape);
-        let index = self.push(member, start, first);
-        self.push(Member::NAMELESS, before.node as usize, Shape::Again);
-        if let Some(node) = self.tape.nodes.get_mut(index) {
-            (node.after, node.marks) = (offset(index + 2), before.marks);
+    /// What reading an object would have done that is built like an earlier one. The cursor is behind it.
+    #[inline(never)]
+    fn again(&mut self, member: Member, found: Found) -> Result<u8, FilterFault> {
+        let earlier = found.earlier;
+        let (node, record) = (self.tape.nodes.len(), self.tape.records.len());
+        self.patterns.copy(found, member.name, self.tape);
+        let further = node - earlier.nodes.0 as usize;
+        let (from, to) = (earlier.records.0 as usize, earlier.records.1 as usize);
+        // What stands outside of the earlier object stands outside of this one.
+        let (first, outer) = (from, self.place.record);
+        let moved = move |at: usize| if at < first { outer } else { Some(at - first + record) };
+        for at in from..to {
+            let build = self.tape.build(at);
+            let Some(known) = self.tape.records.get(at) else { continue };
+            let facts = Facts::of_type(known.facts.resource_type);
+            let (container, contained) = (known.container.and_then(moved), known.contained);
+            let node = known.node + further;
+            self.tape.records.push(Record { facts, container, contained, node, build });
+            self.bounded(node)?;
         }
-        for told in before.told.0..before.told.1 {
-            if let Some(told) = self.tape.told.get(told as usize).copied() {
-                self.tells(told);
+        for at in earlier.told.0..earlier.told.1 {
+            let Some((known, told)) = self.tape.told.get(at as usize).copied() else { continue };
+            self.tells(known.and_then(moved), told.further(offset(further)));
+        }
+        for record in record..self.tape.records.len() {
+            let view = View { text: self.cursor.text, nodes: &self.tape.nodes };
+            facts::read(view, record, &mut self.tape.records, &mut self.sets);
+        }
+        Ok(self.tape.nodes.get(node).map_or(Mark::LOOSE, |node| node.marks & Mark::RISING))
+    }
+
+    /// A record is not too long.
+    fn bounded(&self, node: usize) -> Result<(), FilterFault> {
+        let start = |node: &Node| node.start as usize;
+        match self.tape.nodes.get(node) {
+            Some(node) if node.end - node.start > offset(limits::RECORD_BYTES_MAX) => {
+                Err(FilterFault::Size(start(node)))
             }
+            _ => Ok(()),
         }
-        before.marks & Mark::RISING
     }
 
     fn null(&mut self) -> Result<u8, FilterFault> {
@@ -376,7 +403,12 @@ impl Walk<'_, '_> {
                 self.cursor.string(limits::STRING_BYTES_MAX)?;
                 Shape::Text
             }
-            Holds::Object(form) => return self.object_again(member, form, key, trail),
+            Holds::Object(form) => {
+                return self.object_again(member, key, trail, |walk| {
+                    let form = walk.keys.form(form).ok_or(FilterFault::Tables)?;
+                    walk.object(member, form, trail)
+                });
+            }
             Holds::Number => {
                 if !matches!(self.cursor.peek(), b'-' | b'0'..=b'9') {
                     return self.wrong();
@@ -394,7 +426,10 @@ impl Walk<'_, '_> {
                 Shape::Boolean
             }
             Holds::Twin => return self.object(member, &self.keys.twin, NOWHERE),
-            Holds::Resource => return self.resource(member, key.word == Word::Contained),
+            Holds::Resource => {
+                let contained = key.word == Word::Contained;
+                return self.object_again(member, key, trail, |walk| walk.resource(member, contained));
+            }
         };
         self.push(member, start, shape);
         Ok(member.marks & Mark::RISING)
@@ -450,13 +485,11 @@ impl Walk<'_, '_> {
         }
         let record = self.tape.records.len();
         let (facts, node) = (Facts::of_type(kind), self.tape.nodes.len());
-        self.tape.records.push(Record { facts, container: outer.record, contained, node });
+        self.tape.records.push(Record { facts, container: outer.record, contained, node, build: None });
         self.place = Place { record: Some(record), nesting: outer.nesting + 1 };
         let form = self.keys.form_of(r4::root(kind)).ok_or(FilterFault::Tables)?;
         self.object(member, form, self.keys.trail(kind))?;
-        if self.cursor.at - start > limits::RECORD_BYTES_MAX {
-            return Err(FilterFault::Size(start));
-        }
+        self.bounded(node)?;
         self.place = outer;
         let view = View { text: self.cursor.text, nodes: &self.tape.nodes };
         facts::read(view, record, &mut self.tape.records, &mut self.sets);
@@ -478,22 +511,18 @@ impl Walk<'_, '_> {
             Meaning::Extension => self.extension(form, index, seen),
             Meaning::Meta => {
                 if seen.told > 0 {
-                    self.tells(Told::Labels(offset(seen.told)));
+                    self.tells(self.place.record, Told::Labels(offset(seen.told)));
                 }
                 0
             }
         }
     }
 
-    /// What is told is remembered, for when the same text comes again.
-    fn tells(&mut self, told: Told) {
-        self.tape.told.push(told);
-        self.tell(told);
-    }
-
-    fn tell(&mut self, told: Told) {
+    /// What is told of a record is remembered, for when its like comes.
+    fn tells(&mut self, record: Option<usize>, told: Told) {
+        self.tape.told.push((record, told));
         let view = View { text: self.cursor.text, nodes: &self.tape.nodes };
-        let record = self.place.record.and_then(|record| self.tape.records.get_mut(record));
+        let record = record.and_then(|record| self.tape.records.get_mut(record));
         if let Some(record) = record {
             facts::take(view, told, self.bases, &mut self.sets, &mut record.facts);
         }
@@ -510,7 +539,7 @@ impl Walk<'_, '_> {
         }
         if self.bases.record(&text).is_some_and(|(kind, _)| kind.name() == "Patient") {
             let in_compartment = self.keys.ends(trail);
-            self.tells(Told::Patient { reference: offset(seen.told), in_compartment });
+            self.tells(self.place.record, Told::Patient { reference: offset(seen.told), in_compartment });
         }
         marks
     }
@@ -534,7 +563,7 @@ impl Walk<'_, '_> {
         if facts::is_inline_label(self.view(), seen.told)
             && let Some(value) = self.view().member(index, Word::Value)
         {
-            self.tells(Told::Labels(offset(value)));
+            self.tells(self.place.record, Told::Labels(offset(value)));
         }
         if seen.has(form.saying) { 0 } else { Mark::LOOSE }
     }
@@ -549,5 +578,5 @@ struct Member {
 }
 
 impl Member {
-    const NAMELESS: Self = Self { name: 0, key: keys::NONE, marks: 0 };
+    const NAMELESS: Self = Self { name: tape::NAMELESS, key: keys::NONE, marks: 0 };
 }

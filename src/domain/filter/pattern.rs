@@ -1,0 +1,590 @@
+//! What was read before: an object built like an earlier one is not read again.
+//!
+//! Owns: finding an earlier object of the same build, and the rule when one counts as read by it.
+//! Must never: take an object for another: what is not the inside of a string or a number is compared byte for byte, and
+//! of those strings that say more than themselves what they say.
+//! Look next: `walk`, which asks before it reads an object; `quotes`, which says where strings end.
+//!
+//! Answers repeat themselves: of a page of Observations nearly all are built alike, and differ in some strings and
+//! numbers. An object is built like an earlier one if its bytes are the same but for the inside of strings and numbers
+//! (holes): then it has the same members, the same nodes, the same marks, only at other offsets. A string that fills a
+//! hole must be plain and a number a number, as everywhere. What stands between holes (pieces) is kept as a tree, so that
+//! objects that begin alike are compared once, however many of them there were.
+
+use super::json::{self, Cursor, offset};
+use super::keys::{self, Meaning, Word};
+use super::names;
+use super::reference::Bases;
+use super::tape::{Mark, NAMELESS, Node, Shape, Tape};
+
+/// Texts shorter than this hold too little that comes again.
+pub(super) const TEXT_BYTES_MIN: usize = 8 * 1024;
+/// An object with fewer quotes is read as quickly as it is compared.
+const QUOTES_MIN: usize = 4;
+/// An object of more nodes seldom has its like.
+const NODES_MAX: u32 = 96;
+/// Pieces of an object: one more than holes, of which there are fewer than nodes.
+const PLACES: usize = 1 << u8::BITS;
+/// Room for nodes and pieces to begin with.
+const NOTES: usize = 1 << 10;
+/// Pieces kept; no more are learned.
+const PIECES_MAX: usize = 1 << 16;
+/// So many pieces may follow one; no more are learned there.
+const BRANCHES_MAX: usize = 32;
+/// Bytes compared in vain, for each byte of the text; then nothing is compared any more.
+const EFFORT: usize = 4;
+/// No piece, no pattern.
+const NONE: u32 = u32::MAX;
+/// An item of an array, among the nodes of a pattern.
+const NOT_NAMED: u32 = u32::MAX;
+/// Bits for what was read.
+const SEEN_BITS: u32 = 12;
+const SEEN: usize = 1 << (SEEN_BITS - u64::BITS.trailing_zeros());
+/// Lists of roots.
+const HEADS: usize = 512;
+
+/// What must be the same besides the text.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Setting {
+    pub key: u16,
+    /// Where in the compartment's paths.
+    pub trail: u16,
+    pub depth: u16,
+    /// How many resources stand around it.
+    pub nesting: u16,
+}
+
+/// An object that was read, with all that reading it did: half-open ranges of the tape.
+#[derive(Clone, Copy)]
+pub(super) struct Earlier {
+    pub setting: Setting,
+    pub bytes: (u32, u32),
+    pub nodes: (u32, u32),
+    pub records: (u32, u32),
+    pub told: (u32, u32),
+}
+
+/// An object that later ones may be built like.
+#[derive(Clone, Copy)]
+struct Pattern {
+    earlier: Earlier,
+    notes: u32,
+    checks: (u32, u32),
+    /// Another one with the same pieces.
+    next: u32,
+}
+
+/// What follows a piece of text that must be the same.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hole {
+    Text,
+    Number,
+    /// The end of the object.
+    Nothing,
+}
+
+/// Text that must be the same, and the hole behind it.
+#[derive(Clone, Copy)]
+struct Piece {
+    from: u32,
+    len: u32,
+    /// Quotes in it.
+    quotes: u32,
+    hole: Hole,
+    /// The first of those that may follow; at the end of an object its pattern.
+    first: u32,
+    /// Another one that may stand here.
+    next: u32,
+}
+
+/// Where the pieces of all objects in one setting begin.
+#[derive(Clone, Copy)]
+struct Root {
+    setting: Setting,
+    /// A piece of no text.
+    piece: u32,
+    next: u32,
+}
+
+/// A node of an object, and in which pieces it begins and ends, counted from the beginning of the object. Its offsets
+/// are counted from these pieces, `after` from the first node.
+#[derive(Clone, Copy)]
+struct Note {
+    node: Node,
+    first: u8,
+    last: u8,
+}
+
+/// A string that says more than itself, and what it must say.
+#[derive(Clone, Copy)]
+struct Check {
+    node: u32,
+    meaning: Meaning,
+    says: Says,
+}
+
+/// What `walk` makes of a URL besides copying it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Says {
+    fragment: bool,
+    moves: bool,
+    past: bool,
+    patient: bool,
+}
+
+impl Says {
+    fn of(meaning: Meaning, text: &str, bases: &Bases<'_>) -> Self {
+        let reference = meaning == Meaning::Reference;
+        Self {
+            fragment: reference && text.starts_with('#'),
+            moves: bases.moves(text),
+            past: !reference && bases.leads_past(text),
+            patient: reference && bases.record(text).is_some_and(|(kind, _)| kind.name() == "Patient"),
+        }
+    }
+}
+
+/// The objects read so far that later ones may be like.
+pub(super) struct Patterns {
+    /// For each key the first of its roots, which it may share with others.
+    heads: Vec<u32>,
+    roots: Vec<Root>,
+    pieces: Vec<Piece>,
+    all: Vec<Pattern>,
+    notes: Vec<Note>,
+    checks: Vec<Check>,
+    /// A bit for each number of nodes and quotes under a key, many to one.
+    seen: Box<[u64; SEEN]>,
+    /// Where the pieces of the object compared last stand.
+    places: Box<[u32; PLACES]>,
+    /// Bytes that may still be compared in vain.
+    effort: usize,
+}
+
+/// An earlier object that another one is built like.
+#[derive(Clone, Copy)]
+pub(super) struct Found {
+    pub earlier: Earlier,
+    notes: u32,
+}
+
+impl Patterns {
+    /// For a text of that many bytes; none where it would not pay.
+    pub(super) fn new(text_bytes: usize) -> Self {
+        let pays = text_bytes >= TEXT_BYTES_MIN;
+        Self {
+            heads: if pays { vec![NONE; HEADS] } else { Vec::new() },
+            roots: Vec::new(),
+            pieces: Vec::with_capacity(if pays { NOTES } else { 0 }),
+            all: Vec::new(),
+            notes: Vec::with_capacity(if pays { NOTES } else { 0 }),
+            checks: Vec::new(),
+            seen: Box::new([0; SEEN]),
+            places: Box::new([0; PLACES]),
+            effort: text_bytes.saturating_mul(EFFORT),
+        }
+    }
+
+    /// Where objects in that setting begin.
+    #[inline(always)]
+    fn root(&self, setting: Setting) -> Option<u32> {
+        let mut at = *self.heads.get(usize::from(setting.key) % HEADS)?;
+        loop {
+            let root = self.roots.get(at as usize)?;
+            if root.setting == setting {
+                return Some(root.piece);
+            }
+            at = root.next;
+        }
+    }
+
+    /// The earlier object that the one at the cursor is built like; then the cursor stands behind it, else where it
+    /// stood.
+    #[inline(always)]
+    pub(super) fn find(
+        &mut self,
+        setting: Setting,
+        cursor: &mut Cursor<'_>,
+        tape: &Tape,
+        bases: &Bases<'_>,
+    ) -> Option<Found> {
+        let root = self.root(setting)?;
+        self.find_from(root, cursor, tape, bases)
+    }
+
+    #[inline(never)]
+    fn find_from(
+        &mut self,
+        root: u32,
+        cursor: &mut Cursor<'_>,
+        tape: &Tape,
+        bases: &Bases<'_>,
+    ) -> Option<Found> {
+        if self.effort == 0 {
+            return None;
+        }
+        let start = cursor.at;
+        if let Some((pattern, quotes)) = self.compare(root, cursor)
+            && let Some(found) = self.that_says_the_same(pattern, cursor.text, tape, bases)
+            && cursor.quotes.pass(quotes, cursor.bytes)
+        {
+            return Some(found);
+        }
+        self.effort = self.effort.saturating_sub(cursor.at - start);
+        cursor.at = start;
+        None
+    }
+
+    /// Compares from the cursor on, and moves it. At the end of an object: the pattern, and how many quotes were in it.
+    #[inline(always)]
+    fn compare(&mut self, root: u32, cursor: &mut Cursor<'_>) -> Option<(u32, usize)> {
+        let mut at = self.pieces.get(root as usize)?.first;
+        let (mut parent, mut stand) = (root, Stand { at: cursor.at, quotes: 0 });
+        for place in &mut *self.places {
+            *place = offset(stand.at);
+            let mut piece = self.pieces.get(at as usize)?;
+            if let Some(further) = fits(piece, stand, cursor) {
+                stand = further;
+            } else {
+                cursor.at = stand.at;
+                (at, stand) = another(&self.pieces, at, stand, cursor)?;
+                to_front(&mut self.pieces, parent, at);
+                piece = self.pieces.get(at as usize)?;
+            }
+            if piece.hole == Hole::Nothing {
+                cursor.at = stand.at;
+                return Some((piece.first, stand.quotes));
+            }
+            (parent, at) = (at, piece.first);
+        }
+        None
+    }
+
+    /// Of the objects with the same pieces the one whose telling strings say what those compared last say.
+    fn that_says_the_same(
+        &self,
+        mut pattern: u32,
+        text: &str,
+        tape: &Tape,
+        bases: &Bases<'_>,
+    ) -> Option<Found> {
+        while let Some(known) = self.all.get(pattern as usize) {
+            if self.says_the_same(known, text, tape, bases) {
+                return Some(Found { earlier: known.earlier, notes: known.notes });
+            }
+            pattern = known.next;
+        }
+        None
+    }
+
+    fn says_the_same(&self, pattern: &Pattern, text: &str, tape: &Tape, bases: &Bases<'_>) -> bool {
+        let (from, to) = pattern.checks;
+        let checks = self.checks.get(from as usize..to as usize).unwrap_or_default();
+        checks.iter().all(|check| {
+            let known = tape.nodes.get((pattern.earlier.nodes.0 + check.node) as usize);
+            let note = self.notes.get((pattern.notes + check.node) as usize);
+            let (Some(known), Some(note)) = (known, note) else { return false };
+            let inside = |start: u32, end: u32| text.get(start as usize + 1..end as usize - 1);
+            let (start, end) = (self.place(note.first), self.place(note.last));
+            let now = inside(note.node.start + start, note.node.end.wrapping_add(end));
+            now == inside(known.start, known.end)
+                || now.is_some_and(|now| Says::of(check.meaning, now, bases) == check.says)
+        })
+    }
+
+    /// Where that piece of the object compared last stands.
+    #[inline(always)]
+    fn place(&self, piece: u8) -> u32 {
+        self.places.get(usize::from(piece)).copied().unwrap_or(0)
+    }
+
+    /// Writes the nodes of the object compared last, of which `found` was found.
+    #[inline(always)]
+    pub(super) fn copy(&self, found: Found, name: u32, tape: &mut Tape) {
+        let (base, from) = (tape.nodes.len(), found.notes as usize);
+        let to = from + (found.earlier.nodes.1 - found.earlier.nodes.0) as usize;
+        let further = offset(base);
+        let notes = self.notes.get(from..to).unwrap_or_default();
+        tape.nodes.extend(notes.iter().map(|Note { node, first, last }| {
+            let first = self.place(*first);
+            Node {
+                start: node.start + first,
+                end: node.end.wrapping_add(self.place(*last)),
+                name: if node.name == NOT_NAMED { NAMELESS } else { node.name.wrapping_add(first) },
+                after: node.after + further,
+                ..*node
+            }
+        }));
+        if let Some(node) = tape.nodes.get_mut(base) {
+            node.name = name;
+        }
+    }
+
+    /// Remembers an object that was read, with so many quotes in it.
+    #[inline(always)]
+    pub(super) fn keep(
+        &mut self,
+        earlier: Earlier,
+        quotes: usize,
+        text: &str,
+        tape: &Tape,
+        bases: &Bases<'_>,
+    ) {
+        let few = earlier.nodes.1 - earlier.nodes.0 <= NODES_MAX;
+        if quotes < QUOTES_MIN || !few || self.pieces.len() >= PIECES_MAX || self.heads.is_empty() {
+            return;
+        }
+        if self.may_have_been(earlier, quotes)
+            && let Some(root) = self.root(earlier.setting).or_else(|| self.new_root(earlier.setting))
+        {
+            self.learn(root, earlier, text, tape, bases);
+        }
+    }
+
+    /// One of so many nodes and quotes was read before; from now on it was. What comes once is not worth learning.
+    fn may_have_been(&mut self, earlier: Earlier, quotes: usize) -> bool {
+        let nodes = u64::from(earlier.nodes.1 - earlier.nodes.0);
+        let mixed = u64::from(earlier.setting.key) << 32 ^ nodes << 16 ^ quotes as u64;
+        let place = mixed.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (u64::BITS - SEEN_BITS);
+        let bit = 1_u64 << (place % u64::from(u64::BITS));
+        let word =
+            usize::try_from(place / u64::from(u64::BITS)).ok().and_then(|word| self.seen.get_mut(word));
+        word.is_some_and(|word| {
+            let before = *word & bit != 0;
+            *word |= bit;
+            before
+        })
+    }
+
+    /// None if it cannot be compared: it holds escapes, or there are too many.
+    #[inline(never)]
+    fn learn(
+        &mut self,
+        root: u32,
+        earlier: Earlier,
+        text: &str,
+        tape: &Tape,
+        bases: &Bases<'_>,
+    ) -> Option<()> {
+        let (start, end) = earlier.bytes;
+        let nodes = tape.nodes.get(earlier.nodes.0 as usize..earlier.nodes.1 as usize)?;
+        if memchr::memchr(b'\\', text.as_bytes().get(start as usize..end as usize)?).is_some() {
+            return None;
+        }
+        let (base, checks) = (self.notes.len(), self.checks.len());
+        let mut parent = root;
+        let mut lesson = Lesson { text, from: start, quotes: 0, holes: 0, fixed: 0 };
+        *self.places.first_mut()? = start;
+        for (index, node) in (0_u32..).zip(nodes) {
+            let first = lesson.holes;
+            let hole = lesson.hole(index, earlier.nodes.0, node);
+            if let Some(hole) = hole {
+                let quote = u32::from(hole == Hole::Text);
+                parent = self.branch(parent, lesson.piece(node.start + quote, hole), text)?;
+                if node.marks & Mark::TELLS != 0 {
+                    self.checks.push(check(index, node, text, bases)?);
+                }
+                lesson.go_on(node.end - quote, quote);
+                *self.places.get_mut(usize::from(lesson.holes))? = lesson.from;
+            }
+            self.note(node, earlier.nodes.0, first, lesson.holes);
+        }
+        let end = self.branch(parent, lesson.piece(end, Hole::Nothing), text)?;
+        self.close(base, lesson.holes)?;
+        let checks = (offset(checks), offset(self.checks.len()));
+        let next = std::mem::replace(&mut self.pieces.get_mut(end as usize)?.first, offset(self.all.len()));
+        self.all.push(Pattern { earlier, notes: offset(base), checks, next });
+        Some(())
+    }
+
+    /// A node that begins and, if it holds no others, ends in these pieces.
+    #[inline(always)]
+    fn note(&mut self, node: &Node, base: u32, first: u8, last: u8) {
+        let (from, to) = (self.place(first), self.place(last));
+        let node = Node {
+            start: node.start - from,
+            end: node.end.wrapping_sub(to),
+            name: if node.name == NAMELESS { NOT_NAMED } else { node.name.wrapping_sub(from) },
+            after: node.after - base,
+            ..*node
+        };
+        self.notes.push(Note { node, first, last });
+    }
+
+    /// Nodes that hold others end where the last of these does.
+    fn close(&mut self, base: usize, holes: u8) -> Option<()> {
+        for index in base..self.notes.len() {
+            let Note { node, last: begun, .. } = *self.notes.get(index)?;
+            if !matches!(node.shape, Shape::Object | Shape::Array) {
+                continue;
+            }
+            let last = self.notes.get(base + node.after as usize).map_or(holes, |after| after.first);
+            let end = node.end.wrapping_add(self.place(begun)).wrapping_sub(self.place(last));
+            let note = self.notes.get_mut(index)?;
+            (note.node.end, note.last) = (end, last);
+        }
+        Some(())
+    }
+
+    fn new_root(&mut self, setting: Setting) -> Option<u32> {
+        let piece = offset(self.pieces.len());
+        self.pieces.push(Piece { from: 0, len: 0, quotes: 0, hole: Hole::Nothing, first: NONE, next: NONE });
+        let head = self.heads.get_mut(usize::from(setting.key) % HEADS)?;
+        let next = std::mem::replace(head, offset(self.roots.len()));
+        self.roots.push(Root { setting, piece, next });
+        Some(piece)
+    }
+
+    /// The same piece behind that one: known, or new.
+    fn branch(&mut self, parent: u32, piece: Piece, text: &str) -> Option<u32> {
+        let first = self.pieces.get(parent as usize)?.first;
+        let (mut at, mut count) = (first, 0);
+        while let Some(known) = self.pieces.get(at as usize) {
+            let same = known.hole == piece.hole && known.len == piece.len;
+            let (one, other, len) = (known.from as usize, piece.from as usize, piece.len as usize);
+            if same && names::same(text.as_bytes(), one, other, len) {
+                return Some(at);
+            }
+            (at, count) = (known.next, count + 1);
+        }
+        if count >= BRANCHES_MAX {
+            return None;
+        }
+        let new = offset(self.pieces.len());
+        self.pieces.push(Piece { next: first, ..piece });
+        self.pieces.get_mut(parent as usize)?.first = new;
+        Some(new)
+    }
+}
+
+/// How far an object was compared: up to this byte, and so many quotes.
+#[derive(Clone, Copy)]
+struct Stand {
+    at: usize,
+    quotes: usize,
+}
+
+/// The text there is that piece, and what follows fills the hole. Gives where one stands behind both.
+#[inline(always)]
+fn fits(piece: &Piece, stand: Stand, cursor: &mut Cursor<'_>) -> Option<Stand> {
+    if !names::same(cursor.bytes, piece.from as usize, stand.at, piece.len as usize) {
+        return None;
+    }
+    let at = stand.at.wrapping_add(piece.len as usize);
+    let quotes = stand.quotes.wrapping_add(piece.quotes as usize);
+    match piece.hole {
+        Hole::Text => {
+            let closing = cursor.quotes.nth(quotes, cursor.bytes)?;
+            cursor.is_plain_text(at, closing).then_some(Stand { at: closing, quotes })
+        }
+        Hole::Number => json::number(cursor.bytes, at).ok().map(|at| Stand { at, quotes }),
+        Hole::Nothing => Some(Stand { at, quotes }),
+    }
+}
+
+/// Another piece beside that one fits.
+#[inline(never)]
+fn another(pieces: &[Piece], mut at: u32, stand: Stand, cursor: &mut Cursor<'_>) -> Option<(u32, Stand)> {
+    loop {
+        at = pieces.get(at as usize)?.next;
+        if let Some(further) = fits(pieces.get(at as usize)?, stand, cursor) {
+            return Some((at, further));
+        }
+    }
+}
+
+/// What was found is looked at first the next time.
+#[inline(never)]
+fn to_front(pieces: &mut [Piece], parent: u32, found: u32) {
+    let Some(next) = pieces.get(found as usize).map(|piece| piece.next) else { return };
+    let Some(first) =
+        pieces.get_mut(parent as usize).map(|parent| std::mem::replace(&mut parent.first, found))
+    else {
+        return;
+    };
+    let mut before = first;
+    while let Some(piece) = pieces.get_mut(before as usize) {
+        if piece.next == found {
+            piece.next = next;
+            break;
+        }
+        before = piece.next;
+    }
+    if let Some(piece) = pieces.get_mut(found as usize) {
+        piece.next = first;
+    }
+}
+
+/// An object that is being learned.
+struct Lesson<'t> {
+    text: &'t str,
+    /// Where the next piece begins.
+    from: u32,
+    /// Quotes in it so far.
+    quotes: u32,
+    holes: u8,
+    /// Up to this node everything must be the same.
+    fixed: u32,
+}
+
+impl Lesson<'_> {
+    /// The hole that a node is. `first` is the index of the object's own node, `index` is counted from it.
+    #[inline(always)]
+    fn hole(&mut self, index: u32, first: u32, node: &Node) -> Option<Hole> {
+        self.quotes += if node.name == NAMELESS || index == 0 { 0 } else { 2 };
+        match node.shape {
+            Shape::Text if index >= self.fixed && (node.marks & Mark::TELLS == 0 || !is_fixed(node)) => {
+                self.quotes += 1;
+                Some(Hole::Text)
+            }
+            Shape::Number if index >= self.fixed => Some(Hole::Number),
+            Shape::Text => {
+                self.quotes += 2;
+                None
+            }
+            Shape::Unknown => {
+                self.quotes += quotes_in(self.text, node);
+                None
+            }
+            // Whether a tag is SUBSETTED decides what else is written.
+            Shape::Object | Shape::Array if node.marks & Mark::TELLS != 0 => {
+                self.fixed = self.fixed.max(node.after - first);
+                None
+            }
+            Shape::Object | Shape::Array | Shape::Number | Shape::Boolean | Shape::Null => None,
+        }
+    }
+
+    fn piece(&self, to: u32, hole: Hole) -> Piece {
+        let (from, len) = (self.from, to - self.from);
+        Piece { from, len, quotes: self.quotes, hole, first: NONE, next: NONE }
+    }
+
+    /// Behind a hole, which so many quotes close.
+    fn go_on(&mut self, from: u32, quotes: u32) {
+        (self.from, self.quotes) = (from, quotes);
+        self.holes += 1;
+    }
+}
+
+#[cold]
+fn quotes_in(text: &str, node: &Node) -> u32 {
+    let bytes = text.as_bytes().get(node.start as usize..node.end as usize).unwrap_or_default();
+    offset(memchr::memchr_iter(b'"', bytes).count())
+}
+
+/// The data type around a member that says more than itself.
+fn around(node: &Node) -> Option<Meaning> {
+    keys::form(node.key()?.owner).map(|form| form.meaning)
+}
+
+/// The URL of an extension: what the extension is decided by. And a code system, which comes with the build.
+fn is_fixed(node: &Node) -> bool {
+    node.is(Word::System) || around(node) == Some(Meaning::Extension)
+}
+
+fn check(index: u32, node: &Node, text: &str, bases: &Bases<'_>) -> Option<Check> {
+    let meaning = around(node)?;
+    let says = Says::of(meaning, text.get(node.start as usize + 1..node.end as usize - 1)?, bases);
+    Some(Check { node: index, meaning, says })
+}
