@@ -142,7 +142,8 @@ impl Cases {
             | Event::ReserveReady
             | Event::ReserveTakenOver
             | Event::ReserveRemoved
-            | Event::TrailRead => {}
+            | Event::TrailRead
+            | Event::KeyRotated => {}
         }
     }
 

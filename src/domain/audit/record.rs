@@ -319,11 +319,13 @@ pub enum Event {
     ReserveRemoved,
     /// Somebody read the trail (KF-62).
     TrailRead,
+    /// The data keys are wrapped for another key.
+    KeyRotated,
 }
 
 impl Event {
     /// Every event.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Created,
         Self::Started,
         Self::Stopped,
@@ -340,6 +342,7 @@ impl Event {
         Self::ReserveTakenOver,
         Self::ReserveRemoved,
         Self::TrailRead,
+        Self::KeyRotated,
     ];
 
     /// The event's code, such as `policies-loaded`.
@@ -362,6 +365,7 @@ impl Event {
             Self::ReserveTakenOver => "reserve-taken-over",
             Self::ReserveRemoved => "reserve-removed",
             Self::TrailRead => "trail-read",
+            Self::KeyRotated => "key-rotated",
         }
     }
 }

@@ -11,6 +11,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::Settings;
+use super::datakeys;
 use super::inspect::{Finding, Inspection, Request, inspect};
 use super::keys::{KeyError, Keys};
 use super::layout::{
@@ -132,6 +133,10 @@ fn copy(snapshot: &Snapshot, keys: &Keys, to: &Path) -> io::Result<()> {
             Some((_, bytes)) => write(&to.join(tile.path()), bytes)?,
             None => write(&to.join(tile.path()), &snapshot.read_tile(tile)?)?,
         }
+    }
+    for (id, bytes) in &snapshot.data_keys {
+        make_parents(to, &datakeys::path(*id), &mut changed)?;
+        write(&to.join(datakeys::path(*id)), bytes)?;
     }
     make_directory(&to.join(SEGMENTS))?;
     for (first, bytes) in segments(snapshot, keys, log.size) {

@@ -4,13 +4,15 @@
 //! Must never: need the lock, write, or stop at the first fault when more can be said.
 //! Look next: `snapshot` for the reading, `docs/audit.md` for what is and what is not found.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::datakeys::{KeyFiles, Ring, hex};
+use super::entry::{KeyId, header};
 use super::keys::Keys;
 use super::layout::{CHECKPOINT, PUBLISHED, RESERVE, SEGMENTS};
 use super::reserve::claims::Claims;
@@ -94,6 +96,11 @@ pub(super) struct Resume {
     pub(super) segments: Vec<(u64, u64, usize)>,
     pub(super) torn_bytes: usize,
     pub(super) partial: Vec<Tile>,
+    pub(super) key_files: KeyFiles,
+    /// The keys that the entries name.
+    pub(super) used_keys: BTreeSet<KeyId>,
+    /// How the newest entry was sealed: its version and key.
+    pub(super) last_sealed: Option<(u8, KeyId)>,
     /// A reserve that holds something, and whether the log took that over.
     pub(super) reserve: Option<(Contents, bool)>,
 }
@@ -123,6 +130,8 @@ struct Walk<'w> {
     snapshot: &'w Snapshot,
     edge: &'w Edge<'w>,
     keys: &'w Keys,
+    ring: Ring<'w>,
+    key_files: KeyFiles,
     decode: bool,
     /// The bundle boundary at or below the published size.
     floor: u64,
@@ -153,6 +162,8 @@ impl<'w> Walk<'w> {
             snapshot,
             edge,
             keys,
+            ring: Ring::new(&snapshot.directory, "", keys),
+            key_files: KeyFiles::default(),
             decode,
             floor: 0,
             marks: BTreeMap::new(),
@@ -196,9 +207,23 @@ impl<'w> Walk<'w> {
         for name in &self.snapshot.unknown {
             self.find(name, "does not belong to the trail");
         }
+        self.read_keys();
         self.read_reserve();
         self.check_names();
         self.check_size();
+    }
+
+    /// Reads the files of data keys: each must be signed, and unwrap with the configured key.
+    fn read_keys(&mut self) {
+        self.ring = Ring::new(&self.snapshot.directory, &self.report.origin, self.keys);
+        let (files, wrong) = KeyFiles::read(&self.snapshot.data_keys, &self.ring);
+        wrong.into_iter().for_each(|(place, what)| self.find(place, what));
+        let configured = self.keys.cipher.id();
+        if let Some(next) = files.successor().filter(|next| *next != configured) {
+            let what = "the key was changed: the configuration must name the new one, with the id";
+            self.report.notes.push(format!("{what} {}", hex(next)));
+        }
+        self.key_files = files;
     }
 
     /// Reads the reserve, whose frames say what the log held when it stopped.
@@ -341,7 +366,7 @@ impl<'w> Walk<'w> {
             return;
         }
         let segment = self.edge.name_of(sequence);
-        let is_true = self.keys.cipher.open(&self.report.origin, sequence, entry).is_ok();
+        let is_true = self.ring.open(sequence, entry).is_ok();
         let (changed, other) = if is_true { (segment.as_str(), bundle) } else { (bundle, segment.as_str()) };
         let what = format!("differs from the same entry in `{other}`");
         self.find(format!("{changed}, entry {sequence}"), what);
@@ -372,6 +397,7 @@ impl<'w> Walk<'w> {
         if write_entry(&mut self.bundle, entry).is_err() {
             self.find(format!("{place}, entry {sequence}"), "is too long");
         }
+        self.judge_key(place, sequence, entry);
         if self.decode || sequence == 0 {
             self.read_record(place, sequence, entry);
         }
@@ -384,6 +410,17 @@ impl<'w> Walk<'w> {
         }
         self.check_at(size);
         Ok(())
+    }
+
+    fn judge_key(&mut self, place: &str, sequence: u64, entry: &[u8]) {
+        if let Some(what) = self.key_files.judge(self.keys.cipher.id(), sequence, entry) {
+            self.find(format!("{place}, entry {sequence}"), what);
+        }
+        let sealed = header(entry);
+        if sealed != self.report.resume.last_sealed {
+            self.report.resume.used_keys.extend(sealed.map(|(_, id)| id));
+            self.report.resume.last_sealed = sealed;
+        }
     }
 
     /// Compares a full hash tile with the one that was stored, if one was.
@@ -440,7 +477,7 @@ impl<'w> Walk<'w> {
 
     /// Decrypts and decodes.
     fn read_record(&mut self, place: &str, sequence: u64, entry: &[u8]) {
-        let part = self.keys.cipher.open(&self.report.origin, sequence, entry);
+        let part = self.ring.open(sequence, entry);
         let part = part.map_err(|error| error.to_string());
         let part = part.and_then(|part| decode(&part).map_err(|error| error.to_string()));
         let record =
@@ -487,6 +524,7 @@ impl<'w> Walk<'w> {
         self.note_edge();
         self.judge_reserve();
         let resume = &mut self.report.resume;
+        resume.key_files = std::mem::take(&mut self.key_files);
         resume.segments = self.edge.ends.clone();
         resume.torn_bytes = self.edge.torn_bytes;
         resume.partial = self.snapshot.partial.iter().map(|(tile, _)| *tile).collect();

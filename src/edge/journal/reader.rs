@@ -13,6 +13,7 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use super::datakeys::Ring;
 use super::frame::{self, Next};
 use super::inspect::Finding;
 use super::keys::Keys;
@@ -26,7 +27,7 @@ use crate::limits::{READER_BUNDLES_HELD_MAX, RECORD_PARTS_MAX};
 #[derive(Debug)]
 pub struct Reader<'k> {
     directory: PathBuf,
-    keys: &'k Keys,
+    ring: Ring<'k>,
     /// The newest signed checkpoint.
     checkpoint: Checkpoint,
     bundles: u64,
@@ -98,7 +99,7 @@ impl<'k> Reader<'k> {
         }
         Ok(Self {
             directory: directory.to_owned(),
-            keys,
+            ring: Ring::new(directory, &newest.origin, keys),
             checkpoint: newest,
             bundles,
             edge,
@@ -125,7 +126,7 @@ impl<'k> Reader<'k> {
     pub fn entry(&mut self, sequence: u64) -> Result<(Hash, Result<Part, Finding>), Finding> {
         let (place, entry) = self.stored(sequence)?;
         let leaf = leaf_hash(&entry);
-        let part = self.keys.cipher.open(&self.checkpoint.origin, sequence, &entry);
+        let part = self.ring.open(sequence, &entry);
         let part = part.map_err(|error| error.to_string());
         let part = part.and_then(|part| decode(&part).map_err(|error| error.to_string()));
         Ok((leaf, part.map_err(|what| Finding { place: format!("{place}, entry {sequence}"), what })))
