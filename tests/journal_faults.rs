@@ -21,7 +21,7 @@ use std::process::Command;
 
 use chartgate::domain::audit::{Assembly, Decision, Record, Verdict, Written};
 use chartgate::edge::journal::{
-    Journal, Kept, Keys, Request, Settings, create, generate_missing, inspect, read_entries,
+    Journal, Kept, Keys, Request, Settings, create, generate_encryption_key, generate_missing, inspect, read_entries,
 };
 use chartgate::limits::RESERVE_BYTES_MIN;
 use jiff::Timestamp;
@@ -148,6 +148,96 @@ fn build(place: &Path) -> Option<PathBuf> {
         .arg("-ldl")
         .status();
     built.is_ok_and(|status| status.success()).then_some(library)
+}
+
+/// The file of the key that is rotated to, in a place.
+fn next_settings(place: &Path) -> Settings {
+    Settings { encryption_key: place.join("next.key"), ..settings(place) }
+}
+
+/// Three segments, each with a data key.
+fn fill_three(settings: &Settings) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for round in 0..3 {
+        let journal = Journal::open(settings).unwrap();
+        let many: Vec<Record> = (0..260).map(|n| record(&format!("many-{round}-{n}"))).collect();
+        let _receipt = runtime.block_on(journal.append(&many)).unwrap();
+        runtime.block_on(journal.close()).unwrap();
+    }
+}
+
+/// Changes the key; the first opening with the new one is part of it.
+fn rotate(place: &Path) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (old, next) = (settings(place), next_settings(place));
+    if generate_encryption_key(&next.encryption_key).is_err() {
+        return;
+    }
+    let Ok(journal) = Journal::open_to_rotate(&old) else { return };
+    let done = runtime.block_on(journal.rotate_key(&next.encryption_key));
+    let closed = runtime.block_on(journal.close());
+    if done.is_ok() && closed.is_ok() && Journal::open(&next).is_ok() {
+        fs::write(place.join("done"), "").unwrap();
+    }
+}
+
+/// Whatever call dies or fails, one of the two keys opens the trail, and every record is there.
+#[test]
+fn a_change_of_the_key_may_die_or_fail_at_every_call() {
+    if let Ok(place) = env::var("FAULT_PLACE") {
+        return rotate(Path::new(&place));
+    }
+    let root = tempfile::tempdir().unwrap();
+    let Some(library) = build(root.path()) else {
+        println!("SKIPPED: no C compiler for tests/faults/libc.c (Linux with cc is needed)");
+        return;
+    };
+    let filled = root.path().join("filled");
+    fs::create_dir(&filled).unwrap();
+    generate_missing(&settings(&filled)).unwrap();
+    create(&settings(&filled), Timestamp::UNIX_EPOCH).unwrap();
+    fill_three(&settings(&filled));
+    for (fault, step) in [("die", 1), ("once", 3)] {
+        let (mut by_old, mut by_next, mut is_done) = (0, 0, false);
+        for at in (1..300).step_by(step) {
+            let place = root.path().join(format!("{fault}-{at}"));
+            copy_all(&filled, &place);
+            let status = fault_in("a_change_of_the_key_may_die_or_fail_at_every_call", &place, &library, (fault, at));
+            let (old, next) = (settings(&place), next_settings(&place));
+            let opener = if Journal::open(&old).is_ok() { &old } else { &next };
+            let journal = Journal::open(opener).unwrap_or_else(|error| panic!("{fault} at {at}: neither key: {error}"));
+            drop(journal);
+            *(if opener.encryption_key == old.encryption_key { &mut by_old } else { &mut by_next }) += 1;
+            assert_eq!(findings(opener), 0, "{fault} at {at}");
+            assert_eq!(recorded(opener).len(), 780, "{fault} at {at}");
+            is_done = status && place.join("done").exists();
+            fs::remove_dir_all(&place).unwrap();
+            if is_done && at > 20 {
+                break;
+            }
+        }
+        assert!(is_done && by_old > 10 && by_next > 3, "{fault}: {by_old} by the old key, {by_next} by the new one");
+    }
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_all(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// Runs a test of this file again, as the process to which the fault happens. Whether it ended well.
+fn fault_in(test: &str, place: &Path, library: &Path, (fault, at): (&str, usize)) -> bool {
+    let mut command = Command::new(env::current_exe().unwrap());
+    command.args(["--exact", test]).env("FAULT_PLACE", place).env("FAULT", fault);
+    command.env("FAULT_AT", at.to_string()).env("LD_PRELOAD", library).output().unwrap().status.success()
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod index_tests;
 mod page;
 mod prove;
 mod reading;
+mod rotate;
 mod search;
 mod summary;
 #[cfg(test)]
@@ -38,6 +39,7 @@ pub use backup::{backup, restore};
 pub use export::{Export, Format, export};
 pub use index::index;
 pub use prove::{Wish, check_proof, key, prove};
+pub use rotate::rotate_key;
 pub use search::{search, search_with};
 pub use summary::summary;
 

@@ -204,6 +204,37 @@ def tile_name(row, index, width=256):
     return f"tile/{row}/{groups}" + ("" if width == 256 else f".p/{width}")
 
 
+def read_key_file(raw, name, log):
+    """The file of a wrapped data key: its id, the first entry it may seal, and the ids of the keys it is wrapped for."""
+    kind, origin, id_, first, *wraps = statement(raw, log)
+    demand(kind == "chartgate audit data key" and origin == log.name, "another statement, or of another log")
+    demand(id_ == name, "the file of another data key")
+    demand(len(wraps) in (1, 2), "wrapped for no key, or for too many")
+    by = []
+    for wrap in wraps:
+        match = re.fullmatch(r"([0-9a-f]{16}) (\S+)", wrap, re.ASCII)
+        demand(match and len(unbase64(match[2])) == 12 + 32 + 16, "not a wrapped key")
+        by.append(match[1])
+    return id_, number(first), set(by)
+
+
+def statement(raw, log):
+    """The lines of a text that the log signed."""
+    try:
+        whole = raw.decode()
+    except UnicodeDecodeError as error:
+        raise Bad("not UTF-8") from error
+    text, blank, line = whole.partition("\n\n")
+    lines = text.split("\n")
+    demand(blank and len(lines) >= 3 and all(lines), "not a statement")
+    parts = line[:-1].split(" ")
+    demand(line.endswith("\n") and len(parts) == 3 and parts[:2] == ["\u2014", log.name], "not a signature line")
+    blob = unbase64(parts[2])
+    demand(blob[:4] == log.id, "no signature by the log")
+    log.check(blob[4:], (text + "\n").encode())
+    return lines
+
+
 def read_tile_name(name):
     match = re.fullmatch(r"tile/(entries|[0-7])/((?:x[0-9]{3}/)*[0-9]{3})(?:\.p/([0-9]+))?", name, re.ASCII)
     if not match:
@@ -265,6 +296,7 @@ class Trail:
         content = {tile: self.files.pop(place) for tile, place in tiles.items()}
         start, edge = self.read_segments()
         entries = self.read_entries(content, start, edge)
+        self.check_keys(entries)
         for place in self.files:
             if not NOT_EVIDENCE.search(os.path.basename(place)):
                 self.find(place, "does not belong to the trail")
@@ -299,6 +331,31 @@ class Trail:
         for witness in self.witnesses:
             if (witness.name, witness.public) not in kept:
                 self.find("witness", f"{witness.name} has cosigned nothing")
+
+    def check_keys(self, entries):
+        """Every key file is signed by the log, and every entry names a key that may have sealed it. Nothing is decrypted."""
+        keys, outer = {}, []
+        for place in sorted(place for place in self.files if re.fullmatch(r"keys/[0-9a-f]{16}", place)):
+            raw = self.files.pop(place)
+            read = self.attempt(place, lambda: read_key_file(raw, place[5:], self.log))
+            if read:
+                keys[read[0]] = read[1]
+                outer.append(read[2])
+        known = set.intersection(*outer) if outer else None
+        if known == set():
+            self.find("keys", "no one key unwraps them all")
+        firsts = sorted(set(keys.values()))
+        ends = {id_: next((other for other in firsts if other > first), 1 << 64) for id_, first in keys.items()}
+        for sequence, entry in enumerate(entries):
+            version, id_ = (entry[0], entry[1:9].hex()) if len(entry) > 9 else (0, "")
+            if version not in (1, 2):
+                self.find(f"entry {sequence}", "unknown format")
+            elif id_ in keys:
+                if not keys[id_] <= sequence < ends[id_]:
+                    self.find(f"entry {sequence}", "encrypted with the key of another stretch")
+            # Entries of version 1 were encrypted with the configured key, for which all others are wrapped.
+            elif version == 2 or (known is not None and id_ not in known):
+                self.find(f"entry {sequence}", "the file of its key is missing")
 
     def read_segments(self):
         places = sorted(place for place in self.files if re.fullmatch(r"segment/[0-9]{20}", place))

@@ -99,15 +99,15 @@ impl KeyFile {
         [hex(self.id), self.first.to_string()].into_iter().chain(wraps).collect()
     }
 
-    /// The key, unwrapped with the configured one.
-    pub(super) fn unwrap(&self, origin: &str, keys: &Keys) -> Result<[u8; 32], EntryError> {
-        let ours = self.wraps.iter().find(|wrap| wrap.by == keys.cipher.id()).ok_or(EntryError::NoKey)?;
-        keys.cipher.unwrap(origin, self.id, &ours.wrapped)
+    /// The key, unwrapped with this one.
+    pub(super) fn unwrap(&self, origin: &str, outer: &Cipher) -> Result<[u8; 32], EntryError> {
+        let ours = self.wraps.iter().find(|wrap| wrap.by == outer.id()).ok_or(EntryError::NoKey)?;
+        outer.unwrap(origin, self.id, &ours.wrapped)
     }
 
     /// The key, and that it is the one the file is named after.
     pub(super) fn cipher(&self, origin: &str, keys: &Keys) -> Result<Cipher, String> {
-        let key = match self.unwrap(origin, keys) {
+        let key = match self.unwrap(origin, &keys.cipher) {
             Ok(key) => key,
             Err(EntryError::NoKey) => {
                 return Err(format!("is not wrapped for the configured key, but for {}", self.wrappers()));

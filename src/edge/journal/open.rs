@@ -218,7 +218,8 @@ fn launch(
     let file = OpenOptions::new().append(true).open(&path)?;
     let mut segment = Held::new(path, file)?;
     let is_full = size.saturating_sub(segment_first) >= SEGMENT_ENTRIES_AT_OPEN_MAX;
-    let sealer = sealer(&directory, &origin, &keys, &resume, (size, is_full))?;
+    let begins = is_full || size == segment_first;
+    let sealer = sealer(&directory, &origin, &keys, &resume, (size, begins))?;
     if is_full {
         segment = new_segment(&directory, size)?;
         resume.segments.push((size, size, 0));
@@ -265,9 +266,9 @@ fn sealer(
     origin: &str,
     keys: &Keys,
     resume: &Resume,
-    (size, is_full): (u64, bool),
+    (size, begins): (u64, bool),
 ) -> io::Result<Sealer> {
-    let last = resume.last_sealed.filter(|(version, _)| *version == PACKED && !is_full);
+    let last = resume.last_sealed.filter(|(version, _)| *version == PACKED && !begins);
     let file = last.and_then(|(_, id)| resume.key_files.files.iter().find(|file| file.id == id));
     match file {
         Some(file) => Sealer::hold(directory, file.cipher(origin, keys).map_err(io::Error::other)?),

@@ -60,7 +60,7 @@ pub(super) fn settle(
             fs::remove_file(directory.join(path(file.id)))?;
             changed = true;
         } else if !file.is_only_for(keys.cipher.id()) {
-            let key = file.unwrap(origin, keys).map_err(io::Error::other)?;
+            let key = file.unwrap(origin, &keys.cipher).map_err(io::Error::other)?;
             let alone = file.wrapped_for(origin, &key, &[&keys.cipher]).map_err(io::Error::other)?;
             alone.write(directory, origin, keys)?;
             changed = true;
@@ -72,9 +72,8 @@ pub(super) fn settle(
 impl Writer {
     /// Wraps every data key for `next` too. From the last one on the trail is opened with `next`.
     pub(super) fn rotate_key(&mut self, next: Cipher) -> Result<Rotated, JournalError> {
-        if self.state.failure().is_some() {
-            return Err(self.failed());
-        }
+        // The reserve is made with the old key. What is in it was taken over when the trail was opened.
+        self.keep_reserve(None)?;
         let rotated = self.wrap_all(next);
         rotated.map_err(|error| JournalError::Failed(format!("changing the key: {error}").into()))
     }
@@ -92,12 +91,16 @@ impl Writer {
             files = self.key_files()?;
         }
         for file in &files {
-            let key = file.unwrap(&self.origin, &self.keys).map_err(io::Error::other)?;
+            let key = file.unwrap(&self.origin, &self.keys.cipher).map_err(io::Error::other)?;
             let outer = [&self.keys.cipher, &next];
             let both = file.wrapped_for(&self.origin, &key, &outer).map_err(io::Error::other)?;
             both.write(&self.directory, &self.origin, &self.keys)?;
         }
         sync_keys(&self.directory)?;
+        for file in self.key_files()? {
+            // As it stands on the disk now: without this nobody would know before the old key is gone.
+            file.unwrap(&self.origin, &next).map_err(io::Error::other)?;
+        }
         self.next_key = Some(next);
         // The file of the key in use is another one now, under the same name.
         self.sealer.look_again(&self.directory)?;
