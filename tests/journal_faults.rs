@@ -197,6 +197,7 @@ fn a_change_of_the_key_may_die_or_fail_at_every_call() {
     generate_missing(&settings(&filled)).unwrap();
     create(&settings(&filled), Timestamp::UNIX_EPOCH).unwrap();
     fill_three(&settings(&filled));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for (fault, step) in [("die", 1), ("once", 3)] {
         let (mut by_old, mut by_next, mut is_done) = (0, 0, false);
         for at in (1..300).step_by(step) {
@@ -204,10 +205,15 @@ fn a_change_of_the_key_may_die_or_fail_at_every_call() {
             copy_all(&filled, &place);
             let status = fault_in("a_change_of_the_key_may_die_or_fail_at_every_call", &place, &library, (fault, at));
             let (old, next) = (settings(&place), next_settings(&place));
-            let opener = if Journal::open(&old).is_ok() { &old } else { &next };
-            let journal = Journal::open(opener).unwrap_or_else(|error| panic!("{fault} at {at}: neither key: {error}"));
-            drop(journal);
-            *(if opener.encryption_key == old.encryption_key { &mut by_old } else { &mut by_next }) += 1;
+            let (opener, journal, count) = match Journal::open(&old) {
+                Ok(journal) => (&old, journal, &mut by_old),
+                Err(error) => match Journal::open(&next) {
+                    Ok(journal) => (&next, journal, &mut by_next),
+                    Err(other) => panic!("{fault} at {at}: neither key: {error}; {other}"),
+                },
+            };
+            *count += 1;
+            runtime.block_on(journal.close()).unwrap();
             assert_eq!(findings(opener), 0, "{fault} at {at}");
             assert_eq!(recorded(opener).len(), 780, "{fault} at {at}");
             is_done = status && place.join("done").exists();

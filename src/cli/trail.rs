@@ -3,6 +3,7 @@
 //! Owns: what can be asked of the trail on the command line. Must never: read or write the trail itself.
 //! Look next: `audit`, which does.
 
+use super::keeping::{HoldOrder, Retain};
 use super::{Ending, Plain, audit, show};
 use crate::domain::audit::escape;
 use crate::domain::ledger::{KeyTextError, VerifierKey};
@@ -39,6 +40,11 @@ pub(super) enum Audit {
     Backup(Backup),
     /// Put a copy in place, once it is verified
     Restore(Restore),
+    /// Withhold entries that are older than the policy in the configuration; their hashes stay
+    Retain(Retain),
+    /// Legal holds: what stays, whatever the policy
+    #[command(subcommand)]
+    Hold(HoldOrder),
     /// Change the key that opens the trail; the gate must be stopped for it
     RotateKey(RotateKey),
     /// How often whom was answered on a day, by role, purpose and decision; needs the index
@@ -294,6 +300,8 @@ pub(super) fn run(command: &Audit) -> Ending {
         Audit::Backup(backup) => &backup.plain.config,
         Audit::Restore(restore) => &restore.plain.config,
         Audit::RotateKey(order) => &order.plain.config,
+        Audit::Retain(order) => &order.plain.config,
+        Audit::Hold(order) => &order.plain().config,
         Audit::Summary(summary) => &summary.plain.config,
     };
     let all = match config::load(&config.path) {
@@ -340,6 +348,8 @@ fn carry_out(command: &Audit, all: &config::Settings, trail: &journal::Settings)
             let (against, json) = (against.as_deref(), order.plain.json);
             audit::restore(trail, &order.from, against, order.verify, json, (out, err))
         }
+        Audit::Retain(order) => order.run(all, trail, out, err),
+        Audit::Hold(order) => order.run(trail, out, err),
         Audit::RotateKey(order) => {
             let (is_derived, json) = (all.session.key.is_none(), order.plain.json);
             audit::rotate_key(trail, &order.new_key, is_derived, json, (out, err))
@@ -404,9 +414,14 @@ fn record_reading(trail: &journal::Settings, command: &Audit) {
         | Audit::Backup(_)
         | Audit::Restore(_)
         | Audit::RotateKey(_)
+        | Audit::Retain(_)
+        | Audit::Hold(HoldOrder::Add(_) | HoldOrder::Lift(_))
         | Audit::Prove(_)
         | Audit::CheckProof(_)
         | Audit::Key(_) => {}
+        Audit::Hold(HoldOrder::List(_)) => {
+            Reader { operator: None }.recorded(trail, "hold list", BTreeMap::new());
+        }
         Audit::Search(search) => search.reader.recorded(trail, "search", search.which.told()),
         Audit::Export(export) => export.reader.recorded(trail, "export", export.which.told()),
         Audit::Summary(summary) => {

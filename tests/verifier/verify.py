@@ -245,6 +245,14 @@ def read_tile_name(name):
     return tile if 0 < width <= 256 and tile_name(*tile) == name else None
 
 
+class Hashed(bytes):
+    """The hash of an entry that is withheld."""
+
+
+def leaf_of(entry):
+    return bytes(entry) if isinstance(entry, Hashed) else leaf_hash(entry)
+
+
 class Trail:
     """Every file of one audit directory."""
 
@@ -295,16 +303,19 @@ class Trail:
         tiles = {tile: place for place in self.files if (tile := read_tile_name(place))}
         content = {tile: self.files.pop(place) for tile, place in tiles.items()}
         start, edge = self.read_segments()
-        entries = self.read_entries(content, start, edge)
+        withheld = self.read_withheld(published)
+        entries = self.read_entries(content, start, edge, withheld)
+        if withheld and (self.pruned_at >= len(entries) or isinstance(entries[self.pruned_at], Hashed)):
+            self.find("withheld", "the entry that records it is not there")
         self.check_keys(entries)
         for place in self.files:
             if not NOT_EVIDENCE.search(os.path.basename(place)):
                 self.find(place, "does not belong to the trail")
-        self.check_roots([leaf_hash(entry) for entry in entries])
+        self.check_roots([leaf_of(entry) for entry in entries])
         size = published.size if published else 0
         if checkpoint and checkpoint.size < size:
             self.find("checkpoint", "is older than `published`")
-        self.check_tiles(content, entries, size)
+        self.check_tiles(content, entries, size, withheld)
         if published and edge is not None and start > size // 256 * 256:
             self.find("segment", "is missing")
         return self.findings
@@ -332,6 +343,26 @@ class Trail:
             if (witness.name, witness.public) not in kept:
                 self.find("witness", f"{witness.name} has cosigned nothing")
 
+    def read_withheld(self, published):
+        """The bundles that may be missing. Which record says so cannot be read without the key."""
+        raw = self.files.pop("withheld", None)
+
+        def check():
+            kind, origin, sequence, ranges = statement(raw, self.log)
+            demand(kind == "chartgate audit withheld" and origin == self.log.name, "another statement")
+            size = published.size if published else 0
+            self.pruned_at = number(sequence)
+            bundles, before = set(), -2
+            for part in ranges.split(","):
+                first, dash, last = part.partition("-")
+                first, last = number(first), number(last if dash else first)
+                demand(before + 1 < first <= last < size // 256 and (first < last) == bool(dash), "not ranges")
+                bundles |= set(range(first, last + 1))
+                before = last
+            return bundles
+
+        return (self.attempt("withheld", check) or set()) if raw is not None else set()
+
     def check_keys(self, entries):
         """Every key file is signed by the log, and every entry names a key that may have sealed it. Nothing is decrypted."""
         keys, outer = {}, []
@@ -347,6 +378,8 @@ class Trail:
         firsts = sorted(set(keys.values()))
         ends = {id_: next((other for other in firsts if other > first), 1 << 64) for id_, first in keys.items()}
         for sequence, entry in enumerate(entries):
+            if isinstance(entry, Hashed):
+                continue
             version, id_ = (entry[0], entry[1:9].hex()) if len(entry) > 9 else (0, "")
             if version not in (1, 2):
                 self.find(f"entry {sequence}", "unknown format")
@@ -382,11 +415,19 @@ class Trail:
                         self.find(place, "checkpoint in a frame is for another size")
         return start, entries
 
-    def read_entries(self, content, start, edge):
+    def read_entries(self, content, start, edge, withheld):
         """All entries in sequence: from full bundles, then from the segments; those in both must be equal."""
         entries = []
         index = 0
-        while (bundle := content.get(("entries", index, 256))) is not None:
+        while (bundle := content.get(("entries", index, 256))) is not None or index in withheld:
+            if bundle is None:
+                hashes = content.get(("0", index, 256), b"")
+                if len(hashes) != 8192:
+                    self.find(tile_name("entries", index), "is withheld without its hashes")
+                    return entries
+                entries += [Hashed(hashes[at:at + 32]) for at in range(0, 8192, 32)]
+                index += 1
+                continue
             read = self.attempt(tile_name("entries", index), lambda: read_bundle(bundle))
             if read is None or len(read) != 256:
                 self.find(tile_name("entries", index), "does not hold 256 entries")
@@ -400,7 +441,8 @@ class Trail:
             return entries
         for sequence, entry in enumerate(edge, start):
             if sequence < len(entries):
-                if entries[sequence] != entry:
+                twin = entries[sequence]
+                if leaf_of(twin) != leaf_hash(entry):
                     self.find(f"entry {sequence}", "differs between bundle and segment")
             else:
                 entries.append(entry)
@@ -418,8 +460,8 @@ class Trail:
             if known[size] != root:
                 self.find(place, f"root over the first {size} entries is another one")
 
-    def check_tiles(self, content, entries, published):
-        rows = {"entries": entries, "0": [leaf_hash(entry) for entry in entries]}
+    def check_tiles(self, content, entries, published, withheld):
+        rows = {"entries": entries, "0": [leaf_of(entry) for entry in entries]}
         for level in range(1, 8):
             below = rows[str(level - 1)]
             rows[str(level)] = [tree_hash(below[at:at + 256]) for at in range(0, len(below) // 256 * 256, 256)]
@@ -433,7 +475,7 @@ class Trail:
             needed = [(index, 256) for index in range(count // 256)]
             needed += [(count // 256, count % 256)] if count % 256 else []
             for index, width in needed:
-                if (row, index, width) not in content:
+                if (row, index, width) not in content and not (row == "entries" and width == 256 and index in withheld):
                     self.find(tile_name(row, index, width), "is missing")
 
 

@@ -143,7 +143,10 @@ impl Cases {
             | Event::ReserveTakenOver
             | Event::ReserveRemoved
             | Event::TrailRead
-            | Event::KeyRotated => {}
+            | Event::KeyRotated
+            | Event::Pruned
+            | Event::HoldAdded
+            | Event::HoldLifted => {}
         }
     }
 

@@ -321,11 +321,17 @@ pub enum Event {
     TrailRead,
     /// The data keys are wrapped for another key.
     KeyRotated,
+    /// Entries that are older than the policy are withheld from now on (T-237).
+    Pruned,
+    /// What a legal hold is about stays, whatever the policy.
+    HoldAdded,
+    /// A legal hold is not in force any more.
+    HoldLifted,
 }
 
 impl Event {
     /// Every event.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 20] = [
         Self::Created,
         Self::Started,
         Self::Stopped,
@@ -343,6 +349,9 @@ impl Event {
         Self::ReserveRemoved,
         Self::TrailRead,
         Self::KeyRotated,
+        Self::Pruned,
+        Self::HoldAdded,
+        Self::HoldLifted,
     ];
 
     /// The event's code, such as `policies-loaded`.
@@ -366,6 +375,9 @@ impl Event {
             Self::ReserveRemoved => "reserve-removed",
             Self::TrailRead => "trail-read",
             Self::KeyRotated => "key-rotated",
+            Self::Pruned => "pruned",
+            Self::HoldAdded => "hold-added",
+            Self::HoldLifted => "hold-lifted",
         }
     }
 }

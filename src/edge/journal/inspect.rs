@@ -4,6 +4,8 @@
 //! Must never: need the lock, write, or stop at the first fault when more can be said.
 //! Look next: `snapshot` for the reading, `docs/audit.md` for what is and what is not found.
 
+mod beside;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
@@ -11,14 +13,15 @@ use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::datakeys::{KeyFiles, Ring, hex};
-use super::entry::{KeyId, header};
+use super::datakeys::{KeyFiles, Ring};
+use super::entry::KeyId;
 use super::keys::Keys;
-use super::layout::{CHECKPOINT, PUBLISHED, RESERVE, SEGMENTS};
+use super::layout::{CHECKPOINT, PUBLISHED, SEGMENTS};
 use super::reserve::claims::Claims;
-use super::reserve::{self, Contents};
+use super::reserve::Contents;
 use super::segments::Edge;
 use super::snapshot::Snapshot;
+use super::withheld::{Prunes, Withheld};
 use super::witnessed::{Demand, Witnessed};
 use crate::domain::audit::{Assembly, Event, Record, decode};
 use crate::domain::ledger::{
@@ -148,6 +151,9 @@ struct Walk<'w> {
     is_broken: bool,
     reserve: Option<Contents>,
     claims: Claims,
+    /// What may be missing, as the file says and a record must.
+    withheld: Withheld,
+    prunes: Prunes,
     report: Inspection,
 }
 
@@ -176,6 +182,8 @@ impl<'w> Walk<'w> {
             is_broken: false,
             reserve: None,
             claims: Claims::default(),
+            withheld: Withheld::default(),
+            prunes: Prunes::default(),
             report,
         }
     }
@@ -208,56 +216,10 @@ impl<'w> Walk<'w> {
             self.find(name, "does not belong to the trail");
         }
         self.read_keys();
+        self.read_withheld();
         self.read_reserve();
         self.check_names();
         self.check_size();
-    }
-
-    /// Reads the files of data keys: each must be signed, and unwrap with the configured key.
-    fn read_keys(&mut self) {
-        self.ring = Ring::new(&self.snapshot.directory, &self.report.origin, self.keys);
-        let (files, wrong) = KeyFiles::read(&self.snapshot.data_keys, &self.ring);
-        wrong.into_iter().for_each(|(place, what)| self.find(place, what));
-        let configured = self.keys.cipher.id();
-        if let Some(next) = files.successor().filter(|next| *next != configured) {
-            let what = "the key was changed: the configuration must name the new one, with the id";
-            self.report.notes.push(format!("{what} {}", hex(next)));
-        }
-        self.key_files = files;
-    }
-
-    /// Reads the reserve, whose frames say what the log held when it stopped.
-    fn read_reserve(&mut self) {
-        let Some(bytes) = self.snapshot.reserve.as_deref() else { return };
-        let origin = self.report.origin.clone();
-        match reserve::read(bytes, &origin, &self.keys.reserve) {
-            Ok(contents) => {
-                for (size, root) in contents.bases.iter().copied() {
-                    self.mark(RESERVE, &Checkpoint { origin: origin.clone(), size, root });
-                }
-                if self.decode {
-                    self.decode_reserve(&contents, &contents.generation.name(&origin));
-                }
-                self.reserve = Some(contents);
-            }
-            Err(what) => self.find(RESERVE, what),
-        }
-    }
-
-    fn decode_reserve(&mut self, contents: &Contents, name: &str) {
-        let mut assembly = Assembly::default();
-        for (sequence, entry) in (0..).zip(&contents.entries) {
-            let part = self.keys.cipher.open(name, sequence, entry).map_err(|error| error.to_string());
-            let part = part.and_then(|part| decode(&part).map_err(|error| error.to_string()));
-            let pushed =
-                part.and_then(|part| assembly.push(sequence, part).map_err(|error| error.to_string()));
-            if let Err(what) = pushed {
-                self.find(format!("{RESERVE}, entry {sequence}"), what);
-            }
-        }
-        if assembly.is_open() {
-            self.find(RESERVE, "the last record is not complete");
-        }
     }
 
     fn read_note(&mut self, name: &str, note: Option<&[u8]>) -> Option<Checkpoint> {
@@ -297,11 +259,11 @@ impl<'w> Walk<'w> {
     fn check_names(&mut self) {
         let tiles = &self.snapshot.tiles;
         for tile in Tile::of_tree(0, self.report.published_size) {
-            if !tiles.contains(&tile) {
+            if !tiles.contains(&tile) && !self.withheld.covers(tile) {
                 self.find(tile.path(), "is missing");
             }
         }
-        let end = self.edge.end().max(self.snapshot.bundles() * 256);
+        let end = self.edge.end().max(self.bundles() * 256);
         for tile in tiles.iter().filter(|tile| tile.entries_needed() > end) {
             self.find(tile.path(), "is for more entries than there are");
         }
@@ -314,12 +276,12 @@ impl<'w> Walk<'w> {
             // `published` is replaced after `checkpoint`, and the directory is synced then.
             self.find(CHECKPOINT, "is older than `published`");
         }
-        if self.edge.start > self.snapshot.bundles() * 256 {
-            let missing =
-                format!("entries from {} to {} are missing", self.snapshot.bundles() * 256, self.edge.start);
+        let bundled = self.bundles() * 256;
+        if self.edge.start > bundled {
+            let missing = format!("entries from {bundled} to {} are missing", self.edge.start);
             self.find("tile/entries", missing);
         }
-        if self.edge.start > self.floor && self.edge.start <= self.snapshot.bundles() * 256 {
+        if self.edge.start > self.floor && self.edge.start <= bundled {
             self.find(SEGMENTS, format!("the segment with entry {} is missing", self.floor));
         }
         let beyond: Vec<(u64, String)> = self
@@ -333,10 +295,27 @@ impl<'w> Walk<'w> {
         }
     }
 
+    /// How many bundles there are without a gap, withheld ones among them.
+    fn bundles(&self) -> u64 {
+        self.snapshot.bundles(&self.withheld)
+    }
+
+    fn push_leaf(&mut self, leaf: Hash) -> io::Result<()> {
+        self.report.resume.frontier.push(leaf);
+        for (tile, bytes) in self.tiles.push(leaf) {
+            self.check_full(tile, &bytes)?;
+        }
+        Ok(())
+    }
+
     fn read_bundles(&mut self) -> io::Result<()> {
         self.check_at(0);
-        for index in 0..self.snapshot.bundles() {
+        for index in 0..self.bundles() {
             let tile = Tile::full(TileKind::Entries, index);
+            if !self.snapshot.tiles.contains(&tile) {
+                self.read_hashes(index)?;
+                continue;
+            }
             let bytes = self.snapshot.read_tile(tile)?;
             let place = tile.path();
             let entries = read_bundle(&bytes).map_err(|error| error.to_string());
@@ -389,16 +368,13 @@ impl<'w> Walk<'w> {
 
     /// Takes the next entry.
     fn push(&mut self, place: &str, sequence: u64, entry: &[u8]) -> io::Result<()> {
-        let leaf = leaf_hash(entry);
-        self.report.resume.frontier.push(leaf);
-        for (tile, bytes) in self.tiles.push(leaf) {
-            self.check_full(tile, &bytes)?;
-        }
+        self.push_leaf(leaf_hash(entry))?;
         if write_entry(&mut self.bundle, entry).is_err() {
             self.find(format!("{place}, entry {sequence}"), "is too long");
         }
         self.judge_key(place, sequence, entry);
-        if self.decode || sequence == 0 {
+        // The record of a prune, too: without it nothing may be missing.
+        if self.decode || sequence == 0 || sequence == self.withheld.sequence {
             self.read_record(place, sequence, entry);
         }
         if sequence >= self.floor {
@@ -410,17 +386,6 @@ impl<'w> Walk<'w> {
         }
         self.check_at(size);
         Ok(())
-    }
-
-    fn judge_key(&mut self, place: &str, sequence: u64, entry: &[u8]) {
-        if let Some(what) = self.key_files.judge(self.keys.cipher.id(), sequence, entry) {
-            self.find(format!("{place}, entry {sequence}"), what);
-        }
-        let sealed = header(entry);
-        if sealed != self.report.resume.last_sealed {
-            self.report.resume.used_keys.extend(sealed.map(|(_, id)| id));
-            self.report.resume.last_sealed = sealed;
-        }
     }
 
     /// Compares a full hash tile with the one that was stored, if one was.
@@ -441,7 +406,7 @@ impl<'w> Walk<'w> {
 
     /// A bundle that a crashed publication wrote, while one before it is missing, must hold these entries too.
     fn check_early(&mut self, bundle: Tile) -> io::Result<()> {
-        let is_early = bundle.index >= self.snapshot.bundles() && self.snapshot.tiles.contains(&bundle);
+        let is_early = bundle.index >= self.bundles() && self.snapshot.tiles.contains(&bundle);
         if is_early && self.snapshot.read_tile(bundle)? != self.bundle {
             self.find(bundle.path(), "does not match the entries");
         }
@@ -502,6 +467,11 @@ impl<'w> Walk<'w> {
         {
             self.find(format!("entry {sequence}"), what);
         }
+        if let Record::Control(control) = record
+            && let Err(what) = self.prunes.learn(sequence, control, &self.withheld)
+        {
+            self.find(format!("entry {sequence}"), what);
+        }
         if sequence == 0 && !is_creation_of(&self.report.origin, record) {
             self.find("entry 0", "is not the creation of this trail");
         }
@@ -522,6 +492,7 @@ impl<'w> Walk<'w> {
         let missing = demand.missing(&self.report.witnessed, self.report.size, latest);
         missing.into_iter().for_each(|finding| self.find(finding.place, finding.what));
         self.note_edge();
+        self.judge_withheld();
         self.judge_reserve();
         let resume = &mut self.report.resume;
         resume.key_files = std::mem::take(&mut self.key_files);
@@ -532,22 +503,6 @@ impl<'w> Walk<'w> {
         let last = self.edge.frames.last().filter(|(_, last, _)| last.size > self.report.checkpoint_size);
         resume.note = last.map_or(checkpoint, |(_, _, note)| note).to_vec();
         resume.is_current = resume.note == checkpoint;
-    }
-
-    /// Only the records tell which reserve should be there.
-    fn judge_reserve(&mut self) {
-        let is_unread = self.reserve.is_none() && self.snapshot.reserve.is_some();
-        if self.decode && !self.is_broken && !is_unread {
-            match self.claims.judge(self.reserve.as_ref()) {
-                Ok(note) => self.report.notes.extend(note),
-                Err(what) => self.find(RESERVE, what),
-            }
-        }
-        let used = self.reserve.take().filter(Contents::is_used);
-        self.report.resume.reserve = used.map(|contents| {
-            let is_taken_over = self.claims.has_taken_over(&contents);
-            (contents, is_taken_over)
-        });
     }
 
     fn note_edge(&mut self) {

@@ -21,6 +21,8 @@ pub(super) const PUBLISHED: &str = "published";
 pub(super) const LOCK: &str = "journal.lock";
 /// The directory of cosigned checkpoints, one file for each witness.
 pub(super) const WITNESSED: &str = "witness";
+/// What is withheld, where something is.
+pub(super) const WITHHELD: &str = "withheld";
 /// The directory of wrapped data keys.
 pub(super) const DATA_KEYS: &str = "keys";
 /// The directory of segments.
@@ -35,6 +37,7 @@ pub(super) enum Place {
     Checkpoint,
     Published,
     Reserve,
+    Withheld,
     /// The segment that begins with this entry.
     Segment(u64),
     Tile(Tile),
@@ -80,6 +83,8 @@ pub(super) fn classify(path: &str) -> Place {
         Place::Published
     } else if path == RESERVE {
         Place::Reserve
+    } else if path == WITHHELD {
+        Place::Withheld
     } else if let Some(first) = segment_first(path) {
         Place::Segment(first)
     } else if let Some(tile) = Tile::from_path(path) {

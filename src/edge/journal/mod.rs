@@ -17,12 +17,14 @@ mod prove;
 mod publisher;
 mod reader;
 mod reserve;
+mod retention;
 mod rotation;
 mod segments;
 mod snapshot;
 mod spare;
 #[cfg(test)]
 mod tests;
+mod withheld;
 mod witnessed;
 mod writer;
 
@@ -51,7 +53,8 @@ pub use layout::{Presence, presence};
 pub(in crate::edge) use layout::{make_directory, replace, sync_directory};
 pub use open::{OpenError, create};
 pub use prove::{Asked, entries_of_request, prove, verifier};
-pub use reader::Reader;
+pub use reader::{Found, Reader};
+pub use retention::{Plan, Retained, hold_id, holds, plan, retain};
 pub use rotation::Rotated;
 pub use snapshot::{Entry, read_entries};
 pub use witnessed::{Demand, Publication, Witnessed};

@@ -20,9 +20,10 @@ use super::inspect::Finding;
 use super::keys::Keys;
 use super::datakeys::Ring;
 use super::entry::KeyId;
-use super::layout::{CHECKPOINT, DATA_KEYS, PUBLISHED, Place, RESERVE, SEGMENTS, WITNESSED, classify, segment_path};
+use super::layout::{CHECKPOINT, DATA_KEYS, PUBLISHED, Place, RESERVE, SEGMENTS, WITHHELD, WITNESSED, classify, segment_path};
 use super::reserve;
 use super::segments::{Edge, Segment};
+use super::withheld::Withheld;
 use crate::domain::audit::{Part, decode};
 use crate::domain::ledger::{Tile, TileKind, read_bundle, verify};
 use crate::limits::{AUDIT_FILES_MAX, KEY_FILE_BYTES_MAX};
@@ -40,6 +41,8 @@ pub(super) struct Snapshot {
     pub(super) partial: Vec<(Tile, Vec<u8>)>,
     /// The reserve, if there is one.
     pub(super) reserve: Option<Vec<u8>>,
+    /// What is withheld.
+    pub(super) withheld: Option<Vec<u8>>,
     /// The files of data keys: the key they are named after, content.
     pub(super) data_keys: Vec<(KeyId, Vec<u8>)>,
     /// Cosigned checkpoints: name, the key in it, content.
@@ -95,6 +98,7 @@ impl Snapshot {
                 Place::Checkpoint
                 | Place::Published
                 | Place::Reserve
+                | Place::Withheld
                 | Place::Witnessed(_)
                 | Place::NotEvidence => {}
                 Place::Segment(first) => {
@@ -108,6 +112,8 @@ impl Snapshot {
                 Place::Unknown => snapshot.unknown.push(name),
             }
         }
+        // Behind the names of tiles: it names what is missing before that goes.
+        snapshot.withheld = read_if_there(&directory.join(WITHHELD))?;
         for first in segments {
             let bytes = fs::read(directory.join(segment_path(first)))?;
             snapshot.segments.push(Segment { first, bytes });
@@ -153,9 +159,12 @@ impl Snapshot {
         Ok(())
     }
 
-    /// How many full bundles there are without a gap, from the first on.
-    pub(super) fn bundles(&self) -> u64 {
-        let is_there = |index: &u64| self.tiles.contains(&Tile::full(TileKind::Entries, *index));
+    /// How many full bundles there are without a gap, from the first on; those that are withheld are none.
+    pub(super) fn bundles(&self, withheld: &Withheld) -> u64 {
+        let is_there = |index: &u64| {
+            let tile = Tile::full(TileKind::Entries, *index);
+            self.tiles.contains(&tile) || withheld.covers(tile)
+        };
         (0..).take_while(is_there).fold(0, |count, _| count + 1)
     }
 
@@ -226,6 +235,7 @@ pub fn read_entries(
     let snapshot = Snapshot::take(directory).map_err(fault("audit directory"))?;
     let origin = origin(&snapshot, keys)?;
     let ring = Ring::new(directory, &origin, keys);
+    let mut withheld = withheld(&snapshot, &origin, keys)?;
     let mut open = |place: &str, sequence: u64, entry: &[u8]| {
         let part = ring.open(sequence, entry).map_err(|error| error.to_string());
         let part = part.and_then(|part| decode(&part).map_err(|error| error.to_string()));
@@ -233,9 +243,19 @@ pub fn read_entries(
         each(Entry { sequence, part }).map_err(fault("output"))
     };
     let mut next = 0;
-    for index in 0..snapshot.bundles() {
+    for index in 0..snapshot.bundles(&withheld) {
         let tile = Tile::full(TileKind::Entries, index);
-        let bytes = snapshot.read_tile(tile).map_err(fault(&tile.path()))?;
+        let Some(bytes) = read_if_there(&directory.join(tile.path())).map_err(fault(&tile.path()))? else {
+            if !withheld.covers(tile) {
+                // A prune may have come in between.
+                withheld = Withheld::load(directory, &origin, keys).map_err(fault(WITHHELD))?;
+            }
+            if !withheld.covers(tile) {
+                return Err(Finding { place: tile.path(), what: "is missing".to_owned() });
+            }
+            next += 256;
+            continue;
+        };
         let entries =
             read_bundle(&bytes).map_err(|error| Finding { place: tile.path(), what: error.to_string() })?;
         for entry in entries {
@@ -253,6 +273,12 @@ pub fn read_entries(
         open(&edge.name_of(sequence), sequence, entry)?;
     }
     edge.findings.into_iter().next().map_or(Ok(()), Err)
+}
+
+fn withheld(snapshot: &Snapshot, origin: &str, keys: &Keys) -> Result<Withheld, Finding> {
+    let read = snapshot.withheld.as_deref().map(|bytes| Withheld::read(bytes, origin, keys));
+    let found = |what: &str| Finding { place: WITHHELD.to_owned(), what: what.to_owned() };
+    read.transpose().map_err(found).map(Option::unwrap_or_default)
 }
 
 /// The log's name, from whichever signed note can be read.
