@@ -12,12 +12,7 @@ use crate::edge::{orders, readings};
 use crate::limits;
 
 /// Takes slips up until `stop`, and once more then.
-pub(super) async fn record(
-    journal: Journal,
-    trail: journal::Settings,
-    policy: Option<Keep>,
-    mut stop: Stop,
-) {
+pub(super) async fn record(journal: Journal, trail: journal::Settings, policy: Option<Keep>, mut stop: Stop) {
     loop {
         take_up(&journal, &trail).await;
         carry_out(&journal, &trail, policy).await;

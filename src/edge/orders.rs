@@ -102,7 +102,9 @@ impl Order {
         now: Timestamp,
     ) -> Result<Retained, String> {
         let Some(keep) = policy else {
-            return Err("there is no `[audit.retention]`: nothing is withheld without a written policy".to_owned());
+            return Err(
+                "there is no `[audit.retention]`: nothing is withheld without a written policy".to_owned()
+            );
         };
         if self.details.get("policy").is_none_or(|ordered| *ordered != keep.to_string()) {
             return Err("the policy of the order is not the one the gate was started with".to_owned());

@@ -56,7 +56,8 @@ pub fn retain(settings: &Settings, order: &Retention, out: &mut dyn Write, err: 
         Ok(Carried::Here(Done::Recorded)) => PROBLEM,
         Ok(Carried::ByGate) => match planned(settings, keep) {
             Ok(after) if after.bundles.is_empty() && after.unfinished == 0 => {
-                let done = Retained { bundles: plan.bundles.count() + plan.unfinished, keys: 0, sequence: None };
+                let done =
+                    Retained { bundles: plan.bundles.count() + plan.unfinished, keys: 0, sequence: None };
                 tell(&plan, Some(&done), order.as_json, out)
             }
             Ok(_) => complain(err, &"the gate did not carry it out: its log says why"),
@@ -143,7 +144,11 @@ fn tell(plan: &Plan, done: Option<&Retained>, as_json: bool, out: &mut dyn Write
         None => "nothing was removed: this was a dry run".to_owned(),
         Some(done) if done.bundles == 0 => "nothing was removed: there is nothing to remove".to_owned(),
         Some(done) => {
-            let keys = if done.keys > 0 { format!("; {} data keys were destroyed", done.keys) } else { String::new() };
+            let keys = if done.keys > 0 {
+                format!("; {} data keys were destroyed", done.keys)
+            } else {
+                String::new()
+            };
             format!("removed {} entries; their hashes stay{keys}", entries(done.bundles))
         }
     });
@@ -151,7 +156,13 @@ fn tell(plan: &Plan, done: Option<&Retained>, as_json: bool, out: &mut dyn Write
 }
 
 /// Puts a hold in force.
-pub fn hold_add(settings: &Settings, hold: &Hold, as_json: bool, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
+pub fn hold_add(
+    settings: &Settings,
+    hold: &Hold,
+    as_json: bool,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> u8 {
     if let Err(why) = check_reason(&hold.reason) {
         return complain(err, &why);
     }

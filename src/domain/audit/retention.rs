@@ -189,7 +189,8 @@ impl Pruned {
     /// What is wrong with it.
     pub fn read(control: &Control) -> Result<Self, &'static str> {
         let said = |name: &str| control.details.get(name);
-        let keep = said("policy").and_then(|text| Keep::parse(text)).ok_or("records a prune without a policy")?;
+        let keep =
+            said("policy").and_then(|text| Keep::parse(text)).ok_or("records a prune without a policy")?;
         let before: Timestamp = said("before")
             .and_then(|text| text.parse().ok())
             .ok_or("records a prune without the time before which it was")?;
@@ -368,7 +369,7 @@ mod tests {
         let now: Timestamp = "2032-02-29T12:00:00Z".parse().unwrap();
         let before = |text| Keep::parse(text).unwrap().cutoff(now).unwrap().to_string();
         assert_eq!(before("6y"), "2026-02-28T12:00:00Z");
-        assert_eq!(before("2192d"), "2026-02-27T12:00:00Z");
+        assert_eq!(before("2192d"), "2026-02-28T12:00:00Z");
     }
 
     #[test]

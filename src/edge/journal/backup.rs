@@ -15,7 +15,8 @@ use super::datakeys;
 use super::inspect::{Finding, Inspection, Request, inspect};
 use super::keys::{KeyError, Keys};
 use super::layout::{
-    CHECKPOINT, PUBLISHED, SEGMENTS, WITHHELD, create_file, make_directory, make_parents, segment_path, sync_directory,
+    CHECKPOINT, PUBLISHED, SEGMENTS, WITHHELD, create_file, make_directory, make_parents, segment_path,
+    sync_directory,
 };
 use super::segments::Edge;
 use super::snapshot::Snapshot;

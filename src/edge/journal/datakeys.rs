@@ -139,9 +139,7 @@ impl KeyFile {
         key: &[u8; 32],
         outer: &[&Cipher],
     ) -> Result<Self, EntryError> {
-        let wrap = |outer: &&Cipher| {
-            Ok(Wrap { by: outer.id(), wrapped: outer.wrap(origin, self.id, key)? })
-        };
+        let wrap = |outer: &&Cipher| Ok(Wrap { by: outer.id(), wrapped: outer.wrap(origin, self.id, key)? });
         let wraps = outer.iter().map(wrap).collect::<Result<_, EntryError>>()?;
         Ok(Self { id: self.id, first: self.first, wraps })
     }

@@ -46,7 +46,8 @@ use crate::limits::{JOURNAL_QUEUE_KIB_MAX, JOURNAL_QUEUE_WAIT_MS_MAX, JOURNAL_SL
 pub use backup::{BackupError, back_up, restore, verify_copy};
 pub use inspect::{Finding, Inspection, Request, inspect};
 pub use keys::{
-    KeyError, Keys, KeysMade, derived_secret, generate_encryption_key, generate_missing, keep_secret, lasting_seal,
+    KeyError, Keys, KeysMade, derived_secret, generate_encryption_key, generate_missing, keep_secret,
+    lasting_seal,
 };
 pub(in crate::edge) use keys::{make_signing_key, signing_key};
 pub use layout::{Presence, presence};

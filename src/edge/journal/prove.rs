@@ -16,8 +16,8 @@ use super::withheld::{Withheld, leaves};
 use super::witnessed::{Witnessed, subtrees};
 use crate::domain::audit::Assembly;
 use crate::domain::ledger::{
-    AddCheckpoint, Hash, InclusionProof, KeyKind, Piece, SignedCheckpoint, Tile, TileKind, VerifierKey, leaf_hash,
-    prove_consistency, prove_inclusion, read_bundle, verify,
+    AddCheckpoint, Hash, InclusionProof, KeyKind, Piece, SignedCheckpoint, Tile, TileKind, VerifierKey,
+    leaf_hash, prove_consistency, prove_inclusion, read_bundle, verify,
 };
 
 /// What a proof should show.
@@ -166,7 +166,8 @@ impl Prover<'_> {
         if let Some(entry) = self.entry(sequence) {
             return Some(leaf_hash(&entry));
         }
-        let hashes = self.is_withheld(sequence).then(|| leaves(&self.snapshot.directory, sequence / 256).ok());
+        let hashes =
+            self.is_withheld(sequence).then(|| leaves(&self.snapshot.directory, sequence / 256).ok());
         hashes.flatten()?.get(usize::try_from(sequence % 256).ok()?).copied()
     }
 

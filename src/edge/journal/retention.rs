@@ -10,7 +10,8 @@
 //! 1. A `pruned` record is committed: the policy, and everything withheld from now on. Crash: nothing is missing, and the next
 //!    prune records it again.
 //! 2. `withheld` is replaced and synced. Crash: it names bundles that are there, which is no fault; the next prune removes them.
-//! 3. The bundles are removed. Crash: some are there, as in 2. Removal needs no sync for the same reason.
+//! 3. The bundles are removed, and their directories synced: one that came back after its key is gone could not be read.
+//!    Crash: some are there, as in 2.
 //! 4. Data keys whose entries are all withheld are destroyed, and their directory synced. Crash: the next prune does it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +25,7 @@ use jiff::Timestamp;
 use super::datakeys::{KeyFiles, Ring, path as key_path, sync_keys};
 use super::inspect::Finding;
 use super::keys::Keys;
+use super::layout::sync_directory;
 use super::prove::verifier;
 use super::snapshot::{Entry, Snapshot, read_entries};
 use super::withheld::Withheld;
@@ -84,7 +86,8 @@ impl Stays {
 /// When the trail cannot be read.
 pub fn plan(directory: &Path, keys: &Keys, keep: Keep, now: Timestamp) -> Result<Plan, Finding> {
     let fault = |error: io::Error| Finding { place: "audit directory".to_owned(), what: error.to_string() };
-    let before = keep.cutoff(now).ok_or_else(|| fault(io::Error::other("the policy reaches too far back")))?;
+    let before =
+        keep.cutoff(now).ok_or_else(|| fault(io::Error::other("the policy reaches too far back")))?;
     let log = verifier(directory, keys)?;
     let earlier = Withheld::load(directory, log.name(), keys).map_err(fault)?.bundles;
     let end = removable(directory).map_err(fault)?;
@@ -232,11 +235,7 @@ pub async fn retain(
 }
 
 /// Says what is withheld, and then removes it.
-fn remove(
-    trail: &Settings,
-    plan: &Plan,
-    named: Option<(u64, Bundles)>,
-) -> Result<(u64, usize), String> {
+fn remove(trail: &Settings, plan: &Plan, named: Option<(u64, Bundles)>) -> Result<(u64, usize), String> {
     let keys = Keys::load(trail).map_err(|error| error.to_string())?;
     let directory = &trail.directory;
     let log = verifier(directory, &keys).map_err(|finding| finding.to_string())?;
@@ -245,15 +244,18 @@ fn remove(
         Withheld { sequence, bundles }.write(directory, log.name(), &keys).map_err(fault)?;
     }
     let withheld = Withheld::load(directory, log.name(), &keys).map_err(fault)?;
-    let mut removed = 0;
+    let (mut removed, mut changed) = (0, BTreeSet::new());
     // A hold that came after an interrupted prune keeps what is still there.
     for bundle in withheld.bundles.iter().filter(|bundle| !plan.stays.contains(*bundle)) {
-        match fs::remove_file(directory.join(Tile::full(TileKind::Entries, bundle).path())) {
+        let path = directory.join(Tile::full(TileKind::Entries, bundle).path());
+        match fs::remove_file(&path) {
             Ok(()) => removed += 1,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => return Err(error.to_string()),
         }
+        changed.extend(path.parent().map(Path::to_owned));
     }
+    changed.iter().try_for_each(|folder| sync_directory(folder)).map_err(fault)?;
     let shredded = shred(directory, log.name(), &keys).map_err(fault)?;
     Ok((removed, shredded))
 }

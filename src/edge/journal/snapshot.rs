@@ -16,11 +16,13 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::inspect::Finding;
-use super::keys::Keys;
 use super::datakeys::Ring;
 use super::entry::KeyId;
-use super::layout::{CHECKPOINT, DATA_KEYS, PUBLISHED, Place, RESERVE, SEGMENTS, WITHHELD, WITNESSED, classify, segment_path};
+use super::inspect::Finding;
+use super::keys::Keys;
+use super::layout::{
+    CHECKPOINT, DATA_KEYS, PUBLISHED, Place, RESERVE, SEGMENTS, WITHHELD, WITNESSED, classify, segment_path,
+};
 use super::reserve;
 use super::segments::{Edge, Segment};
 use super::withheld::Withheld;

@@ -105,9 +105,10 @@ impl Prunes {
 
     /// What is wrong (`Err`), or worth knowing.
     pub(super) fn judge(&self, withheld: Option<&Withheld>) -> Result<Option<String>, String> {
-        let unfinished = self.newest.as_ref().filter(|(sequence, _)| {
-            withheld.is_none_or(|withheld| *sequence > withheld.sequence)
-        });
+        let unfinished = self
+            .newest
+            .as_ref()
+            .filter(|(sequence, _)| withheld.is_none_or(|withheld| *sequence > withheld.sequence));
         let unfinished = unfinished.map(|(sequence, _)| {
             format!("the prune that entry {sequence} records was not carried out; the next one does it")
         });

@@ -267,8 +267,7 @@ impl Writer {
     /// Closes the segment and begins the next one, with a data key of its own.
     fn rotate(&mut self) -> io::Result<()> {
         let end = self.frontier.size();
-        self.sealer =
-            Sealer::make(&self.directory, &self.origin, &self.keys, end, self.next_key.as_ref())?;
+        self.sealer = Sealer::make(&self.directory, &self.origin, &self.keys, end, self.next_key.as_ref())?;
         let next = new_segment(&self.directory, end)?;
         let first = std::mem::replace(&mut self.segment_first, end);
         self.segment = next;

@@ -6,12 +6,12 @@
 
 use std::io;
 
-use super::Walk;
 use super::super::datakeys::{KeyFiles, Ring, hex};
 use super::super::entry::header;
 use super::super::layout::{RESERVE, WITHHELD};
 use super::super::reserve::{self, Contents};
 use super::super::withheld::{Withheld, leaves};
+use super::Walk;
 use crate::domain::audit::{Assembly, decode};
 use crate::domain::ledger::{Checkpoint, Tile, TileKind};
 

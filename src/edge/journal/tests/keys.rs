@@ -68,11 +68,11 @@ fn old_trail() -> Ward {
             entries.push(entry);
         }
     }
-    let note = |size, root| {
-        sign(&keys.signer, &Checkpoint { origin: origin.to_owned(), size, root }).unwrap()
-    };
+    let note =
+        |size, root| sign(&keys.signer, &Checkpoint { origin: origin.to_owned(), size, root }).unwrap();
     let note_now = note(frontier.size(), frontier.root());
-    fs::write(ward.path("segment/00000000000000000000"), frame::write(0, &entries, &note_now).unwrap()).unwrap();
+    fs::write(ward.path("segment/00000000000000000000"), frame::write(0, &entries, &note_now).unwrap())
+        .unwrap();
     replace(&ward.path("published"), &note(0, Hash::of(&[]))).unwrap();
     replace(&ward.path("checkpoint"), &note_now).unwrap();
     ward
@@ -113,7 +113,8 @@ fn a_trail_from_before_data_keys_stays_readable_and_goes_on() {
     let changed = Ward { settings: next, place: ward.place };
     assert_eq!(changed.request_ids(), ["old-1", "old-2", "new"]);
     // Its file is demanded, like any other.
-    let old = key_files(&changed).into_iter().find(|path| fs::read_to_string(path).unwrap().contains("\n0\n"));
+    let old =
+        key_files(&changed).into_iter().find(|path| fs::read_to_string(path).unwrap().contains("\n0\n"));
     fs::remove_file(old.unwrap()).unwrap();
     assert!(is_found(&changed.settings));
 }
@@ -194,7 +195,9 @@ fn a_change_of_the_key_may_end_anywhere() {
             recovered.verifies();
             assert_eq!(recovered.request_ids().last().unwrap(), "after");
             for file in key_files(&recovered) {
-                assert!(file.extension().is_some() || fs::read_to_string(&file).unwrap().lines().count() == 7);
+                assert!(
+                    file.extension().is_some() || fs::read_to_string(&file).unwrap().lines().count() == 7
+                );
             }
         }
     }

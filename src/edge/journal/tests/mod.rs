@@ -3,6 +3,7 @@
 mod crash;
 mod keys;
 mod reserve;
+mod retention;
 mod service;
 mod tamper;
 
@@ -63,6 +64,11 @@ impl Ward {
     fn inspect(&self) -> Inspection {
         let keys = Keys::load(&self.settings).unwrap();
         inspect(&self.settings.directory, &keys, Request { decode: true, ..Request::default() }).unwrap()
+    }
+
+    fn inspect_origin(&self) -> String {
+        let keys = Keys::load(&self.settings).unwrap();
+        verifier(&self.settings.directory, &keys).unwrap().name().to_owned()
     }
 
     #[track_caller]
@@ -129,7 +135,13 @@ fn long_id(id: &str, n: usize) -> String {
     let hash = crate::domain::ledger::Hash::of(&[id.as_bytes(), &n.to_be_bytes()]);
     let more = crate::domain::ledger::Hash::of(&[hash.as_bytes()]);
     let letters = hash.as_bytes().iter().chain(more.as_bytes()).take(60);
-    letters.map(|byte| char::from(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-."[usize::from(byte % 64)])).collect()
+    letters
+        .map(|byte| {
+            char::from(
+                b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-."[usize::from(byte % 64)],
+            )
+        })
+        .collect()
 }
 
 fn release(id: &str, items: usize) -> Record {
