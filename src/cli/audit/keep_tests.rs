@@ -116,6 +116,9 @@ fn retention_needs_a_policy_says_what_it_does_and_leaves_the_rest_searchable() {
     assert_eq!((code, told(&out)["bundles"].as_str()), (GOOD, Some("0-1")), "{out}");
     assert_eq!(told(&out)["removedEntries"], Value::Null);
     assert!(archive.settings.directory.join("tile/entries/001").exists(), "a dry run removes nothing");
+    let order = Retention { keep: Keep::parse("6y"), dry_run: true, operator: String::new(), as_json: false };
+    let (_, out, _) = run(|out, err| retain(&archive.settings, &order, out, err));
+    assert!(out.contains("may go   512 entries in 2 bundles\nnothing was removed"), "{out}");
     let (code, out, err) = archive.retain(Some("6y"), false);
     assert_eq!((code, err.as_str()), (GOOD, ""));
     assert_eq!(

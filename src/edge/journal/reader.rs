@@ -45,7 +45,7 @@ pub struct Reader<'k> {
 #[derive(Debug)]
 pub enum Found {
     /// The part of a record. Decrypting proved it for its place.
-    Part(Part),
+    Part(Box<Part>),
     /// It is not what was written there.
     Wrong(Finding),
     /// It was withheld by a recorded prune. Its hash is there.
@@ -166,7 +166,7 @@ impl<'k> Reader<'k> {
         let part = part.map_err(|error| error.to_string());
         let part = part.and_then(|part| decode(&part).map_err(|error| error.to_string()));
         let wrong = |what| Found::Wrong(Finding { place: format!("{place}, entry {sequence}"), what });
-        Ok((leaf, part.map_or_else(wrong, Found::Part)))
+        Ok((leaf, part.map_or_else(wrong, |part| Found::Part(Box::new(part)))))
     }
 
     /// The record whose first part is the entry `sequence`, proved by decrypting all its parts. Nothing, when it is withheld.
@@ -178,7 +178,7 @@ impl<'k> Reader<'k> {
         let parts = u64::try_from(RECORD_PARTS_MAX).unwrap_or(u64::MAX);
         for at in (sequence..self.checkpoint.size).take_while(|at| at - sequence < parts) {
             let part = match self.entry(at)?.1 {
-                Found::Part(part) => part,
+                Found::Part(part) => *part,
                 Found::Wrong(finding) => return Err(finding),
                 Found::Withheld => return Ok(None),
             };

@@ -246,7 +246,7 @@ impl Index {
             let (leaf, part) = reader.entry(at)?;
             next.frontier.push(leaf);
             match part {
-                Found::Part(part) => match assembly.push(at, part) {
+                Found::Part(part) => match assembly.push(at, *part) {
                     Ok(Some((first, record))) => shard.add(first, &record, &mut self.terms),
                     Ok(None) => {}
                     Err(error) => {
