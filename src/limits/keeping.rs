@@ -1,6 +1,7 @@
 //! Bounds of keeping the trail for years: its keys, what is withheld, and how long.
 //!
-//! Owns: numbers. Look next: `edge::journal`, `domain::audit::retention`.
+//! Owns: numbers, each with its reason. Must never: hold a bound that nobody enforces.
+//! Look next: `edge::journal`, `domain::audit::retention`.
 
 /// The file of a wrapped data key: seven lines and a signature need about 500 bytes.
 pub const KEY_FILE_BYTES_MAX: u64 = 2_048;

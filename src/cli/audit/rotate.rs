@@ -25,6 +25,9 @@ pub fn rotate_key(
     as_json: bool,
     (out, err): (&mut dyn Write, &mut dyn Write),
 ) -> u8 {
+    // The configuration is read from where it stands, not from here.
+    let absolute = std::path::absolute(next).unwrap_or_else(|_| next.to_owned());
+    let next = absolute.as_path();
     let done = match change(settings, next, keep_sessions) {
         Ok(done) => done,
         Err(why) => return complain(err, &why),
