@@ -175,6 +175,15 @@ fn holds_need_a_reason_are_listed_and_are_kept_to() {
     archive.verifies();
 }
 
+/// Ends the gate's loop, also when an assertion fails.
+struct Over<'o>(&'o AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// A gate has the lock: it carries out what is ordered, and the command says what became of it.
 #[test]
 fn a_gate_that_runs_carries_orders_out() {
@@ -186,13 +195,14 @@ fn a_gate_that_runs_carries_orders_out() {
         scope.spawn(|| {
             while !over.load(Ordering::Relaxed) {
                 for (slip, order) in orders::waiting(&archive.settings, clock::now()).unwrap() {
-                    assert!(!fs::read_to_string(&slip).unwrap().contains("p7"), "in clear");
+                    assert!(!fs::read_to_string(&slip).unwrap().contains("case 4711"), "in clear");
                     let order = order.unwrap();
                     let _refused = block(order.carry_out(&journal, &archive.settings, keep, clock::now()));
                     fs::remove_file(slip).unwrap();
                 }
             }
         });
+        let ends = Over(&over);
         assert_eq!(archive.hold("p7", "case 4711").0, GOOD);
         let lifted = run(|out, err| hold_lift(&archive.settings, ("id-p7", "settled", ""), true, out, err));
         assert_eq!(lifted.0, GOOD, "{}", lifted.2);
@@ -200,7 +210,7 @@ fn a_gate_that_runs_carries_orders_out() {
         let (code, _, err) = archive.retain(Some("5y"), false);
         assert!(code == PROBLEM && err.contains("did not carry it out"), "{err}");
         let (code, out, err) = archive.retain(Some("6y"), false);
-        over.store(true, Ordering::Relaxed);
+        drop(ends);
         assert_eq!((code, err.as_str()), (GOOD, ""));
         assert_eq!(told(&out)["removedEntries"], 512);
     });
