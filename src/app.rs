@@ -534,7 +534,12 @@ fn spawn_watches(
     watching.spawn(applications::watch_agreements(settings.clone(), counted, stop.clone()));
     session::spawn_watch(watching, gate, silent, stop);
     watching.spawn(care::end_emergencies(Arc::clone(gate), stop.clone()));
-    watching.spawn(readings::record(gate.journal.clone(), journal_settings(settings), stop.clone()));
+    watching.spawn(readings::record(
+        gate.journal.clone(),
+        journal_settings(settings),
+        settings.audit.retention,
+        stop.clone(),
+    ));
 }
 
 /// Carries the keyring's counts over to the metrics, until `stop`.

@@ -7,12 +7,14 @@
 mod care;
 mod doctor;
 mod index;
+mod keeping;
 mod sessions;
 mod witness;
 
 pub use care::*;
 pub use doctor::*;
 pub use index::*;
+pub use keeping::*;
 pub use sessions::*;
 pub use witness::*;
 
@@ -407,8 +409,8 @@ pub const PATCH_PATH_STEPS_MAX: usize = 2 * JSON_DEPTH_MAX;
 
 /// One stored entry: C2SP tlog-tiles gives an entry a 16-bit length.
 pub const ENTRY_BYTES_MAX: usize = 65_535;
-/// What encryption adds to an entry: version 1, key id 8, nonce 12, random bits 16, tag 16.
-pub const ENTRY_OVERHEAD_BYTES: usize = 53;
+/// What encryption adds to an entry: version 1, key id 8, nonce 12, random bits 16, coding 1, tag 16.
+pub const ENTRY_OVERHEAD_BYTES: usize = 54;
 /// One part of an audit record before encryption. A little under what fits, so that the envelope may grow.
 pub const RECORD_PART_BYTES_MAX: usize = 65_000;
 /// Parts of one audit record: 29 MB, more than 100,000 released records. Larger answers are released in units.

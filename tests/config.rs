@@ -97,6 +97,32 @@ fn witnesses_are_understood() {
 }
 
 #[test]
+fn a_retention_policy_is_understood_and_has_a_bound() {
+    let with = |keys: &str| {
+        let text = GOOD.replace("[audit]", &format!("[audit.retention]\n{keys}\n\n[audit]"));
+        config::parse("good.toml", &text, Path::new("/etc"))
+    };
+    let kept = |keys: &str| with(keys).unwrap().audit.retention.map(|keep| keep.to_string());
+    assert_eq!(config::parse("good.toml", GOOD, Path::new("/etc")).unwrap().audit.retention, None);
+    assert_eq!(kept("keep = \"6y\"").as_deref(), Some("6y"));
+    assert_eq!(kept("keep = \"2192d\"").as_deref(), Some("2192d"));
+    assert_eq!(kept("keep = \"2y\"\nown_rule_is_shorter = true").as_deref(), Some("2y"));
+    for (keys, part) in [
+        ("", "`audit.retention.keep` is missing"),
+        ("keep = \"5y\"", "less than the six years of 45 CFR 164.316(b)(2)(i)"),
+        ("keep = \"2191d\"", "less than the six years"),
+        ("keep = \"5y\"\nown_rule_is_shorter = false", "less than the six years"),
+        ("keep = \"7d\"\nown_rule_is_shorter = true", "must be like `6y` or `2200d`"),
+        ("keep = \"six years\"", "must be like `6y` or `2200d`"),
+        ("keep = 6", "audit.retention.keep"),
+        ("keep = \"6y\"\nkeeep = \"6y\"", "unknown key `audit.retention.keeep`"),
+    ] {
+        let problems = with(keys).unwrap_err();
+        assert!(problems.iter().any(|problem| problem.message.contains(part)), "{keys}: {problems:?}");
+    }
+}
+
+#[test]
 fn a_witness_has_a_configuration_of_its_own() {
     let log = VerifierKey::new("log.example", KeyKind::Log, &LogKey::new([7; 32])).unwrap();
     let good = format!(

@@ -19,9 +19,10 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use chartgate::domain::audit::{Assembly, Decision, Record, Verdict, Written};
+use chartgate::domain::audit::{Assembly, Decision, Keep, Record, Verdict, Written};
 use chartgate::edge::journal::{
-    Journal, Kept, Keys, Request, Settings, create, generate_missing, inspect, read_entries,
+    Journal, Kept, Keys, Plan, Request, Settings, create, generate_encryption_key, generate_missing, inspect,
+    plan, read_entries, retain,
 };
 use chartgate::limits::RESERVE_BYTES_MIN;
 use jiff::Timestamp;
@@ -148,6 +149,194 @@ fn build(place: &Path) -> Option<PathBuf> {
         .arg("-ldl")
         .status();
     built.is_ok_and(|status| status.success()).then_some(library)
+}
+
+/// The file of the key that is rotated to, in a place.
+fn next_settings(place: &Path) -> Settings {
+    Settings { encryption_key: place.join("next.key"), ..settings(place) }
+}
+
+/// A segment for each of these, each with a data key.
+fn fill(settings: &Settings, rounds: &[&str]) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for (round, time) in rounds.iter().enumerate() {
+        let journal = Journal::open(settings).unwrap();
+        let at = |n: usize| {
+            let decision = Decision::new(time.parse().unwrap(), format!("many-{round}-{n}"), Verdict::Refuse);
+            Record::Decision(Box::new(decision))
+        };
+        let many: Vec<Record> = (0..260).map(at).collect();
+        let _receipt = runtime.block_on(journal.append(&many)).unwrap();
+        runtime.block_on(journal.close()).unwrap();
+    }
+}
+
+/// Changes the key; the first opening with the new one is part of it.
+fn rotate(place: &Path) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (old, next) = (settings(place), next_settings(place));
+    if generate_encryption_key(&next.encryption_key).is_err() {
+        return;
+    }
+    let Ok(journal) = Journal::open_to_rotate(&old) else { return };
+    let done = runtime.block_on(journal.rotate_key(&next.encryption_key));
+    let closed = runtime.block_on(journal.close());
+    if done.is_ok() && closed.is_ok() && Journal::open(&next).is_ok() {
+        fs::write(place.join("done"), "").unwrap();
+    }
+}
+
+const OLD: &str = "2026-03-01T08:00:00Z";
+const LATE: &str = "2033-03-01T08:00:00Z";
+
+fn planned(settings: &Settings) -> Plan {
+    let keys = Keys::load(settings).unwrap();
+    let now = "2034-01-01T00:00:00Z".parse().unwrap();
+    plan(&settings.directory, &keys, Keep::parse("6y").unwrap(), now).unwrap()
+}
+
+/// Whether everything that may go went.
+fn prune(place: &Path) -> bool {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let settings = settings(place);
+    let Ok(journal) = Journal::open(&settings) else { return false };
+    let now = "2034-01-01T00:00:00Z".parse().unwrap();
+    let done = runtime.block_on(retain(&journal, &settings, planned(&settings), "records office", now));
+    let closed = runtime.block_on(journal.close());
+    done.is_ok() && closed.is_ok()
+}
+
+/// Whatever call dies or fails, the trail verifies, nothing that is to stay is lost, and the next prune finishes.
+#[test]
+fn a_prune_may_die_or_fail_at_every_call() {
+    if let Ok(place) = env::var("FAULT_PLACE") {
+        if prune(Path::new(&place)) {
+            fs::write(Path::new(&place).join("done"), "").unwrap();
+        }
+        return;
+    }
+    let root = tempfile::tempdir().unwrap();
+    let Some(library) = build(root.path()) else {
+        println!("SKIPPED: no C compiler for tests/faults/libc.c (Linux with cc is needed)");
+        return;
+    };
+    let filled = root.path().join("filled");
+    fs::create_dir(&filled).unwrap();
+    generate_missing(&settings(&filled)).unwrap();
+    create(&settings(&filled), OLD.parse().unwrap()).unwrap();
+    fill(&settings(&filled), &[OLD, OLD, OLD, LATE, LATE]);
+    let goes = planned(&settings(&filled)).bundles;
+    assert_eq!(goes.to_string(), "0-2");
+    for (fault, step) in [("die", 1), ("once", 3)] {
+        let (mut interrupted, mut is_done) = (0, false);
+        for at in (1..200).step_by(step) {
+            let place = root.path().join(format!("{fault}-{at}"));
+            copy_all(&filled, &place);
+            let status = fault_in("a_prune_may_die_or_fail_at_every_call", &place, &library, (fault, at));
+            let settings = settings(&place);
+            assert_eq!(findings(&settings), 0, "{fault} at {at}");
+            let left =
+                (0..3).filter(|n| settings.directory.join(format!("tile/entries/00{n}")).exists()).count();
+            interrupted += usize::from(left > 0 && left < 3);
+            assert!(prune(&place), "{fault} at {at}: the next one finishes");
+            assert_eq!(findings(&settings), 0, "{fault} at {at}: finished");
+            assert_eq!(
+                planned(&settings).unfinished + planned(&settings).bundles.count(),
+                0,
+                "{fault} at {at}"
+            );
+            assert_eq!(
+                fs::read_dir(settings.directory.join("tile/entries"))
+                    .unwrap()
+                    .flatten()
+                    .filter(|entry| entry.file_name().len() == 3)
+                    .count(),
+                2,
+                "{fault} at {at}"
+            );
+            // 1301 entries and the 768 that are withheld: the late ones are all there.
+            let late = recorded(&settings)
+                .into_iter()
+                .filter(|id| id.starts_with("many-3") || id.starts_with("many-4"));
+            assert_eq!(late.count(), 520, "{fault} at {at}");
+            is_done = status && place.join("done").exists();
+            fs::remove_dir_all(&place).unwrap();
+            if is_done && at > 15 {
+                break;
+            }
+        }
+        assert!(is_done, "{fault}: the loop ended before the work did");
+        assert!(interrupted > 0 || fault == "once", "{fault}: {interrupted}");
+    }
+}
+
+/// Whatever call dies or fails, one of the two keys opens the trail, and every record is there.
+#[test]
+fn a_change_of_the_key_may_die_or_fail_at_every_call() {
+    if let Ok(place) = env::var("FAULT_PLACE") {
+        return rotate(Path::new(&place));
+    }
+    let root = tempfile::tempdir().unwrap();
+    let Some(library) = build(root.path()) else {
+        println!("SKIPPED: no C compiler for tests/faults/libc.c (Linux with cc is needed)");
+        return;
+    };
+    let filled = root.path().join("filled");
+    fs::create_dir(&filled).unwrap();
+    generate_missing(&settings(&filled)).unwrap();
+    create(&settings(&filled), Timestamp::UNIX_EPOCH).unwrap();
+    fill(&settings(&filled), &[OLD, OLD, OLD]);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for (fault, step) in [("die", 1), ("once", 3)] {
+        let (mut by_old, mut by_next, mut is_done) = (0, 0, false);
+        for at in (1..300).step_by(step) {
+            let place = root.path().join(format!("{fault}-{at}"));
+            copy_all(&filled, &place);
+            let status =
+                fault_in("a_change_of_the_key_may_die_or_fail_at_every_call", &place, &library, (fault, at));
+            let (old, next) = (settings(&place), next_settings(&place));
+            let (opener, journal, count) = match Journal::open(&old) {
+                Ok(journal) => (&old, journal, &mut by_old),
+                Err(error) => match Journal::open(&next) {
+                    Ok(journal) => (&next, journal, &mut by_next),
+                    Err(other) => panic!("{fault} at {at}: neither key: {error}; {other}"),
+                },
+            };
+            *count += 1;
+            runtime.block_on(journal.close()).unwrap();
+            assert_eq!(findings(opener), 0, "{fault} at {at}");
+            assert_eq!(recorded(opener).len(), 780, "{fault} at {at}");
+            is_done = status && place.join("done").exists();
+            fs::remove_dir_all(&place).unwrap();
+            if is_done && at > 20 {
+                break;
+            }
+        }
+        assert!(
+            is_done && by_old > 5 && by_next > 3,
+            "{fault}: {by_old} by the old key, {by_next} by the new one"
+        );
+    }
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_all(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// Runs a test of this file again, as the process to which the fault happens. Whether it ended well.
+fn fault_in(test: &str, place: &Path, library: &Path, (fault, at): (&str, usize)) -> bool {
+    let mut command = Command::new(env::current_exe().unwrap());
+    command.args(["--exact", test]).env("FAULT_PLACE", place).env("FAULT", fault);
+    command.env("FAULT_AT", at.to_string()).env("LD_PRELOAD", library).output().unwrap().status.success()
 }
 
 #[test]

@@ -18,10 +18,11 @@ use std::path::{Path, PathBuf};
 
 use aws_lc_rs::signature::Ed25519KeyPair;
 use chartgate::cli::audit;
-use chartgate::domain::audit::{Decision, Record, Verdict};
+use chartgate::domain::audit::{Decision, Keep, Record, Verdict};
 use chartgate::domain::ledger::{KeyKind, LogSigner, SignedCheckpoint, VerifierKey, cosign};
 use chartgate::edge::journal::{
-    Demand, Journal, Keys, Request, Settings, Witnessed, create, generate_missing, inspect, verifier,
+    Demand, Journal, Keys, Request, Settings, Witnessed, create, generate_missing, inspect, plan, retain,
+    verifier,
 };
 use jiff::Timestamp;
 use python::Program;
@@ -200,6 +201,69 @@ fn both_verifiers_say_the_same_of_every_change() {
     }
     fs::write(case.file("search-index.sqlite"), b"x").unwrap();
     assert!(case.judge(&mut second, "a file that is not evidence", None));
+}
+
+/// Bundles that are withheld, and what may be done to them, to the statement and to the keys.
+#[test]
+fn both_verifiers_say_the_same_of_a_pruned_trail() {
+    let Some(mut second) = Second::start() else { return };
+    let case = Case::new();
+    append(&case.trail, 600);
+    append(&case.trail, 600);
+    let before = case.files();
+    let keys = Keys::load(&case.trail).unwrap();
+    let now: Timestamp = "2034-01-01T00:00:00Z".parse().unwrap();
+    let plan = plan(&case.trail.directory, &keys, Keep::parse("6y").unwrap(), now).unwrap();
+    assert_eq!(plan.bundles.to_string(), "0-3");
+    let journal = Journal::open(&case.trail).unwrap();
+    let done = block(retain(&journal, &case.trail, plan, "records office", now)).unwrap();
+    block(journal.close()).unwrap();
+    assert!(done.bundles == 4 && done.keys > 0, "{done:?}");
+    assert!(case.judge(&mut second, "pruned", None));
+    assert!(case.judge(
+        &mut second,
+        "an earlier state is contained",
+        Some(&case.at("early").join("checkpoint"))
+    ));
+    let said = fs::read(case.file("withheld")).unwrap();
+    let mut changed = |what: &str, name: &str, bytes: Option<Vec<u8>>, good: bool| {
+        let whole = fs::read(case.file(name)).ok();
+        match bytes {
+            Some(bytes) => fs::write(case.file(name), bytes).unwrap(),
+            None => fs::remove_file(case.file(name)).unwrap(),
+        }
+        assert_eq!(case.judge(&mut second, what, None), good, "{what}");
+        match whole {
+            Some(whole) => fs::write(case.file(name), whole).unwrap(),
+            None => fs::remove_file(case.file(name)).unwrap(),
+        }
+    };
+    changed("the statement deleted", "withheld", None, false);
+    for at in (0..said.len()).step_by(7) {
+        let mut bytes = said.clone();
+        bytes[at] ^= 2;
+        changed(&format!("byte {at} of the statement"), "withheld", Some(bytes), false);
+    }
+    changed("a bundle deleted beside those that are withheld", "tile/entries/004", None, false);
+    changed("the hashes of a bundle that is withheld deleted", "tile/0/002", None, false);
+    let hashes = fs::read(case.file("tile/0/002")).unwrap();
+    changed("and changed", "tile/0/002", Some(hashes.iter().map(|byte| byte ^ 1).collect()), false);
+    let content = |name: &str| before.get(&case.file(name)).cloned();
+    // Its data key is destroyed: nothing that is put back can be read. The last one's key is needed still.
+    changed("a bundle that is withheld put back", "tile/entries/001", content("tile/entries/001"), false);
+    changed("one whose key is still there", "tile/entries/003", content("tile/entries/003"), true);
+    changed("another one put there", "tile/entries/001", content("tile/entries/002"), false);
+    let names: Vec<String> = case
+        .files()
+        .into_keys()
+        .filter(|path| path.parent().unwrap().ends_with("keys"))
+        .map(|path| format!("keys/{}", path.file_name().unwrap().to_string_lossy()))
+        .collect();
+    assert!(names.len() > 1);
+    let another = fs::read(case.file(&names[1])).unwrap();
+    changed("a data key in another's place", &names[0], Some(another), false);
+    changed("a data key deleted", &names[0], None, false);
+    changed("a data key that nobody signed", "keys/0123456789abcdef", Some(b"key".to_vec()), false);
 }
 
 #[test]

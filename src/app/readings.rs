@@ -1,19 +1,21 @@
-//! Recording who read the trail: slips that reading commands left are taken up into it.
+//! Slips for the gate: who read the trail is recorded in it, and what is ordered about keeping it is carried out.
 //!
 //! Owns: when that is done: at the start, every minute, and before the trail is closed.
-//! Must never: remove a slip whose record is not durable.
-//! Look next: `edge::readings`.
+//! Must never: remove a slip whose record is not durable, or an order that may yet be carried out.
+//! Look next: `edge::readings`, `edge::orders`.
 
 use crate::clock;
+use crate::domain::audit::Keep;
 use crate::edge::journal::{self, Journal};
 use crate::edge::listener::Stop;
-use crate::edge::readings;
+use crate::edge::{orders, readings};
 use crate::limits;
 
 /// Takes slips up until `stop`, and once more then.
-pub(super) async fn record(journal: Journal, trail: journal::Settings, mut stop: Stop) {
+pub(super) async fn record(journal: Journal, trail: journal::Settings, policy: Option<Keep>, mut stop: Stop) {
     loop {
         take_up(&journal, &trail).await;
+        carry_out(&journal, &trail, policy).await;
         tokio::select! {
             () = stop.requested() => break,
             () = tokio::time::sleep(limits::READINGS_INTERVAL) => {}
@@ -36,6 +38,32 @@ async fn take_up(journal: &Journal, trail: &journal::Settings) {
         Ok(_receipt) => taken.forget(),
         Err(error) => {
             tracing::error!(%error, "readings of the trail could not be recorded; they stay on their slips")
+        }
+    }
+}
+
+/// Carries out what was ordered while the gate runs. An order that is refused goes too: whoever left it sees that nothing
+/// was recorded.
+async fn carry_out(journal: &Journal, trail: &journal::Settings, policy: Option<Keep>) {
+    let place = trail.clone();
+    let waiting = tokio::task::spawn_blocking(move || orders::waiting(&place, clock::now())).await;
+    let Ok(Ok(waiting)) = waiting else {
+        tracing::warn!("orders about the trail could not be looked for");
+        return;
+    };
+    for (slip, order) in waiting {
+        let done = match order {
+            Some(order) => order.carry_out(journal, trail, policy, clock::now()).await,
+            None => Err("it was not sealed for this gate".to_owned()),
+        };
+        match done {
+            Ok(done) => tracing::info!(?done, "an order about the trail was carried out"),
+            // It stays for the next start, which can write.
+            Err(_) if !journal.ready() => return,
+            Err(why) => tracing::error!(why, "an order about the trail was not carried out"),
+        }
+        if let Err(error) = std::fs::remove_file(&slip) {
+            tracing::warn!(error = %error.kind(), "the slip of an order could not be removed; it will be carried out again");
         }
     }
 }

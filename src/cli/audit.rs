@@ -12,9 +12,13 @@ pub mod export;
 mod index;
 #[cfg(test)]
 mod index_tests;
+mod keep;
+#[cfg(test)]
+mod keep_tests;
 mod page;
 mod prove;
 mod reading;
+mod rotate;
 mod search;
 mod summary;
 #[cfg(test)]
@@ -37,7 +41,9 @@ pub use crate::domain::audit::Filter;
 pub use backup::{backup, restore};
 pub use export::{Export, Format, export};
 pub use index::index;
+pub use keep::{Retention, hold_add, hold_lift, hold_list, retain};
 pub use prove::{Wish, check_proof, key, prove};
+pub use rotate::rotate_key;
 pub use search::{search, search_with};
 pub use summary::summary;
 

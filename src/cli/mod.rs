@@ -10,6 +10,7 @@ mod check;
 pub mod demo;
 mod doctor;
 mod emergency;
+mod keeping;
 #[cfg(feature = "demo")]
 pub mod leakcheck;
 mod policy;

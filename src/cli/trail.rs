@@ -3,6 +3,7 @@
 //! Owns: what can be asked of the trail on the command line. Must never: read or write the trail itself.
 //! Look next: `audit`, which does.
 
+use super::keeping::{HoldOrder, Retain};
 use super::{Ending, Plain, audit, show};
 use crate::domain::audit::escape;
 use crate::domain::ledger::{KeyTextError, VerifierKey};
@@ -39,6 +40,13 @@ pub(super) enum Audit {
     Backup(Backup),
     /// Put a copy in place, once it is verified
     Restore(Restore),
+    /// Withhold entries that are older than the policy in the configuration; their hashes stay
+    Retain(Retain),
+    /// Legal holds: what stays, whatever the policy
+    #[command(subcommand)]
+    Hold(HoldOrder),
+    /// Change the key that opens the trail; the gate must be stopped for it
+    RotateKey(RotateKey),
     /// How often whom was answered on a day, by role, purpose and decision; needs the index
     Summary(Summary),
 }
@@ -103,6 +111,16 @@ pub(super) struct Restore {
     /// Verify the copy, and put nothing in place
     #[arg(long)]
     verify: bool,
+}
+
+/// `audit rotate-key --config F --new-key FILE [--json]`
+#[derive(Debug, Args)]
+pub(super) struct RotateKey {
+    #[command(flatten)]
+    plain: Plain,
+    /// The file of the new key; it is made where it does not exist
+    #[arg(long, value_name = "FILE")]
+    new_key: PathBuf,
 }
 
 /// `audit export --config F --format X --out DIR [filters] [--json]`
@@ -281,6 +299,9 @@ pub(super) fn run(command: &Audit) -> Ending {
         Audit::Export(export) => &export.plain.config,
         Audit::Backup(backup) => &backup.plain.config,
         Audit::Restore(restore) => &restore.plain.config,
+        Audit::RotateKey(order) => &order.plain.config,
+        Audit::Retain(order) => &order.plain.config,
+        Audit::Hold(order) => &order.plain().config,
         Audit::Summary(summary) => &summary.plain.config,
     };
     let all = match config::load(&config.path) {
@@ -326,6 +347,12 @@ fn carry_out(command: &Audit, all: &config::Settings, trail: &journal::Settings)
             let against = read_checkpoint(order.against.as_deref())?;
             let (against, json) = (against.as_deref(), order.plain.json);
             audit::restore(trail, &order.from, against, order.verify, json, (out, err))
+        }
+        Audit::Retain(order) => order.run(all, trail, out, err),
+        Audit::Hold(order) => order.run(trail, out, err),
+        Audit::RotateKey(order) => {
+            let (is_derived, json) = (all.session.key.is_none(), order.plain.json);
+            audit::rotate_key(trail, &order.new_key, is_derived, json, (out, err))
         }
         Audit::Export(order) => {
             let (filter, base) = (order.which.filter(), &all.public_base);
@@ -386,9 +413,15 @@ fn record_reading(trail: &journal::Settings, command: &Audit) {
         | Audit::Index(_)
         | Audit::Backup(_)
         | Audit::Restore(_)
+        | Audit::RotateKey(_)
+        | Audit::Retain(_)
+        | Audit::Hold(HoldOrder::Add(_) | HoldOrder::Lift(_))
         | Audit::Prove(_)
         | Audit::CheckProof(_)
         | Audit::Key(_) => {}
+        Audit::Hold(HoldOrder::List(_)) => {
+            Reader { operator: None }.recorded(trail, "hold list", BTreeMap::new());
+        }
         Audit::Search(search) => search.reader.recorded(trail, "search", search.which.told()),
         Audit::Export(export) => export.reader.recorded(trail, "export", export.which.told()),
         Audit::Summary(summary) => {

@@ -8,6 +8,7 @@ use super::raw;
 use super::section::Located;
 use super::settings::Meaning;
 use crate::domain::access::Relation;
+use crate::domain::audit::Keep;
 use crate::limits;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -124,6 +125,31 @@ impl Meaning<'_, '_> {
             self.reader.report(number.offset, format!("`audit.reserve_kib` must be {least} to {most}"));
         }
         bytes.map(Some)
+    }
+
+    /// `[audit.retention]`: the written policy, without which nothing is withheld (L-101).
+    pub(super) fn retention(&mut self, raw: raw::Retention) -> Option<Option<Keep>> {
+        if !raw.present {
+            return Some(None);
+        }
+        let Some(text) = raw.keep else {
+            self.reader.report(raw.offset, "`audit.retention.keep` is missing".to_owned());
+            return None;
+        };
+        let Some(keep) = Keep::parse(&text.value) else {
+            let (least, most) = (limits::RETENTION_DAYS_MIN, limits::RETENTION_YEARS_MAX);
+            let message =
+                format!("`audit.retention.keep` must be like `6y` or `2200d`, from {least}d to {most}y");
+            self.reader.report(text.offset, message);
+            return None;
+        };
+        if keep.is_short() && !raw.shorter {
+            let message = "`audit.retention.keep` is less than the six years of 45 CFR 164.316(b)(2)(i)";
+            let hint = "where the hospital's own rule is shorter, add `own_rule_is_shorter = true`";
+            self.reader.report_with_hint(text.offset, message.to_owned(), hint.to_owned());
+            return None;
+        }
+        Some(Some(keep))
     }
 
     fn per_hour(&mut self, number: Option<Located<u64>>) -> Option<u32> {

@@ -132,6 +132,14 @@ pub(super) struct Audit {
     pub(super) witnesses: Vec<RawWitness>,
     pub(super) witness_max_age: Text,
     pub(super) index: Text,
+    pub(super) retention: Retention,
+}
+
+pub(super) struct Retention {
+    pub(super) present: bool,
+    pub(super) offset: usize,
+    pub(super) keep: Text,
+    pub(super) shorter: bool,
 }
 
 pub(super) struct SearchParameter {
@@ -358,9 +366,22 @@ fn audit(reader: &mut Reader<'_>, root: &mut Section<'_>) -> Audit {
         witnesses: witness::witnesses(reader, &mut section),
         witness_max_age: section.text(reader, "witness_max_age"),
         index: section.text(reader, "index"),
+        retention: retention(reader, &mut section),
     };
     section.finish(reader);
     audit
+}
+
+fn retention(reader: &mut Reader<'_>, audit: &mut Section<'_>) -> Retention {
+    let mut section = audit.table(reader, "retention", false);
+    let retention = Retention {
+        present: section.is_present(),
+        offset: section.offset(),
+        keep: section.text(reader, "keep"),
+        shorter: section.switch(reader, "own_rule_is_shorter"),
+    };
+    section.finish(reader);
+    retention
 }
 
 fn search_parameters(reader: &mut Reader<'_>, root: &mut Section<'_>) -> Vec<SearchParameter> {

@@ -11,6 +11,7 @@ use super::parameters;
 use super::raw::{self, Raw, Text, Texts};
 use super::section::{Located, Reader};
 use super::witness::Witness;
+use crate::domain::audit::Keep;
 use crate::domain::fhir::search::Registry;
 use crate::edge::sessions::{ActivityRule, PostgresSettings};
 use crate::edge::trail_index;
@@ -190,6 +191,8 @@ pub struct Audit {
     pub witness_max_age: Duration,
     /// The index of the trail, where there is one; in the trail's directory when nothing is said.
     pub index: PathBuf,
+    /// How long entries are kept: without it nothing is ever withheld.
+    pub retention: Option<Keep>,
 }
 
 /// The meaning of `raw`; adds what is wrong to `problems`, which then make the result useless.
@@ -494,6 +497,7 @@ impl Meaning<'_, '_> {
             limits::WITNESS_AGE_DEFAULT,
             limits::WITNESS_AGE_MAX,
         );
+        let retention = self.retention(raw.retention);
         let directory = self.path(raw.directory);
         let index = match raw.index {
             Some(index) => self.index(index, directory.as_deref()),
@@ -507,6 +511,7 @@ impl Meaning<'_, '_> {
             signing_key: self.path(raw.signing_key)?,
             encryption_key: self.path(raw.encryption_key)?,
             reserve_bytes: reserve_bytes?,
+            retention: retention?,
         })
     }
 }

@@ -10,6 +10,7 @@ pub mod journal;
 pub mod keyring;
 pub mod listener;
 pub mod operations;
+pub mod orders;
 pub mod policy_files;
 pub mod readings;
 pub mod reload;

@@ -76,20 +76,23 @@ pub fn leave(trail: &Settings, reading: &Reading) -> Result<(), String> {
     let seal = lasting_seal(trail, PURPOSE).map_err(|error| error.to_string())?;
     let text = serde_json::to_vec(reading).map_err(|error| error.to_string())?;
     let slip = seal.seal(&text, FOR, Timestamp::MAX).map_err(|_| "it could not be sealed".to_owned())?;
-    write(&trail.directory, &slip).map_err(|error| format!("`{}`: {error}", trail.directory.display()))
+    let written = write_slip(&trail.directory, BEFORE, &slip);
+    written.map(drop).map_err(|error| format!("`{}`: {error}", trail.directory.display()))
 }
 
-fn write(directory: &Path, slip: &str) -> io::Result<()> {
+/// Leaves a slip whose name begins like this. It lasts when this returns.
+pub(super) fn write_slip(directory: &Path, before: &str, slip: &str) -> io::Result<PathBuf> {
     let mut name = [0; 8];
     rand::fill(&mut name).map_err(io::Error::other)?;
-    let path = directory.join(format!("{BEFORE}{:016x}{AFTER}", u64::from_be_bytes(name)));
+    let path = directory.join(format!("{before}{:016x}{AFTER}", u64::from_be_bytes(name)));
     // Under another name until it is whole, so that the gate never takes up half of one.
     let staged = path.with_extension("part.tmp");
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&staged)?;
     file.write_all(slip.as_bytes())?;
     file.sync_all()?;
     fs::rename(&staged, &path)?;
-    File::open(directory)?.sync_all()
+    File::open(directory)?.sync_all()?;
+    Ok(path)
 }
 
 /// Slips that were taken up, as records; and their files, which may go once the records are durable.
@@ -108,7 +111,7 @@ pub fn take_up(trail: &Settings, now: Timestamp) -> io::Result<Taken> {
     let mut files: Vec<PathBuf> = Vec::new();
     for entry in fs::read_dir(&trail.directory)? {
         let path = entry?.path();
-        if is_slip(&path) && files.len() < READINGS_IN_ROUND_MAX {
+        if is_slip(&path, BEFORE) && files.len() < READINGS_IN_ROUND_MAX {
             files.push(path);
         }
     }
@@ -196,9 +199,10 @@ fn user(id: u32) -> String {
     if name.is_empty() { number } else { format!("{name} ({number})") }
 }
 
-fn is_slip(path: &Path) -> bool {
+/// Whether a file is a slip whose name begins like this.
+pub(super) fn is_slip(path: &Path, before: &str) -> bool {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let middle = name.strip_prefix(BEFORE).and_then(|rest| rest.strip_suffix(AFTER));
+    let middle = name.strip_prefix(before).and_then(|rest| rest.strip_suffix(AFTER));
     middle.is_some_and(|middle| middle.len() == 16 && middle.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 

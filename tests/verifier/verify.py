@@ -204,6 +204,37 @@ def tile_name(row, index, width=256):
     return f"tile/{row}/{groups}" + ("" if width == 256 else f".p/{width}")
 
 
+def read_key_file(raw, name, log):
+    """The file of a wrapped data key: its id, the first entry it may seal, and the ids of the keys it is wrapped for."""
+    kind, origin, id_, first, *wraps = statement(raw, log)
+    demand(kind == "chartgate audit data key" and origin == log.name, "another statement, or of another log")
+    demand(id_ == name, "the file of another data key")
+    demand(len(wraps) in (1, 2), "wrapped for no key, or for too many")
+    by = []
+    for wrap in wraps:
+        match = re.fullmatch(r"([0-9a-f]{16}) (\S+)", wrap, re.ASCII)
+        demand(match and len(unbase64(match[2])) == 12 + 32 + 16, "not a wrapped key")
+        by.append(match[1])
+    return id_, number(first), set(by)
+
+
+def statement(raw, log):
+    """The lines of a text that the log signed."""
+    try:
+        whole = raw.decode()
+    except UnicodeDecodeError as error:
+        raise Bad("not UTF-8") from error
+    text, blank, line = whole.partition("\n\n")
+    lines = text.split("\n")
+    demand(blank and len(lines) >= 3 and all(lines), "not a statement")
+    parts = line[:-1].split(" ")
+    demand(line.endswith("\n") and len(parts) == 3 and parts[:2] == ["\u2014", log.name], "not a signature line")
+    blob = unbase64(parts[2])
+    demand(blob[:4] == log.id, "no signature by the log")
+    log.check(blob[4:], (text + "\n").encode())
+    return lines
+
+
 def read_tile_name(name):
     match = re.fullmatch(r"tile/(entries|[0-7])/((?:x[0-9]{3}/)*[0-9]{3})(?:\.p/([0-9]+))?", name, re.ASCII)
     if not match:
@@ -212,6 +243,14 @@ def read_tile_name(name):
     width = int(match[3]) if match[3] else 256
     tile = (match[1], index, width)
     return tile if 0 < width <= 256 and tile_name(*tile) == name else None
+
+
+class Hashed(bytes):
+    """The hash of an entry that is withheld."""
+
+
+def leaf_of(entry):
+    return bytes(entry) if isinstance(entry, Hashed) else leaf_hash(entry)
 
 
 class Trail:
@@ -264,15 +303,19 @@ class Trail:
         tiles = {tile: place for place in self.files if (tile := read_tile_name(place))}
         content = {tile: self.files.pop(place) for tile, place in tiles.items()}
         start, edge = self.read_segments()
-        entries = self.read_entries(content, start, edge)
+        withheld = self.read_withheld(published)
+        entries = self.read_entries(content, start, edge, withheld)
+        if withheld and (self.pruned_at >= len(entries) or isinstance(entries[self.pruned_at], Hashed)):
+            self.find("withheld", "the entry that records it is not there")
+        self.check_keys(entries)
         for place in self.files:
             if not NOT_EVIDENCE.search(os.path.basename(place)):
                 self.find(place, "does not belong to the trail")
-        self.check_roots([leaf_hash(entry) for entry in entries])
+        self.check_roots([leaf_of(entry) for entry in entries])
         size = published.size if published else 0
         if checkpoint and checkpoint.size < size:
             self.find("checkpoint", "is older than `published`")
-        self.check_tiles(content, entries, size)
+        self.check_tiles(content, entries, size, withheld)
         if published and edge is not None and start > size // 256 * 256:
             self.find("segment", "is missing")
         return self.findings
@@ -300,6 +343,53 @@ class Trail:
             if (witness.name, witness.public) not in kept:
                 self.find("witness", f"{witness.name} has cosigned nothing")
 
+    def read_withheld(self, published):
+        """The bundles that may be missing. Which record says so cannot be read without the key."""
+        raw = self.files.pop("withheld", None)
+
+        def check():
+            kind, origin, sequence, ranges = statement(raw, self.log)
+            demand(kind == "chartgate audit withheld" and origin == self.log.name, "another statement")
+            size = published.size if published else 0
+            self.pruned_at = number(sequence)
+            bundles, before = set(), -2
+            for part in ranges.split(","):
+                first, dash, last = part.partition("-")
+                first, last = number(first), number(last if dash else first)
+                demand(before + 1 < first <= last < size // 256 and (first < last) == bool(dash), "not ranges")
+                bundles |= set(range(first, last + 1))
+                before = last
+            return bundles
+
+        return (self.attempt("withheld", check) or set()) if raw is not None else set()
+
+    def check_keys(self, entries):
+        """Every key file is signed by the log, and every entry names a key that may have sealed it. Nothing is decrypted."""
+        keys, outer = {}, []
+        for place in sorted(place for place in self.files if re.fullmatch(r"keys/[0-9a-f]{16}", place)):
+            raw = self.files.pop(place)
+            read = self.attempt(place, lambda: read_key_file(raw, place[5:], self.log))
+            if read:
+                keys[read[0]] = read[1]
+                outer.append(read[2])
+        known = set.intersection(*outer) if outer else None
+        if known == set():
+            self.find("keys", "no one key unwraps them all")
+        firsts = sorted(set(keys.values()))
+        ends = {id_: next((other for other in firsts if other > first), 1 << 64) for id_, first in keys.items()}
+        for sequence, entry in enumerate(entries):
+            if isinstance(entry, Hashed):
+                continue
+            version, id_ = (entry[0], entry[1:9].hex()) if len(entry) > 9 else (0, "")
+            if version not in (1, 2):
+                self.find(f"entry {sequence}", "unknown format")
+            elif id_ in keys:
+                if not keys[id_] <= sequence < ends[id_]:
+                    self.find(f"entry {sequence}", "encrypted with the key of another stretch")
+            # Entries of version 1 were encrypted with the configured key, for which all others are wrapped.
+            elif version == 2 or (known is not None and id_ not in known):
+                self.find(f"entry {sequence}", "the file of its key is missing")
+
     def read_segments(self):
         places = sorted(place for place in self.files if re.fullmatch(r"segment/[0-9]{20}", place))
         raws = [(int(place[8:]), place, self.files.pop(place)) for place in places]
@@ -325,11 +415,19 @@ class Trail:
                         self.find(place, "checkpoint in a frame is for another size")
         return start, entries
 
-    def read_entries(self, content, start, edge):
+    def read_entries(self, content, start, edge, withheld):
         """All entries in sequence: from full bundles, then from the segments; those in both must be equal."""
         entries = []
         index = 0
-        while (bundle := content.get(("entries", index, 256))) is not None:
+        while (bundle := content.get(("entries", index, 256))) is not None or index in withheld:
+            if bundle is None:
+                hashes = content.get(("0", index, 256), b"")
+                if len(hashes) != 8192:
+                    self.find(tile_name("entries", index), "is withheld without its hashes")
+                    return entries
+                entries += [Hashed(hashes[at:at + 32]) for at in range(0, 8192, 32)]
+                index += 1
+                continue
             read = self.attempt(tile_name("entries", index), lambda: read_bundle(bundle))
             if read is None or len(read) != 256:
                 self.find(tile_name("entries", index), "does not hold 256 entries")
@@ -343,7 +441,8 @@ class Trail:
             return entries
         for sequence, entry in enumerate(edge, start):
             if sequence < len(entries):
-                if entries[sequence] != entry:
+                twin = entries[sequence]
+                if leaf_of(twin) != leaf_hash(entry):
                     self.find(f"entry {sequence}", "differs between bundle and segment")
             else:
                 entries.append(entry)
@@ -361,8 +460,8 @@ class Trail:
             if known[size] != root:
                 self.find(place, f"root over the first {size} entries is another one")
 
-    def check_tiles(self, content, entries, published):
-        rows = {"entries": entries, "0": [leaf_hash(entry) for entry in entries]}
+    def check_tiles(self, content, entries, published, withheld):
+        rows = {"entries": entries, "0": [leaf_of(entry) for entry in entries]}
         for level in range(1, 8):
             below = rows[str(level - 1)]
             rows[str(level)] = [tree_hash(below[at:at + 256]) for at in range(0, len(below) // 256 * 256, 256)]
@@ -376,7 +475,7 @@ class Trail:
             needed = [(index, 256) for index in range(count // 256)]
             needed += [(count // 256, count % 256)] if count % 256 else []
             for index, width in needed:
-                if (row, index, width) not in content:
+                if (row, index, width) not in content and not (row == "entries" and width == 256 and index in withheld):
                     self.find(tile_name(row, index, width), "is missing")
 
 

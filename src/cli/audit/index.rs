@@ -63,7 +63,11 @@ impl Done {
     }
 
     fn as_text(&self) -> String {
-        let anew = if self.updated.anew { "; what was there was of another log or history" } else { "" };
+        let anew = if self.updated.anew {
+            "; what was there was of another log or history, or of what is withheld now"
+        } else {
+            ""
+        };
         let faults = match self.faults {
             0 => String::new(),
             count => format!("; {count} entries do not decrypt: run `chartgate audit verify`"),

@@ -83,7 +83,7 @@ impl Found<'_> {
         let mut known = BTreeSet::new();
         for place in std::mem::take(&mut self.places).into_iter().filter(|place| *place < end) {
             let record = match self.reader.record(place) {
-                Ok(record) if filter.takes(&record) => record,
+                Ok(Some(record)) if filter.takes(&record) => record,
                 Ok(_) => continue,
                 Err(fault) => {
                     faults.push(fault);
@@ -97,7 +97,8 @@ impl Found<'_> {
                     self.index.of_request(request).map_err(broken)?.into_iter().filter(|at| *at < end)
                 {
                     match self.reader.record(other) {
-                        Ok(other) => told.learn(other),
+                        Ok(Some(other)) => told.learn(other),
+                        Ok(None) => {}
                         Err(fault) => faults.push(fault),
                     }
                 }

@@ -92,10 +92,10 @@ fn lines(settings: &Settings, path: &Path, day: Date, keys: &Keys) -> Result<Vec
 /// Whose record it is.
 fn name(reader: &mut Reader<'_>, sample: u64) -> Result<Option<(String, String)>, IndexError> {
     Ok(match reader.record(sample)? {
-        Record::Intent(decision) | Record::Decision(decision) => {
+        Some(Record::Intent(decision) | Record::Decision(decision)) => {
             decision.caller.map(|caller| (caller.issuer, caller.subject))
         }
-        Record::Outcome(_) | Record::Control(_) => None,
+        Some(Record::Outcome(_) | Record::Control(_)) | None => None,
     })
 }
 

@@ -142,7 +142,11 @@ impl Cases {
             | Event::ReserveReady
             | Event::ReserveTakenOver
             | Event::ReserveRemoved
-            | Event::TrailRead => {}
+            | Event::TrailRead
+            | Event::KeyRotated
+            | Event::Pruned
+            | Event::HoldAdded
+            | Event::HoldLifted => {}
         }
     }
 

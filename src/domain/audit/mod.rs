@@ -8,6 +8,7 @@ mod emergency;
 mod filter;
 mod pack;
 mod record;
+mod retention;
 mod shape;
 #[cfg(test)]
 mod tests;
@@ -19,5 +20,6 @@ pub use filter::{ANY_EMERGENCY, Filter, covers, patient_id, words};
 pub use record::{
     Actor, Caller, Control, Decision, Ending, Event, Outcome, Record, Released, Verdict, Written,
 };
+pub use retention::{Bundles, Held, Hold, Holds, Keep, Pruned, lifted};
 pub use text::{escape, json};
 pub use wire::{Assembly, DecodeError, EncodeError, Part, VERSION, decode, encode};

@@ -319,11 +319,19 @@ pub enum Event {
     ReserveRemoved,
     /// Somebody read the trail (KF-62).
     TrailRead,
+    /// The data keys are wrapped for another key.
+    KeyRotated,
+    /// Entries that are older than the policy are withheld from now on (T-237).
+    Pruned,
+    /// What a legal hold is about stays, whatever the policy.
+    HoldAdded,
+    /// A legal hold is not in force any more.
+    HoldLifted,
 }
 
 impl Event {
     /// Every event.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 20] = [
         Self::Created,
         Self::Started,
         Self::Stopped,
@@ -340,6 +348,10 @@ impl Event {
         Self::ReserveTakenOver,
         Self::ReserveRemoved,
         Self::TrailRead,
+        Self::KeyRotated,
+        Self::Pruned,
+        Self::HoldAdded,
+        Self::HoldLifted,
     ];
 
     /// The event's code, such as `policies-loaded`.
@@ -362,6 +374,10 @@ impl Event {
             Self::ReserveTakenOver => "reserve-taken-over",
             Self::ReserveRemoved => "reserve-removed",
             Self::TrailRead => "trail-read",
+            Self::KeyRotated => "key-rotated",
+            Self::Pruned => "pruned",
+            Self::HoldAdded => "hold-added",
+            Self::HoldLifted => "hold-lifted",
         }
     }
 }

@@ -175,6 +175,16 @@ fn encode_decision(kind: Kind, decision: &Decision) -> Result<Vec<Vec<u8>>, Enco
 #[derive(Debug)]
 pub struct Part(Wire);
 
+impl Part {
+    /// Whether it is not the first of its record.
+    fn continues(&self) -> bool {
+        match &self.0 {
+            Wire::Intent(part) | Wire::Release(part) | Wire::Refusal(part) => part.part > 1,
+            Wire::Outcome(_) | Wire::Control(_) => false,
+        }
+    }
+}
+
 /// Reads one entry.
 ///
 /// # Errors
@@ -195,10 +205,15 @@ pub fn decode(bytes: &[u8]) -> Result<Part, DecodeError> {
     Ok(Part(wire))
 }
 
-/// Joins parts into records. The parts of one record follow each other in the trail.
+/// Joins parts into records. The parts of one record follow each other in the trail. Where entries are withheld there is a gap
+/// in their numbers: what was begun before it, and what goes on behind it, is no record any more, and no fault.
 #[derive(Debug, Default)]
 pub struct Assembly {
     open: Option<Partial>,
+    /// The number that comes next.
+    next: u64,
+    /// Behind a gap, parts of a record whose beginning is in it.
+    is_behind_gap: bool,
 }
 
 impl Assembly {
@@ -208,6 +223,14 @@ impl Assembly {
     /// # Errors
     /// When a part is missing, repeated or of another record. The assembly is empty afterwards.
     pub fn push(&mut self, sequence: u64, part: Part) -> Result<Option<(u64, Record)>, DecodeError> {
+        if sequence > self.next {
+            (self.open, self.is_behind_gap) = (None, true);
+        }
+        self.next = sequence.saturating_add(1);
+        if self.is_behind_gap && part.continues() {
+            return Ok(None);
+        }
+        self.is_behind_gap = false;
         let open = self.open.take();
         match (part.0, open) {
             (Wire::Outcome(outcome), None) => Ok(Some((sequence, Record::Outcome(outcome.into_record()?)))),

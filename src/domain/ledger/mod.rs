@@ -8,6 +8,7 @@
 mod note;
 mod proof;
 mod signed;
+mod statement;
 #[cfg(test)]
 mod tests;
 mod tile;
@@ -22,6 +23,7 @@ pub use proof::{
     ProofError, Subtrees, check_consistency, check_inclusion, prove_consistency, prove_inclusion, subtree,
 };
 pub use signed::{KeyKind, KeyTextError, SignedCheckpoint, VerifierKey, cosign};
+pub use statement::{sign_statement, verify_statement};
 pub use tile::{BundleError, Tile, TileKind, Tiles, read_bundle, write_entry};
 pub use tlog_proof::{Checked, InclusionProof, Piece, ProofFault, pieces};
 pub use tree::{Frontier, Hash, leaf_hash, node_hash};

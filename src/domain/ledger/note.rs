@@ -163,10 +163,14 @@ pub(super) fn is_key_name(name: &str) -> bool {
 /// # Errors
 /// [`NoteError::Unsigned`] when the cryptographic library fails.
 pub fn sign(signer: &LogSigner, checkpoint: &Checkpoint) -> Result<Vec<u8>, NoteError> {
-    let text = checkpoint.text();
-    let mut blob = signer.key.id(&checkpoint.origin).to_vec();
-    blob.extend(signer.sign_text(&text)?);
-    Ok(format!("{text}\n— {} {}\n", checkpoint.origin, STANDARD.encode(blob)).into_bytes())
+    sign_note(signer, &checkpoint.origin, &checkpoint.text())
+}
+
+/// `text` with the log's signature below it.
+pub(super) fn sign_note(signer: &LogSigner, origin: &str, text: &str) -> Result<Vec<u8>, NoteError> {
+    let mut blob = signer.key.id(origin).to_vec();
+    blob.extend(signer.sign_text(text)?);
+    Ok(format!("{text}\n— {origin} {}\n", STANDARD.encode(blob)).into_bytes())
 }
 
 /// Reads a note that must consist of a checkpoint and the one signature by `key`, as [`sign`] writes it.
@@ -183,19 +187,29 @@ pub fn verify(key: &LogKey, note: &[u8]) -> Result<Checkpoint, NoteError> {
     let (text, signatures) = note.split_once("\n\n").ok_or(NoteError::Malformed)?;
     let text = format!("{text}\n");
     let checkpoint = Checkpoint::parse(&text).ok_or(NoteError::Malformed)?;
+    check_signature(key, &checkpoint.origin, &text, signatures)?;
+    Ok(checkpoint)
+}
+
+/// Checks that `signatures` is the one line with the signature by `key`, under the name `origin`, over `text`.
+pub(super) fn check_signature(
+    key: &LogKey,
+    origin: &str,
+    text: &str,
+    signatures: &str,
+) -> Result<(), NoteError> {
     let blob = signatures
         .strip_prefix("— ")
         .and_then(|line| line.strip_suffix('\n'))
         .and_then(|line| line.split_once(' '))
-        .filter(|(name, _)| *name == checkpoint.origin)
+        .filter(|(name, _)| *name == origin)
         .and_then(|(_, blob)| STANDARD.decode(blob).ok())
         .ok_or(NoteError::Malformed)?;
     let (id, signature) = blob.split_first_chunk::<4>().ok_or(NoteError::Malformed)?;
-    if *id != key.id(&checkpoint.origin) {
+    if *id != key.id(origin) {
         return Err(NoteError::NotOurs);
     }
     UnparsedPublicKey::new(&ED25519, key.public)
         .verify(text.as_bytes(), signature)
-        .map_err(|_| NoteError::BadSignature)?;
-    Ok(checkpoint)
+        .map_err(|_| NoteError::BadSignature)
 }

@@ -11,13 +11,16 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::Settings;
+use super::datakeys;
 use super::inspect::{Finding, Inspection, Request, inspect};
 use super::keys::{KeyError, Keys};
 use super::layout::{
-    CHECKPOINT, PUBLISHED, SEGMENTS, create_file, make_directory, make_parents, segment_path, sync_directory,
+    CHECKPOINT, PUBLISHED, SEGMENTS, WITHHELD, create_file, make_directory, make_parents, segment_path,
+    sync_directory,
 };
 use super::segments::Edge;
 use super::snapshot::Snapshot;
+use super::withheld::Withheld;
 use super::witnessed::Demand;
 use crate::domain::ledger::{Tile, verify};
 
@@ -125,13 +128,24 @@ fn copy(snapshot: &Snapshot, keys: &Keys, to: &Path) -> io::Result<()> {
     let note = snapshot.published.as_deref().ok_or_else(|| missing(PUBLISHED))?;
     let log = verify(keys.signer.key(), note).map_err(io::Error::other)?;
     let mut changed = BTreeSet::from([to.to_owned()]);
+    let withheld = Withheld::load(&snapshot.directory, &log.origin, keys)?;
     for tile in Tile::of_tree(0, log.size) {
+        if !snapshot.tiles.contains(&tile) && withheld.covers(tile) {
+            continue;
+        }
         make_parents(to, &tile.path(), &mut changed)?;
         let kept = snapshot.partial.iter().find(|(partial, _)| *partial == tile);
         match kept {
             Some((_, bytes)) => write(&to.join(tile.path()), bytes)?,
             None => write(&to.join(tile.path()), &snapshot.read_tile(tile)?)?,
         }
+    }
+    for (id, bytes) in &snapshot.data_keys {
+        make_parents(to, &datakeys::path(*id), &mut changed)?;
+        write(&to.join(datakeys::path(*id)), bytes)?;
+    }
+    if let Some(bytes) = &snapshot.withheld {
+        write(&to.join(WITHHELD), bytes)?;
     }
     make_directory(&to.join(SEGMENTS))?;
     for (first, bytes) in segments(snapshot, keys, log.size) {

@@ -4,19 +4,24 @@
 //! Must never: need the lock, write, or stop at the first fault when more can be said.
 //! Look next: `snapshot` for the reading, `docs/audit.md` for what is and what is not found.
 
-use std::collections::BTreeMap;
+mod beside;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::datakeys::{KeyFiles, Ring};
+use super::entry::KeyId;
 use super::keys::Keys;
-use super::layout::{CHECKPOINT, PUBLISHED, RESERVE, SEGMENTS};
+use super::layout::{CHECKPOINT, PUBLISHED, SEGMENTS};
+use super::reserve::Contents;
 use super::reserve::claims::Claims;
-use super::reserve::{self, Contents};
 use super::segments::Edge;
 use super::snapshot::Snapshot;
+use super::withheld::{Prunes, Withheld};
 use super::witnessed::{Demand, Witnessed};
 use crate::domain::audit::{Assembly, Event, Record, decode};
 use crate::domain::ledger::{
@@ -94,6 +99,11 @@ pub(super) struct Resume {
     pub(super) segments: Vec<(u64, u64, usize)>,
     pub(super) torn_bytes: usize,
     pub(super) partial: Vec<Tile>,
+    pub(super) key_files: KeyFiles,
+    /// The keys that the entries name.
+    pub(super) used_keys: BTreeSet<KeyId>,
+    /// How the newest entry was sealed: its version and key.
+    pub(super) last_sealed: Option<(u8, KeyId)>,
     /// A reserve that holds something, and whether the log took that over.
     pub(super) reserve: Option<(Contents, bool)>,
 }
@@ -123,6 +133,8 @@ struct Walk<'w> {
     snapshot: &'w Snapshot,
     edge: &'w Edge<'w>,
     keys: &'w Keys,
+    ring: Ring<'w>,
+    key_files: KeyFiles,
     decode: bool,
     /// The bundle boundary at or below the published size.
     floor: u64,
@@ -139,6 +151,9 @@ struct Walk<'w> {
     is_broken: bool,
     reserve: Option<Contents>,
     claims: Claims,
+    /// What may be missing, as the file says and a record must.
+    withheld: Withheld,
+    prunes: Prunes,
     report: Inspection,
 }
 
@@ -153,6 +168,8 @@ impl<'w> Walk<'w> {
             snapshot,
             edge,
             keys,
+            ring: Ring::new(&snapshot.directory, "", keys),
+            key_files: KeyFiles::default(),
             decode,
             floor: 0,
             marks: BTreeMap::new(),
@@ -165,6 +182,8 @@ impl<'w> Walk<'w> {
             is_broken: false,
             reserve: None,
             claims: Claims::default(),
+            withheld: Withheld::default(),
+            prunes: Prunes::default(),
             report,
         }
     }
@@ -196,43 +215,11 @@ impl<'w> Walk<'w> {
         for name in &self.snapshot.unknown {
             self.find(name, "does not belong to the trail");
         }
+        self.read_keys();
+        self.read_withheld();
         self.read_reserve();
         self.check_names();
         self.check_size();
-    }
-
-    /// Reads the reserve, whose frames say what the log held when it stopped.
-    fn read_reserve(&mut self) {
-        let Some(bytes) = self.snapshot.reserve.as_deref() else { return };
-        let origin = self.report.origin.clone();
-        match reserve::read(bytes, &origin, &self.keys.reserve) {
-            Ok(contents) => {
-                for (size, root) in contents.bases.iter().copied() {
-                    self.mark(RESERVE, &Checkpoint { origin: origin.clone(), size, root });
-                }
-                if self.decode {
-                    self.decode_reserve(&contents, &contents.generation.name(&origin));
-                }
-                self.reserve = Some(contents);
-            }
-            Err(what) => self.find(RESERVE, what),
-        }
-    }
-
-    fn decode_reserve(&mut self, contents: &Contents, name: &str) {
-        let mut assembly = Assembly::default();
-        for (sequence, entry) in (0..).zip(&contents.entries) {
-            let part = self.keys.cipher.open(name, sequence, entry).map_err(|error| error.to_string());
-            let part = part.and_then(|part| decode(&part).map_err(|error| error.to_string()));
-            let pushed =
-                part.and_then(|part| assembly.push(sequence, part).map_err(|error| error.to_string()));
-            if let Err(what) = pushed {
-                self.find(format!("{RESERVE}, entry {sequence}"), what);
-            }
-        }
-        if assembly.is_open() {
-            self.find(RESERVE, "the last record is not complete");
-        }
     }
 
     fn read_note(&mut self, name: &str, note: Option<&[u8]>) -> Option<Checkpoint> {
@@ -272,11 +259,11 @@ impl<'w> Walk<'w> {
     fn check_names(&mut self) {
         let tiles = &self.snapshot.tiles;
         for tile in Tile::of_tree(0, self.report.published_size) {
-            if !tiles.contains(&tile) {
+            if !tiles.contains(&tile) && !self.withheld.covers(tile) {
                 self.find(tile.path(), "is missing");
             }
         }
-        let end = self.edge.end().max(self.snapshot.bundles() * 256);
+        let end = self.edge.end().max(self.bundles() * 256);
         for tile in tiles.iter().filter(|tile| tile.entries_needed() > end) {
             self.find(tile.path(), "is for more entries than there are");
         }
@@ -289,12 +276,12 @@ impl<'w> Walk<'w> {
             // `published` is replaced after `checkpoint`, and the directory is synced then.
             self.find(CHECKPOINT, "is older than `published`");
         }
-        if self.edge.start > self.snapshot.bundles() * 256 {
-            let missing =
-                format!("entries from {} to {} are missing", self.snapshot.bundles() * 256, self.edge.start);
+        let bundled = self.bundles() * 256;
+        if self.edge.start > bundled {
+            let missing = format!("entries from {bundled} to {} are missing", self.edge.start);
             self.find("tile/entries", missing);
         }
-        if self.edge.start > self.floor && self.edge.start <= self.snapshot.bundles() * 256 {
+        if self.edge.start > self.floor && self.edge.start <= bundled {
             self.find(SEGMENTS, format!("the segment with entry {} is missing", self.floor));
         }
         let beyond: Vec<(u64, String)> = self
@@ -308,10 +295,27 @@ impl<'w> Walk<'w> {
         }
     }
 
+    /// How many bundles there are without a gap, withheld ones among them.
+    fn bundles(&self) -> u64 {
+        self.snapshot.bundles(&self.withheld)
+    }
+
+    fn push_leaf(&mut self, leaf: Hash) -> io::Result<()> {
+        self.report.resume.frontier.push(leaf);
+        for (tile, bytes) in self.tiles.push(leaf) {
+            self.check_full(tile, &bytes)?;
+        }
+        Ok(())
+    }
+
     fn read_bundles(&mut self) -> io::Result<()> {
         self.check_at(0);
-        for index in 0..self.snapshot.bundles() {
+        for index in 0..self.bundles() {
             let tile = Tile::full(TileKind::Entries, index);
+            if !self.snapshot.tiles.contains(&tile) {
+                self.read_hashes(index)?;
+                continue;
+            }
             let bytes = self.snapshot.read_tile(tile)?;
             let place = tile.path();
             let entries = read_bundle(&bytes).map_err(|error| error.to_string());
@@ -341,7 +345,7 @@ impl<'w> Walk<'w> {
             return;
         }
         let segment = self.edge.name_of(sequence);
-        let is_true = self.keys.cipher.open(&self.report.origin, sequence, entry).is_ok();
+        let is_true = self.ring.open(sequence, entry).is_ok();
         let (changed, other) = if is_true { (segment.as_str(), bundle) } else { (bundle, segment.as_str()) };
         let what = format!("differs from the same entry in `{other}`");
         self.find(format!("{changed}, entry {sequence}"), what);
@@ -364,15 +368,13 @@ impl<'w> Walk<'w> {
 
     /// Takes the next entry.
     fn push(&mut self, place: &str, sequence: u64, entry: &[u8]) -> io::Result<()> {
-        let leaf = leaf_hash(entry);
-        self.report.resume.frontier.push(leaf);
-        for (tile, bytes) in self.tiles.push(leaf) {
-            self.check_full(tile, &bytes)?;
-        }
+        self.push_leaf(leaf_hash(entry))?;
         if write_entry(&mut self.bundle, entry).is_err() {
             self.find(format!("{place}, entry {sequence}"), "is too long");
         }
-        if self.decode || sequence == 0 {
+        self.judge_key(place, sequence, entry);
+        // The record of a prune, too: without it nothing may be missing.
+        if self.decode || sequence == 0 || sequence == self.withheld.sequence {
             self.read_record(place, sequence, entry);
         }
         if sequence >= self.floor {
@@ -404,7 +406,7 @@ impl<'w> Walk<'w> {
 
     /// A bundle that a crashed publication wrote, while one before it is missing, must hold these entries too.
     fn check_early(&mut self, bundle: Tile) -> io::Result<()> {
-        let is_early = bundle.index >= self.snapshot.bundles() && self.snapshot.tiles.contains(&bundle);
+        let is_early = bundle.index >= self.bundles() && self.snapshot.tiles.contains(&bundle);
         if is_early && self.snapshot.read_tile(bundle)? != self.bundle {
             self.find(bundle.path(), "does not match the entries");
         }
@@ -440,7 +442,7 @@ impl<'w> Walk<'w> {
 
     /// Decrypts and decodes.
     fn read_record(&mut self, place: &str, sequence: u64, entry: &[u8]) {
-        let part = self.keys.cipher.open(&self.report.origin, sequence, entry);
+        let part = self.ring.open(sequence, entry);
         let part = part.map_err(|error| error.to_string());
         let part = part.and_then(|part| decode(&part).map_err(|error| error.to_string()));
         let record =
@@ -465,6 +467,11 @@ impl<'w> Walk<'w> {
         {
             self.find(format!("entry {sequence}"), what);
         }
+        if let Record::Control(control) = record
+            && let Err(what) = self.prunes.learn(sequence, control, &self.withheld)
+        {
+            self.find(format!("entry {sequence}"), what);
+        }
         if sequence == 0 && !is_creation_of(&self.report.origin, record) {
             self.find("entry 0", "is not the creation of this trail");
         }
@@ -485,8 +492,10 @@ impl<'w> Walk<'w> {
         let missing = demand.missing(&self.report.witnessed, self.report.size, latest);
         missing.into_iter().for_each(|finding| self.find(finding.place, finding.what));
         self.note_edge();
+        self.judge_withheld();
         self.judge_reserve();
         let resume = &mut self.report.resume;
+        resume.key_files = std::mem::take(&mut self.key_files);
         resume.segments = self.edge.ends.clone();
         resume.torn_bytes = self.edge.torn_bytes;
         resume.partial = self.snapshot.partial.iter().map(|(tile, _)| *tile).collect();
@@ -494,22 +503,6 @@ impl<'w> Walk<'w> {
         let last = self.edge.frames.last().filter(|(_, last, _)| last.size > self.report.checkpoint_size);
         resume.note = last.map_or(checkpoint, |(_, _, note)| note).to_vec();
         resume.is_current = resume.note == checkpoint;
-    }
-
-    /// Only the records tell which reserve should be there.
-    fn judge_reserve(&mut self) {
-        let is_unread = self.reserve.is_none() && self.snapshot.reserve.is_some();
-        if self.decode && !self.is_broken && !is_unread {
-            match self.claims.judge(self.reserve.as_ref()) {
-                Ok(note) => self.report.notes.extend(note),
-                Err(what) => self.find(RESERVE, what),
-            }
-        }
-        let used = self.reserve.take().filter(Contents::is_used);
-        self.report.resume.reserve = used.map(|contents| {
-            let is_taken_over = self.claims.has_taken_over(&contents);
-            (contents, is_taken_over)
-        });
     }
 
     fn note_edge(&mut self) {

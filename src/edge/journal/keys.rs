@@ -19,6 +19,7 @@ use rustls_pki_types::pem::PemObject as _;
 
 use super::Settings;
 use super::entry::Cipher;
+use super::layout::sync_directory;
 use super::reserve::ReserveKey;
 use crate::domain::ledger::LogSigner;
 use crate::edge::seal::{Seal, derived_key};
@@ -27,8 +28,20 @@ use crate::edge::seal::{Seal, derived_key};
 #[derive(Debug)]
 pub struct Keys {
     pub(super) signer: LogSigner,
+    /// The configured key: data keys are wrapped for it, and entries of version 1 were sealed with it.
     pub(super) cipher: Cipher,
+    /// The same, to be wrapped itself when it is changed.
+    pub(super) direct: Direct,
     pub(super) reserve: ReserveKey,
+}
+
+/// The bytes of the configured key.
+pub(super) struct Direct(pub(super) [u8; 32]);
+
+impl fmt::Debug for Direct {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Direct")
+    }
 }
 
 /// Why a key could not be used. Names the file, never its content.
@@ -66,8 +79,8 @@ impl Keys {
     /// [`KeyError`] names the file that cannot be used.
     pub fn load(settings: &Settings) -> Result<Self, KeyError> {
         let signer = signing_key(&settings.signing_key)?;
-        let (cipher, reserve) = encryption_keys(&settings.encryption_key)?;
-        Ok(Self { signer, cipher, reserve })
+        let (direct, cipher, reserve) = encryption_keys(&settings.encryption_key)?;
+        Ok(Self { signer, cipher, direct, reserve })
     }
 
     /// The encryption key's id as hexadecimal: safe to print.
@@ -109,10 +122,44 @@ pub fn derived_secret(settings: &Settings, purpose: &str) -> Result<[u8; 32], Ke
     key.ok_or_else(|| KeyError::Encryption(settings.encryption_key.clone()))
 }
 
-fn encryption_keys(path: &Path) -> Result<(Cipher, ReserveKey), KeyError> {
+fn encryption_keys(path: &Path) -> Result<(Direct, Cipher, ReserveKey), KeyError> {
     let key = secret(path)?;
     let made = Cipher::new(&key).zip(ReserveKey::new(&key));
-    made.ok_or_else(|| KeyError::Encryption(path.to_owned()))
+    let (cipher, reserve) = made.ok_or_else(|| KeyError::Encryption(path.to_owned()))?;
+    Ok((Direct(key), cipher, reserve))
+}
+
+/// The key in a file, to wrap with.
+pub(super) fn outer_key(path: &Path) -> Result<Cipher, KeyError> {
+    Cipher::new(&secret(path)?).ok_or_else(|| KeyError::Encryption(path.to_owned()))
+}
+
+/// Makes an encryption key in `path`, where nothing is; it and its name last when this returns. Leaves a file that is there.
+///
+/// # Errors
+/// When it cannot be written, or what is there is no key.
+pub fn generate_encryption_key(path: &Path) -> Result<bool, KeyError> {
+    if path.exists() {
+        return outer_key(path).map(|_| false);
+    }
+    make_encryption_key(path)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    sync_directory(folder).map_err(|error| KeyError::File(path.to_owned(), error))?;
+    Ok(true)
+}
+
+/// Writes a secret of 32 bytes in base64 into a file that is not there yet, readable by its owner only.
+///
+/// # Errors
+/// When the file is there, or cannot be written.
+pub fn keep_secret(path: &Path, secret: &[u8; 32]) -> Result<(), KeyError> {
+    write_secret(path, &format!("{}\n", STANDARD.encode(secret)))
+}
+
+fn make_encryption_key(path: &Path) -> Result<(), KeyError> {
+    let mut key = [0; 32];
+    rand::fill(&mut key).map_err(|_| KeyError::Random)?;
+    keep_secret(path, &key)
 }
 
 fn secret(path: &Path) -> Result<[u8; 32], KeyError> {
@@ -142,9 +189,7 @@ pub fn generate_missing(settings: &Settings) -> Result<KeysMade, KeyError> {
         made.signing = true;
     }
     if !settings.encryption_key.exists() {
-        let mut key = [0; 32];
-        rand::fill(&mut key).map_err(|_| KeyError::Random)?;
-        write_secret(&settings.encryption_key, &format!("{}\n", STANDARD.encode(key)))?;
+        make_encryption_key(&settings.encryption_key)?;
         made.encryption = true;
     }
     Ok(made)

@@ -10,6 +10,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use super::entry::KeyId;
 use crate::domain::ledger::Tile;
 
 /// The signed checkpoint of the newest commit.
@@ -20,6 +21,10 @@ pub(super) const PUBLISHED: &str = "published";
 pub(super) const LOCK: &str = "journal.lock";
 /// The directory of cosigned checkpoints, one file for each witness.
 pub(super) const WITNESSED: &str = "witness";
+/// What is withheld, where something is.
+pub(super) const WITHHELD: &str = "withheld";
+/// The directory of wrapped data keys.
+pub(super) const DATA_KEYS: &str = "keys";
 /// The directory of segments.
 pub(super) const SEGMENTS: &str = "segment";
 
@@ -32,9 +37,12 @@ pub(super) enum Place {
     Checkpoint,
     Published,
     Reserve,
+    Withheld,
     /// The segment that begins with this entry.
     Segment(u64),
     Tile(Tile),
+    /// The file of a wrapped data key.
+    DataKey(KeyId),
     /// What the witness with this public key cosigned last.
     Witnessed([u8; 32]),
     /// By its name not evidence.
@@ -75,10 +83,14 @@ pub(super) fn classify(path: &str) -> Place {
         Place::Published
     } else if path == RESERVE {
         Place::Reserve
+    } else if path == WITHHELD {
+        Place::Withheld
     } else if let Some(first) = segment_first(path) {
         Place::Segment(first)
     } else if let Some(tile) = Tile::from_path(path) {
         Place::Tile(tile)
+    } else if let Some(id) = super::datakeys::id_of(path) {
+        Place::DataKey(id)
     } else if let Some(key) = super::witnessed::key_of(path) {
         Place::Witnessed(key)
     } else if is_not_evidence(name) {

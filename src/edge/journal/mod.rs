@@ -6,6 +6,7 @@
 //! for the layout and for what a crash leaves behind at each step.
 
 mod backup;
+mod datakeys;
 mod entry;
 mod frame;
 mod inspect;
@@ -16,11 +17,14 @@ mod prove;
 mod publisher;
 mod reader;
 mod reserve;
+mod retention;
+mod rotation;
 mod segments;
 mod snapshot;
 mod spare;
 #[cfg(test)]
 mod tests;
+mod withheld;
 mod witnessed;
 mod writer;
 
@@ -41,13 +45,18 @@ use crate::limits::{JOURNAL_QUEUE_KIB_MAX, JOURNAL_QUEUE_WAIT_MS_MAX, JOURNAL_SL
 
 pub use backup::{BackupError, back_up, restore, verify_copy};
 pub use inspect::{Finding, Inspection, Request, inspect};
-pub use keys::{KeyError, Keys, KeysMade, derived_secret, generate_missing, lasting_seal};
+pub use keys::{
+    KeyError, Keys, KeysMade, derived_secret, generate_encryption_key, generate_missing, keep_secret,
+    lasting_seal,
+};
 pub(in crate::edge) use keys::{make_signing_key, signing_key};
 pub use layout::{Presence, presence};
 pub(in crate::edge) use layout::{make_directory, replace, sync_directory};
 pub use open::{OpenError, create};
 pub use prove::{Asked, entries_of_request, prove, verifier};
-pub use reader::Reader;
+pub use reader::{Found, Reader};
+pub use retention::{Plan, Retained, hold_id, holds, plan, retain};
+pub use rotation::Rotated;
 pub use snapshot::{Entry, read_entries};
 pub use witnessed::{Demand, Publication, Witnessed};
 
@@ -240,9 +249,22 @@ impl Journal {
     /// # Errors
     /// [`OpenError`] when the directory is missing, in use, not by these keys, or does not verify.
     pub fn open(settings: &Settings) -> Result<Self, OpenError> {
+        Self::open_for(settings, open::Purpose::Writing)
+    }
+
+    /// The same, to change the key by [`Journal::rotate_key`]: also where that was done before, and the new key was lost before
+    /// the configuration named it.
+    ///
+    /// # Errors
+    /// As [`Journal::open`].
+    pub fn open_to_rotate(settings: &Settings) -> Result<Self, OpenError> {
+        Self::open_for(settings, open::Purpose::Rotation)
+    }
+
+    fn open_for(settings: &Settings, purpose: open::Purpose) -> Result<Self, OpenError> {
         let (sender, receiver) = mpsc::channel();
         let state = Arc::new(State::default());
-        open::start(settings, receiver, Arc::clone(&state))?;
+        open::start(settings, purpose, receiver, Arc::clone(&state))?;
         Ok(Self {
             queue: sender,
             room: Arc::new(Semaphore::new(usize::try_from(JOURNAL_QUEUE_KIB_MAX).unwrap_or(1))),
@@ -315,6 +337,18 @@ impl Journal {
         let (done, kept) = oneshot::channel();
         self.queue.send(Message::Reserve(bytes, done)).map_err(|_| JournalError::Closed)?;
         kept.await.map_err(|_| JournalError::Closed)?
+    }
+
+    /// Has the key in the file `next` open the trail from now on, in the place of the configured one, and says so in the trail.
+    ///
+    /// # Errors
+    /// [`JournalError::Failed`] when it cannot be done, or only in part: then the configured key still opens the trail.
+    pub async fn rotate_key(&self, next: &std::path::Path) -> Result<Rotated, JournalError> {
+        let next = keys::outer_key(next).map_err(|error| JournalError::Failed(error.to_string().into()))?;
+        let (done, rotated) = oneshot::channel();
+        let message = Message::RotateKey(Box::new(next), done);
+        self.queue.send(message).map_err(|_| JournalError::Closed)?;
+        rotated.await.map_err(|_| JournalError::Closed)?
     }
 
     /// How the reserve stands.
@@ -405,6 +439,8 @@ enum Message {
     Append(Append),
     /// A reserve of so many bytes is to stand ready, or none.
     Reserve(Option<u64>, oneshot::Sender<Result<(), JournalError>>),
+    /// Data keys are to be wrapped for another key.
+    RotateKey(Box<entry::Cipher>, oneshot::Sender<Result<Rotated, JournalError>>),
     Close(oneshot::Sender<()>),
 }
 

@@ -17,17 +17,21 @@ use std::thread;
 use aws_lc_rs::rand;
 use jiff::Timestamp;
 
+use super::datakeys::{Sealer, hex};
+use super::entry::PACKED;
 use super::inspect::{Finding, Inspection, Request, Resume, inspect};
 use super::keys::{KeyError, Keys};
 use super::layout::{
     CHECKPOINT, LOCK, PUBLISHED, RESERVE, SEGMENTS, make_directory, replace, segment_path, sync_directory,
 };
 use super::publisher::Publisher;
+use super::rotation::settle;
 use super::witnessed::Demand;
 use super::writer::{Held, Writer, new_segment};
 use super::{JournalError, Message, Settings, State, reserve};
 use crate::domain::audit::{self, Control, Event, Record};
 use crate::domain::ledger::{Checkpoint, Frontier, Hash, leaf_hash, sign};
+use crate::limits::SEGMENT_ENTRIES_AT_OPEN_MAX;
 
 /// Why a trail was not opened or created.
 #[derive(Debug)]
@@ -40,6 +44,8 @@ pub enum OpenError {
     InUse(PathBuf),
     /// A key cannot be used.
     Key(KeyError),
+    /// The key was changed; the new one has this id.
+    KeyRotated(String),
     /// The trail does not verify: what was found first, and how much more.
     Damaged(Finding, usize),
     /// Reading or writing failed.
@@ -57,6 +63,10 @@ impl fmt::Display for OpenError {
             Self::NotEmpty(path) => write!(out, "`{}` exists and is not empty", path.display()),
             Self::InUse(path) => write!(out, "the audit trail `{}` is in use", path.display()),
             Self::Key(error) => fmt::Display::fmt(error, out),
+            Self::KeyRotated(next) => write!(
+                out,
+                "the key of the audit trail was changed: `audit.encryption_key` must name the new one, with the id {next}"
+            ),
             Self::Damaged(finding, 0) => write!(out, "the audit trail does not verify: {finding}"),
             Self::Damaged(finding, more) => {
                 write!(out, "the audit trail does not verify: {finding} (and {more} more)")
@@ -102,11 +112,12 @@ fn fill(directory: &Path, keys: &Keys, time: Timestamp) -> io::Result<()> {
     rand::fill(&mut name).map_err(io::Error::other)?;
     let origin = name.iter().fold("chartgate/".to_owned(), |name, byte| format!("{name}{byte:02x}"));
     make_directory(&directory.join(SEGMENTS))?;
+    let sealer = Sealer::make(directory, &origin, keys, 0, None)?;
     let parts = audit::encode(&created(&origin, keys, time)).map_err(io::Error::other)?;
     let mut frontier = Frontier::default();
     let mut entries = Vec::new();
     for part in &parts {
-        let entry = keys.cipher.seal(&origin, frontier.size(), part).map_err(io::Error::other)?;
+        let entry = sealer.cipher.pack(&origin, frontier.size(), part).map_err(io::Error::other)?;
         frontier.push(leaf_hash(&entry));
         entries.push(entry);
     }
@@ -136,9 +147,18 @@ fn created(origin: &str, keys: &Keys, time: Timestamp) -> Record {
     Record::Control(Control { time, event: Event::Created, details })
 }
 
+/// What a trail is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Writing,
+    /// Changing the key, perhaps once more.
+    Rotation,
+}
+
 /// Opens the trail and starts its threads.
 pub(super) fn start(
     settings: &Settings,
+    purpose: Purpose,
     queue: mpsc::Receiver<Message>,
     state: Arc<State>,
 ) -> Result<(), OpenError> {
@@ -159,6 +179,10 @@ pub(super) fn start(
     let found = inspect(&directory, &keys, Request { decode, against: None, demand }).map_err(fault)?;
     if let Some((first, more)) = found.findings.split_first() {
         return Err(OpenError::Damaged(first.clone(), more.len()));
+    }
+    let successor = found.resume.key_files.successor().filter(|next| *next != keys.cipher.id());
+    if let Some(next) = successor.filter(|_| purpose == Purpose::Writing) {
+        return Err(OpenError::KeyRotated(hex(next)));
     }
     launch(directory, keys, lock, found, queue, state).map_err(fault)
 }
@@ -188,10 +212,19 @@ fn launch(
 ) -> io::Result<()> {
     let Inspection { origin, size, published_size, mut resume, .. } = found;
     let (reserve, acknowledged) = (resume.reserve.take(), (size, resume.frontier.root()));
-    let (segment_first, segment_bytes) = repair(&directory, &resume)?;
+    let (mut segment_first, mut segment_bytes) = repair(&directory, &resume)?;
+    settle(&directory, &origin, &keys, &resume.key_files, &resume.used_keys)?;
     let path = directory.join(segment_path(segment_first));
     let file = OpenOptions::new().append(true).open(&path)?;
-    let segment = Held::new(path, file)?;
+    let mut segment = Held::new(path, file)?;
+    let is_full = size.saturating_sub(segment_first) >= SEGMENT_ENTRIES_AT_OPEN_MAX;
+    let begins = is_full || size == segment_first;
+    let sealer = sealer(&directory, &origin, &keys, &resume, (size, begins))?;
+    if is_full {
+        segment = new_segment(&directory, size)?;
+        resume.segments.push((size, size, 0));
+        (segment_first, segment_bytes) = (size, 0);
+    }
     let path = directory.join(CHECKPOINT);
     let file = File::open(&path)?;
     let checkpoint = Held::new(path, file)?;
@@ -205,6 +238,8 @@ fn launch(
         directory,
         origin,
         keys,
+        sealer,
+        next_key: None,
         state,
         frontier,
         lock,
@@ -222,6 +257,23 @@ fn launch(
     }
     thread::Builder::new().name("audit-writer".to_owned()).spawn(move || writer.run(&queue))?;
     Ok(())
+}
+
+/// What the next entries are sealed with: the data key of the newest entry, or a new one at the beginning of a segment and in a
+/// trail that has none.
+fn sealer(
+    directory: &Path,
+    origin: &str,
+    keys: &Keys,
+    resume: &Resume,
+    (size, begins): (u64, bool),
+) -> io::Result<Sealer> {
+    let last = resume.last_sealed.filter(|(version, _)| *version == PACKED && !begins);
+    let file = last.and_then(|(_, id)| resume.key_files.files.iter().find(|file| file.id == id));
+    match file {
+        Some(file) => Sealer::hold(directory, file.cipher(origin, keys).map_err(io::Error::other)?),
+        None => Sealer::make(directory, origin, keys, size, None),
+    }
 }
 
 /// Drops a torn tail and brings `checkpoint` up to the last whole frame. Answers the active segment.

@@ -12,11 +12,12 @@ use super::keys::Keys;
 use super::layout::CHECKPOINT;
 use super::segments::Edge;
 use super::snapshot::{Entry, Snapshot, read_entries};
+use super::withheld::{Withheld, leaves};
 use super::witnessed::{Witnessed, subtrees};
 use crate::domain::audit::Assembly;
 use crate::domain::ledger::{
-    AddCheckpoint, InclusionProof, KeyKind, Piece, SignedCheckpoint, Tile, TileKind, VerifierKey, leaf_hash,
-    prove_consistency, prove_inclusion, read_bundle, verify,
+    AddCheckpoint, Hash, InclusionProof, KeyKind, Piece, SignedCheckpoint, Tile, TileKind, VerifierKey,
+    leaf_hash, prove_consistency, prove_inclusion, read_bundle, verify,
 };
 
 /// What a proof should show.
@@ -87,7 +88,8 @@ pub fn prove(
         let bytes = snapshot.checkpoint.as_deref().unwrap_or_default();
         SignedCheckpoint::parse(bytes).map_err(|error| fault(error.to_string()))?
     };
-    let prover = Prover { snapshot: &snapshot, edge: &edge, note };
+    let withheld = Withheld::load(directory, log.name(), keys).map_err(|error| fault(error.to_string()))?;
+    let prover = Prover { snapshot: &snapshot, edge: &edge, note, withheld };
     let mut pieces = Vec::new();
     for sequence in sequences {
         pieces.push(Piece::Inclusion(prover.inclusion(*sequence, asked.hash_only)?));
@@ -120,6 +122,7 @@ struct Prover<'p> {
     snapshot: &'p Snapshot,
     edge: &'p Edge<'p>,
     note: SignedCheckpoint,
+    withheld: Withheld,
 }
 
 impl Prover<'_> {
@@ -132,23 +135,44 @@ impl Prover<'_> {
         if sequence >= self.size() {
             return Err(fault("is not covered by that checkpoint, or not there at all"));
         }
-        let entry = self.entry(sequence).ok_or_else(|| fault("cannot be read"))?;
-        let mut leaf = |index| self.entry(index).map(|entry| leaf_hash(&entry));
+        let entry = self.entry(sequence);
+        if entry.is_none() && !hash_only && self.is_withheld(sequence) {
+            return Err(fault("is withheld: only its hash can be proved (--hash-only)"));
+        }
+        let own = self.leaf(sequence).ok_or_else(|| fault("cannot be read"))?;
+        let mut leaf = |index| self.leaf(index);
         let mut read = subtrees(&self.snapshot.directory, &mut leaf);
         let hashes = prove_inclusion(&mut read, sequence, self.size());
         let hashes = hashes.ok_or_else(|| fault("tiles for its proof are missing"))?;
-        let extra = if hash_only { leaf_hash(&entry).as_bytes().to_vec() } else { entry };
+        let extra = match entry.filter(|_| !hash_only) {
+            Some(entry) => entry,
+            None => own.as_bytes().to_vec(),
+        };
         Ok(InclusionProof { extra, index: sequence, hashes, note: self.note.clone() })
     }
 
     fn consistency(&self, old: u64) -> Result<AddCheckpoint, Finding> {
-        let mut leaf = |index| self.entry(index).map(|entry| leaf_hash(&entry));
+        let mut leaf = |index| self.leaf(index);
         let mut read = subtrees(&self.snapshot.directory, &mut leaf);
         let proof = prove_consistency(&mut read, old, self.size()).ok_or_else(|| Finding {
             place: "the earlier checkpoint".to_owned(),
             what: "is of no earlier state of this trail".to_owned(),
         })?;
         Ok(AddCheckpoint { old, proof, note: self.note.clone() })
+    }
+
+    /// The hash of an entry; of one that is withheld, from the tile above it.
+    fn leaf(&self, sequence: u64) -> Option<Hash> {
+        if let Some(entry) = self.entry(sequence) {
+            return Some(leaf_hash(&entry));
+        }
+        let hashes =
+            self.is_withheld(sequence).then(|| leaves(&self.snapshot.directory, sequence / 256).ok());
+        hashes.flatten()?.get(usize::try_from(sequence % 256).ok()?).copied()
+    }
+
+    fn is_withheld(&self, sequence: u64) -> bool {
+        self.withheld.bundles.contains(sequence / 256)
     }
 
     /// An entry as stored.

@@ -13,11 +13,13 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use super::datakeys::Ring;
 use super::frame::{self, Next};
 use super::inspect::Finding;
 use super::keys::Keys;
-use super::layout::{CHECKPOINT, PUBLISHED, Place, SEGMENTS, classify, segment_path};
+use super::layout::{CHECKPOINT, PUBLISHED, Place, SEGMENTS, WITHHELD, classify, segment_path};
 use super::snapshot::{PAUSE, READINGS_MAX, read_if_there};
+use super::withheld::{Withheld, leaves};
 use crate::domain::audit::{Assembly, Part, Record, decode};
 use crate::domain::ledger::{Checkpoint, Hash, Tile, TileKind, leaf_hash, read_bundle, verify};
 use crate::limits::{READER_BUNDLES_HELD_MAX, RECORD_PARTS_MAX};
@@ -26,13 +28,34 @@ use crate::limits::{READER_BUNDLES_HELD_MAX, RECORD_PARTS_MAX};
 #[derive(Debug)]
 pub struct Reader<'k> {
     directory: PathBuf,
-    keys: &'k Keys,
+    ring: Ring<'k>,
     /// The newest signed checkpoint.
     checkpoint: Checkpoint,
     bundles: u64,
     edge: Skimmed,
     /// The bundles that were read last, the newest at the end.
     held: VecDeque<(u64, Vec<Vec<u8>>)>,
+    keys: &'k Keys,
+    withheld: Withheld,
+    /// The hashes of the bundle that was asked for last and is withheld.
+    hashes: Option<(u64, Vec<Hash>)>,
+}
+
+/// What stands at a place of the log.
+#[derive(Debug)]
+pub enum Found {
+    /// The part of a record. Decrypting proved it for its place.
+    Part(Box<Part>),
+    /// It is not what was written there.
+    Wrong(Finding),
+    /// It was withheld by a recorded prune. Its hash is there.
+    Withheld,
+}
+
+/// An entry as stored.
+enum Stored {
+    Entry(String, Vec<u8>),
+    Withheld(Hash),
 }
 
 /// The entries of the segments; their notes are not verified but for the last.
@@ -96,14 +119,25 @@ impl<'k> Reader<'k> {
             let what = format!("entries do not reach from bundle {bundles} to {}", newest.size);
             return Err(edge.finding.unwrap_or(Finding { place: SEGMENTS.to_owned(), what }));
         }
+        let withheld = Withheld::load(directory, &newest.origin, keys)
+            .map_err(|error| Finding { place: WITHHELD.to_owned(), what: error.to_string() })?;
         Ok(Self {
             directory: directory.to_owned(),
-            keys,
+            ring: Ring::new(directory, &newest.origin, keys),
             checkpoint: newest,
             bundles,
             edge,
             held: VecDeque::new(),
+            keys,
+            withheld,
+            hashes: None,
         })
+    }
+
+    /// What tells one state of what is withheld from another: an index that was made before a prune knows too much.
+    #[must_use]
+    pub fn withheld(&self) -> String {
+        self.withheld.bundles.to_string()
     }
 
     /// The newest signed checkpoint, which covers every entry that can be read here.
@@ -118,47 +152,62 @@ impl<'k> Reader<'k> {
         self.edge.finding.as_ref()
     }
 
-    /// The leaf hash of an entry, and the part of a record in it. Decrypting proves the entry for its place.
+    /// The leaf hash of an entry, and the part of a record in it.
     ///
     /// # Errors
-    /// The first when the entry cannot be read at all, the second when it is not what was written there.
-    pub fn entry(&mut self, sequence: u64) -> Result<(Hash, Result<Part, Finding>), Finding> {
-        let (place, entry) = self.stored(sequence)?;
+    /// When the entry cannot be read at all, and nothing says that it is withheld.
+    pub fn entry(&mut self, sequence: u64) -> Result<(Hash, Found), Finding> {
+        let (place, entry) = match self.stored(sequence)? {
+            Stored::Entry(place, entry) => (place, entry),
+            Stored::Withheld(leaf) => return Ok((leaf, Found::Withheld)),
+        };
         let leaf = leaf_hash(&entry);
-        let part = self.keys.cipher.open(&self.checkpoint.origin, sequence, &entry);
+        let part = self.ring.open(sequence, &entry);
         let part = part.map_err(|error| error.to_string());
         let part = part.and_then(|part| decode(&part).map_err(|error| error.to_string()));
-        Ok((leaf, part.map_err(|what| Finding { place: format!("{place}, entry {sequence}"), what })))
+        let wrong = |what| Found::Wrong(Finding { place: format!("{place}, entry {sequence}"), what });
+        Ok((leaf, part.map_or_else(wrong, |part| Found::Part(Box::new(part)))))
     }
 
-    /// The record whose first part is the entry `sequence`, proved by decrypting all its parts.
+    /// The record whose first part is the entry `sequence`, proved by decrypting all its parts. Nothing, when it is withheld.
     ///
     /// # Errors
     /// When it cannot be read, or no record begins there.
-    pub fn record(&mut self, sequence: u64) -> Result<Record, Finding> {
+    pub fn record(&mut self, sequence: u64) -> Result<Option<Record>, Finding> {
         let mut assembly = Assembly::default();
         let parts = u64::try_from(RECORD_PARTS_MAX).unwrap_or(u64::MAX);
         for at in (sequence..self.checkpoint.size).take_while(|at| at - sequence < parts) {
-            let joined = assembly.push(at, self.entry(at)?.1?);
+            let part = match self.entry(at)?.1 {
+                Found::Part(part) => *part,
+                Found::Wrong(finding) => return Err(finding),
+                Found::Withheld => return Ok(None),
+            };
             let wrong = |what: String| Finding { place: format!("entry {at}"), what };
-            if let Some((_, record)) = joined.map_err(|error| wrong(error.to_string()))? {
-                return Ok(record);
+            let joined = assembly.push(at, part).map_err(|error| wrong(error.to_string()))?;
+            match joined {
+                Some((first, record)) if first == sequence => return Ok(Some(record)),
+                Some(_) => break,
+                None => {}
             }
         }
-        Err(Finding { place: format!("entry {sequence}"), what: "the record does not end".to_owned() })
+        let what = "no record begins there, or it does not end";
+        Err(Finding { place: format!("entry {sequence}"), what: what.to_owned() })
     }
 
     /// An entry as stored, with the file it is in.
-    fn stored(&mut self, sequence: u64) -> Result<(String, Vec<u8>), Finding> {
+    fn stored(&mut self, sequence: u64) -> Result<Stored, Finding> {
         if sequence >= self.bundles * 256 {
             let gone =
                 || Finding { place: SEGMENTS.to_owned(), what: format!("entry {sequence} is missing") };
             let (name, entry) = self.edge.entry(sequence).ok_or_else(gone)?;
-            return Ok((name, entry.to_vec()));
+            return Ok(Stored::Entry(name, entry.to_vec()));
         }
         let index = sequence / 256;
         let tile = Tile::full(TileKind::Entries, index);
         if !self.held.iter().any(|(held, _)| *held == index) {
+            if let Some(leaf) = self.withheld_leaf(sequence, tile)? {
+                return Ok(Stored::Withheld(leaf));
+            }
             self.held.push_back((index, self.read_bundle(tile)?));
             if self.held.len() > READER_BUNDLES_HELD_MAX {
                 self.held.pop_front();
@@ -168,7 +217,28 @@ impl<'k> Reader<'k> {
         let held = self.held.iter().rev().find(|(held, _)| *held == index);
         let entry = held.and_then(|(_, entries)| entries.get(place).cloned());
         let short = || Finding { place: tile.path(), what: format!("entry {sequence} is missing") };
-        Ok((tile.path(), entry.ok_or_else(short)?))
+        Ok(Stored::Entry(tile.path(), entry.ok_or_else(short)?))
+    }
+
+    /// The hash of an entry whose bundle is gone because it is withheld.
+    fn withheld_leaf(&mut self, sequence: u64, tile: Tile) -> Result<Option<Hash>, Finding> {
+        let found = |error: io::Error| Finding { place: tile.path(), what: error.to_string() };
+        if self.hashes.as_ref().is_none_or(|(bundle, _)| *bundle != tile.index) {
+            if self.directory.join(tile.path()).exists() {
+                return Ok(None);
+            }
+            if !self.withheld.covers(tile) {
+                // A prune may have come in between.
+                let origin = &self.checkpoint.origin;
+                self.withheld = Withheld::load(&self.directory, origin, self.keys).map_err(found)?;
+            }
+            if !self.withheld.covers(tile) {
+                return Ok(None);
+            }
+            self.hashes = Some((tile.index, leaves(&self.directory, tile.index).map_err(found)?));
+        }
+        let place = usize::try_from(sequence % 256).unwrap_or_default();
+        Ok(self.hashes.as_ref().and_then(|(_, hashes)| hashes.get(place).copied()))
     }
 
     fn read_bundle(&self, tile: Tile) -> Result<Vec<Vec<u8>>, Finding> {

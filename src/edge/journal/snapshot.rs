@@ -12,18 +12,23 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::datakeys::Ring;
+use super::entry::KeyId;
 use super::inspect::Finding;
 use super::keys::Keys;
-use super::layout::{CHECKPOINT, PUBLISHED, Place, RESERVE, SEGMENTS, WITNESSED, classify, segment_path};
+use super::layout::{
+    CHECKPOINT, DATA_KEYS, PUBLISHED, Place, RESERVE, SEGMENTS, WITHHELD, WITNESSED, classify, segment_path,
+};
 use super::reserve;
 use super::segments::{Edge, Segment};
+use super::withheld::Withheld;
 use crate::domain::audit::{Part, decode};
 use crate::domain::ledger::{Tile, TileKind, read_bundle, verify};
-use crate::limits::AUDIT_FILES_MAX;
+use crate::limits::{AUDIT_FILES_MAX, KEY_FILE_BYTES_MAX};
 
 /// What the directory held at one moment.
 #[derive(Debug, Default)]
@@ -38,6 +43,10 @@ pub(super) struct Snapshot {
     pub(super) partial: Vec<(Tile, Vec<u8>)>,
     /// The reserve, if there is one.
     pub(super) reserve: Option<Vec<u8>>,
+    /// What is withheld.
+    pub(super) withheld: Option<Vec<u8>>,
+    /// The files of data keys: the key they are named after, content.
+    pub(super) data_keys: Vec<(KeyId, Vec<u8>)>,
     /// Cosigned checkpoints: name, the key in it, content.
     pub(super) witnessed: Vec<(String, [u8; 32], Vec<u8>)>,
     /// Files that have no business here.
@@ -91,6 +100,7 @@ impl Snapshot {
                 Place::Checkpoint
                 | Place::Published
                 | Place::Reserve
+                | Place::Withheld
                 | Place::Witnessed(_)
                 | Place::NotEvidence => {}
                 Place::Segment(first) => {
@@ -99,9 +109,13 @@ impl Snapshot {
                 Place::Tile(tile) => {
                     snapshot.tiles.insert(tile);
                 }
+                // Read below, behind the entries.
+                Place::DataKey(_) => {}
                 Place::Unknown => snapshot.unknown.push(name),
             }
         }
+        // Behind the names of tiles: it names what is missing before that goes.
+        snapshot.withheld = read_if_there(&directory.join(WITHHELD))?;
         for first in segments {
             let bytes = fs::read(directory.join(segment_path(first)))?;
             snapshot.segments.push(Segment { first, bytes });
@@ -109,9 +123,26 @@ impl Snapshot {
         for tile in snapshot.tiles.iter().filter(|tile| !tile.is_full()) {
             snapshot.partial.push((*tile, fs::read(directory.join(tile.path()))?));
         }
+        // Behind the segments: a key's file is there before its first entry is.
+        snapshot.read_keys()?;
         // Last: what it says of the log is true of the log before it.
         snapshot.reserve = read_if_there(&directory.join(RESERVE))?;
         Ok(snapshot)
+    }
+
+    fn read_keys(&mut self) -> io::Result<()> {
+        let mut names = Vec::new();
+        let folder = self.directory.join(DATA_KEYS);
+        if folder.is_dir() {
+            list(&self.directory, &folder, &mut names)?;
+        }
+        names.sort();
+        for name in names {
+            if let Place::DataKey(id) = classify(&name) {
+                self.data_keys.push((id, read_small(&self.directory.join(&name), KEY_FILE_BYTES_MAX)?));
+            }
+        }
+        Ok(())
     }
 
     fn read_witnessed(&mut self) -> io::Result<()> {
@@ -130,9 +161,12 @@ impl Snapshot {
         Ok(())
     }
 
-    /// How many full bundles there are without a gap, from the first on.
-    pub(super) fn bundles(&self) -> u64 {
-        let is_there = |index: &u64| self.tiles.contains(&Tile::full(TileKind::Entries, *index));
+    /// How many full bundles there are without a gap, from the first on; those that are withheld are none.
+    pub(super) fn bundles(&self, withheld: &Withheld) -> u64 {
+        let is_there = |index: &u64| {
+            let tile = Tile::full(TileKind::Entries, *index);
+            self.tiles.contains(&tile) || withheld.covers(tile)
+        };
         (0..).take_while(is_there).fold(0, |count, _| count + 1)
     }
 
@@ -140,6 +174,13 @@ impl Snapshot {
     pub(super) fn read_tile(&self, tile: Tile) -> io::Result<Vec<u8>> {
         fs::read(self.directory.join(tile.path()))
     }
+}
+
+/// The first bytes of a file: one more than it may have.
+pub(super) fn read_small(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    fs::File::open(path)?.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 pub(super) fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
@@ -195,16 +236,28 @@ pub fn read_entries(
     };
     let snapshot = Snapshot::take(directory).map_err(fault("audit directory"))?;
     let origin = origin(&snapshot, keys)?;
+    let ring = Ring::new(directory, &origin, keys);
+    let mut withheld = withheld(&snapshot, &origin, keys)?;
     let mut open = |place: &str, sequence: u64, entry: &[u8]| {
-        let part = keys.cipher.open(&origin, sequence, entry).map_err(|error| error.to_string());
+        let part = ring.open(sequence, entry).map_err(|error| error.to_string());
         let part = part.and_then(|part| decode(&part).map_err(|error| error.to_string()));
         let part = part.map_err(|what| Finding { place: format!("{place}, entry {sequence}"), what });
         each(Entry { sequence, part }).map_err(fault("output"))
     };
     let mut next = 0;
-    for index in 0..snapshot.bundles() {
+    for index in 0..snapshot.bundles(&withheld) {
         let tile = Tile::full(TileKind::Entries, index);
-        let bytes = snapshot.read_tile(tile).map_err(fault(&tile.path()))?;
+        let Some(bytes) = read_if_there(&directory.join(tile.path())).map_err(fault(&tile.path()))? else {
+            if !withheld.covers(tile) {
+                // A prune may have come in between.
+                withheld = Withheld::load(directory, &origin, keys).map_err(fault(WITHHELD))?;
+            }
+            if !withheld.covers(tile) {
+                return Err(Finding { place: tile.path(), what: "is missing".to_owned() });
+            }
+            next += 256;
+            continue;
+        };
         let entries =
             read_bundle(&bytes).map_err(|error| Finding { place: tile.path(), what: error.to_string() })?;
         for entry in entries {
@@ -222,6 +275,12 @@ pub fn read_entries(
         open(&edge.name_of(sequence), sequence, entry)?;
     }
     edge.findings.into_iter().next().map_or(Ok(()), Err)
+}
+
+fn withheld(snapshot: &Snapshot, origin: &str, keys: &Keys) -> Result<Withheld, Finding> {
+    let read = snapshot.withheld.as_deref().map(|bytes| Withheld::read(bytes, origin, keys));
+    let found = |what: &str| Finding { place: WITHHELD.to_owned(), what: what.to_owned() };
+    read.transpose().map_err(found).map(Option::unwrap_or_default)
 }
 
 /// The log's name, from whichever signed note can be read.

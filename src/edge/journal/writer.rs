@@ -12,7 +12,7 @@
 //!    then is the record of a release that did not happen: too much evidence is no harm.
 //! 2. The segment is synced. From here on the records survive everything.
 //! 3. The checkpoint is written beside its name and synced, so that no crash can leave an empty checkpoint.
-//! 4. Lock, segment and checkpoint are looked up by name: they must still be the files we hold.
+//! 4. Lock, data key, segment and checkpoint are looked up by name: they must still be the files we hold.
 //! 5. The checkpoint is renamed into place. The directory is not synced: after a kill the new name is there
 //!    (so a cut tail is found by its size), after a power cut it may be the one before, and recovery takes the
 //!    newer checkpoint from the frame, which is synced and signed. So acknowledging depends on step 2 alone.
@@ -30,6 +30,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::datakeys::Sealer;
+use super::entry::Cipher;
 use super::keys::Keys;
 use super::layout::{CHECKPOINT, SEGMENTS, create_file, segment_path, stage, staged, sync_directory};
 use super::publisher::{News, bytes_of};
@@ -74,6 +76,10 @@ pub(super) struct Writer {
     pub(super) directory: PathBuf,
     pub(super) origin: String,
     pub(super) keys: Keys,
+    /// What entries are sealed with: a data key for each segment.
+    pub(super) sealer: Sealer,
+    /// The key that data keys are wrapped for too, once `rotation` has wrapped those that were there.
+    pub(super) next_key: Option<Cipher>,
     pub(super) state: Arc<State>,
     pub(super) frontier: Frontier,
     pub(super) lock: Held,
@@ -118,6 +124,9 @@ impl Writer {
                 }
                 Ok(Message::Reserve(bytes, done)) => {
                     let _nobody_waits = done.send(self.keep_reserve(bytes));
+                }
+                Ok(Message::RotateKey(next, done)) => {
+                    let _nobody_waits = done.send(self.rotate_key(*next));
                 }
                 Ok(Message::Close(done)) => closing = Some(done),
                 Err(RecvTimeoutError::Timeout) => self.look(),
@@ -205,7 +214,7 @@ impl Writer {
         let mut entries = Vec::new();
         for part in batch.iter().flat_map(|append| &append.parts) {
             let index = self.frontier.size();
-            let entry = self.keys.cipher.seal(&self.origin, index, part).map_err(io::Error::other)?;
+            let entry = self.sealer.cipher.pack(&self.origin, index, part).map_err(io::Error::other)?;
             self.frontier.push(leaf_hash(&entry));
             entries.push(entry);
         }
@@ -223,6 +232,7 @@ impl Writer {
 
     fn check_files(&self) -> io::Result<()> {
         self.lock.check(None)?;
+        self.sealer.check()?;
         self.segment.check(Some(self.segment_bytes))?;
         let length = self.checkpoint.file.metadata()?.len();
         self.checkpoint.check(Some(length))
@@ -254,9 +264,10 @@ impl Writer {
         self.news.send(news).map_err(|_| io::Error::other("the publisher is gone"))
     }
 
-    /// Closes the segment and begins the next one.
+    /// Closes the segment and begins the next one, with a data key of its own.
     fn rotate(&mut self) -> io::Result<()> {
         let end = self.frontier.size();
+        self.sealer = Sealer::make(&self.directory, &self.origin, &self.keys, end, self.next_key.as_ref())?;
         let next = new_segment(&self.directory, end)?;
         let first = std::mem::replace(&mut self.segment_first, end);
         self.segment = next;

@@ -24,7 +24,7 @@ use jiff::tz::TimeZone;
 use rusqlite::Connection;
 
 use crate::domain::audit::Assembly;
-use crate::edge::journal::{Finding, KeyError, Keys, Reader, Settings, derived_secret};
+use crate::edge::journal::{Finding, Found, KeyError, Keys, Reader, Settings, derived_secret};
 use crate::limits::INDEX_SHARD_ENTRIES_MAX;
 
 pub use find::DayTally;
@@ -221,7 +221,9 @@ impl Index {
     /// Where the index stands in this log: at its beginning, when what is there is of no use.
     fn state(&mut self, reader: &Reader<'_>, updated: &mut Updated) -> Result<State, IndexError> {
         let log = reader.checkpoint();
-        let empty = State::empty(&log.origin, &self.terms.fingerprint());
+        // An index made before a prune knows of what is withheld now: it is of no use.
+        let key = [self.terms.fingerprint(), self.terms.mark(&reader.withheld())].concat();
+        let empty = State::empty(&log.origin, &key);
         let Some(state) = State::read(&self.connection)? else { return Ok(empty) };
         if state.origin == empty.origin && state.key == empty.key {
             return if state.frontier.size() <= log.size { Ok(state) } else { Err(IndexError::Ahead) };
@@ -244,14 +246,15 @@ impl Index {
             let (leaf, part) = reader.entry(at)?;
             next.frontier.push(leaf);
             match part {
-                Ok(part) => match assembly.push(at, part) {
+                Found::Part(part) => match assembly.push(at, *part) {
                     Ok(Some((first, record))) => shard.add(first, &record, &mut self.terms),
                     Ok(None) => {}
                     Err(error) => {
                         shard.fault(at, Finding { place: format!("entry {at}"), what: error.to_string() });
                     }
                 },
-                Err(finding) => shard.fault(at, finding),
+                Found::Wrong(finding) => shard.fault(at, finding),
+                Found::Withheld => {}
             }
             at += 1;
         }

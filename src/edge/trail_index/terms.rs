@@ -110,6 +110,11 @@ impl Terms {
         self.hash(About::Any, "fingerprint of the key").to_be_bytes().to_vec()
     }
 
+    /// What tells one state of what is withheld from another; nothing where nothing is.
+    pub(super) fn mark(&self, withheld: &str) -> Vec<u8> {
+        if withheld.is_empty() { Vec::new() } else { self.hash(About::Any, withheld).to_be_bytes().to_vec() }
+    }
+
     /// The term of a person: a subject of an issuer.
     pub(super) fn person(&mut self, issuer: &str, subject: &str) -> Term {
         self.term(About::Person, &format!("{}|{issuer}|{subject}", issuer.len()))

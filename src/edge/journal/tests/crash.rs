@@ -138,7 +138,7 @@ fn a_rotation_may_end_anywhere() {
     // The segment is closed, its entries are published, and it is still there after they moved to bundles.
     append_many(&journal, 600);
     let mid = ward.snapshot();
-    for n in 0..16 {
+    for n in 0..40 {
         let _receipt = block(journal.append(&[release(&format!("b{n}"), 5000)])).unwrap();
     }
     close(&journal);
@@ -149,7 +149,7 @@ fn a_rotation_may_end_anywhere() {
     // Rebuild the removed segment: what it held before, then the frames that followed in it are lost to us,
     // so only its presence with entries that the bundles hold too is checked.
     assert!(bundles.iter().all(|bundle| whole.path(bundle).exists()) && !old.is_empty());
-    recovers(&whole, &["r1", "many-599", "b15"], "rotated");
+    recovers(&whole, &["r1", "many-599", "b39"], "rotated");
 }
 
 #[test]
