@@ -17,6 +17,7 @@ mod publisher;
 mod reader;
 mod reserve;
 mod segments;
+mod shipment;
 mod snapshot;
 mod spare;
 #[cfg(test)]
@@ -48,6 +49,7 @@ pub(in crate::edge) use layout::{make_directory, replace, sync_directory};
 pub use open::{OpenError, create};
 pub use prove::{Asked, entries_of_request, prove, verifier};
 pub use reader::Reader;
+pub use shipment::{RightEdge, full_tiles};
 pub use snapshot::{Entry, read_entries};
 pub use witnessed::{Demand, Publication, Witnessed};
 
