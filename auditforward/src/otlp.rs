@@ -76,7 +76,7 @@ impl OtlpSender {
                 }
                 Verdict::Later(what, retry_after) => {
                     self.http = None;
-                    return Err(Trouble { what, retry_after, is_receiver: true });
+                    return Err(Trouble { what, retry_after });
                 }
             }
         }

@@ -27,19 +27,17 @@ pub(crate) struct Trouble {
     pub(crate) what: String,
     /// How long the receiver asked to be left alone.
     pub(crate) retry_after: Option<Duration>,
-    /// Whether it is the receiver that failed, and not the trail or our own disk.
-    pub(crate) is_receiver: bool,
 }
 
 impl Trouble {
     /// The receiver failed.
     pub(crate) fn receiver(what: impl Into<String>) -> Self {
-        Self { what: what.into(), retry_after: None, is_receiver: true }
+        Self { what: what.into(), retry_after: None }
     }
 
     /// The trail cannot be read, or our own state not be written.
     pub(crate) fn ours(what: impl Into<String>) -> Self {
-        Self { what: what.into(), retry_after: None, is_receiver: false }
+        Self { what: what.into(), retry_after: None }
     }
 }
 

@@ -16,8 +16,6 @@ use jiff::SignedDuration;
 
 use crate::limits;
 
-type Text = Option<Located<String>>;
-
 /// The file, valid as far as it can be without opening anything else.
 #[derive(Debug)]
 pub(crate) struct Settings {
