@@ -11,21 +11,18 @@ use std::path::Path;
 use chartgate::edge::journal::full_tiles;
 
 use crate::pump::Trouble;
-use crate::s3::Open;
+use crate::s3::{EdgeName, Open};
 
 /// Writes the copy of `size` entries, or of the most there are, into `out`, which must be empty or not there; answers the size.
 ///
 /// # Errors
 /// A sentence.
 pub(crate) async fn fetch(bucket: &Open<'_>, size: Option<u64>, out: &Path) -> Result<u64, String> {
-    let size = match size {
-        Some(size) => size,
-        None => newest(bucket).await.map_err(|trouble| trouble.what)?,
-    };
+    let name = find(bucket, size).await.map_err(|trouble| trouble.what)?;
     if fs::read_dir(out).is_ok_and(|mut there| there.next().is_some()) {
         return Err(format!("`{}` is not empty", out.display()));
     }
-    let edge = format!("edge/{size:020}");
+    let edge = format!("edge/{name}");
     let (mut files, mut open) = (Vec::new(), vec![edge.clone()]);
     while let Some(folder) = open.pop() {
         let (objects, folders) = bucket.list(&folder).await.map_err(|trouble| trouble.what)?;
@@ -33,10 +30,10 @@ pub(crate) async fn fetch(bucket: &Open<'_>, size: Option<u64>, out: &Path) -> R
         open.extend(folders);
     }
     if !files.contains(&format!("{edge}/checkpoint")) {
-        return Err(format!("there is no whole copy of {size} entries"));
+        return Err(format!("the copy of {} entries is not whole", name.size));
     }
     let edge = files.iter().filter_map(|name| Some((name.clone(), name.strip_prefix(&edge)?.to_owned())));
-    let tiles = full_tiles(0, size).map(|tile| (format!("log/{}", tile.path()), tile.path()));
+    let tiles = full_tiles(0, name.published).map(|tile| (format!("log/{}", tile.path()), tile.path()));
     for (object, file) in edge.chain(tiles) {
         // What is missing the verification will name.
         if let Some(bytes) = bucket.get(&object).await.map_err(|trouble| trouble.what)? {
@@ -44,13 +41,15 @@ pub(crate) async fn fetch(bucket: &Open<'_>, size: Option<u64>, out: &Path) -> R
             write(&path, &bytes).map_err(|error| format!("`{}`: {error}", path.display()))?;
         }
     }
-    Ok(size)
+    Ok(name.size)
 }
 
-async fn newest(bucket: &Open<'_>) -> Result<u64, Trouble> {
+/// The edge of this size, or of the largest.
+async fn find(bucket: &Open<'_>, size: Option<u64>) -> Result<EdgeName, Trouble> {
     let (_, folders) = bucket.list("edge").await?;
-    let sizes = folders.iter().filter_map(|folder| folder.strip_prefix("edge/")?.parse::<u64>().ok());
-    sizes.max().ok_or_else(|| Trouble::receiver("there is no copy in the bucket"))
+    let names = folders.iter().filter_map(|folder| EdgeName::parse(folder.strip_prefix("edge/")?));
+    let newest = names.filter(|name| size.is_none_or(|size| name.size == size)).max();
+    newest.ok_or_else(|| Trouble::receiver("there is no such copy in the bucket"))
 }
 
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {

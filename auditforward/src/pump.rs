@@ -147,7 +147,7 @@ impl<'s> Pump<'s> {
         let end = durable_end(&self.trail.directory).map_err(Trouble::ours)?;
         let keys = Keys::load(&self.trail).map_err(|error| Trouble::ours(error.to_string()))?;
         let reader = Reader::open(&self.trail.directory, &keys);
-        let mut reader = reader.map_err(|finding| Trouble::ours(finding.to_string()))?;
+        let mut reader = reader.map_err(|finding| Trouble::ours(finding.to_string()))?.reading_on();
         let (origin, size) = (reader.checkpoint().origin.clone(), reader.checkpoint().size);
         let mut cursor = self.begin(&origin, end)?;
         check_history(&cursor, &mut reader, &origin, size)?;

@@ -1,12 +1,12 @@
 //! The evidence itself, as it lies on disk, into a bucket that lets nothing be deleted.
 //!
 //! Owns: the names of objects, their order, and that nothing is shipped to a bucket without a default COMPLIANCE retention.
-//! Must never: replace or delete an object; ship what `published` does not sign.
+//! Must never: replace or delete an object; ship what no checkpoint signs.
 //! Look next: `chartgate::edge::journal::RightEdge`; `fetch`, which brings a copy back; docs/forwarding.md.
 //!
 //! ```text
-//! PREFIX/log/tile/…                full tiles: they never change
-//! PREFIX/edge/<20 digits>/…        the rest of a copy of so many entries, `checkpoint` last
+//! PREFIX/log/tile/…                        full tiles: they never change
+//! PREFIX/edge/<20 digits>-<20 digits>/…    the rest of a copy: entries in it, entries in its tiles; `checkpoint` last
 //! ```
 
 use std::fmt;
@@ -247,6 +247,30 @@ fn judge_lock(status: u16, body: &str, days_min: u64) -> Result<(), LockFault> {
     }
 }
 
+/// The folder of an edge. The two sizes determine what is in it, so that an edge that was begun is finished or left alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct EdgeName {
+    /// Entries in the copy.
+    pub(crate) size: u64,
+    /// Entries in its tiles.
+    pub(crate) published: u64,
+}
+
+impl fmt::Display for EdgeName {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{:020}-{:020}", self.size, self.published)
+    }
+}
+
+impl EdgeName {
+    /// The name written out, if it is one.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (size, published) = text.split_once('-')?;
+        let name = Self { size: size.parse().ok()?, published: published.parse().ok()? };
+        (name.to_string() == text).then_some(name)
+    }
+}
+
 /// Ships one trail into one bucket.
 #[derive(Debug)]
 pub(crate) struct Shipper<'s> {
@@ -292,23 +316,23 @@ impl Shipper<'_> {
         }
     }
 
-    /// Ships what is published and not there yet; answers whether there was anything.
+    /// Ships what is signed and not there yet; answers whether there was anything.
     async fn round(&self) -> Result<bool, Trouble> {
         let keys = Keys::load(&self.trail).map_err(|error| Trouble::ours(error.to_string()))?;
         let found = |finding: journal::Finding| Trouble::ours(finding.to_string());
         let edge = RightEdge::read(&self.trail.directory, &keys).map_err(found)?;
         let mut cursor = self.begin(&edge.log.origin)?;
-        let size = edge.log.size;
-        if cursor.edge == Some(size) && cursor.next == size {
+        let (size, published) = (edge.log.size, edge.published);
+        if cursor.edge == Some(size) && cursor.next == published {
             return Ok(false);
         }
-        let mut reader = Reader::open(&self.trail.directory, &keys).map_err(found)?;
+        let mut reader = Reader::open(&self.trail.directory, &keys).map_err(found)?.reading_on();
         check_history(&cursor, &mut reader, &edge.log.origin, size)?;
         let bucket = self.bucket.open().map_err(Trouble::ours)?;
         bucket.check_lock().await.map_err(|fault| Trouble::receiver(fault.to_string()))?;
-        while cursor.next < size {
+        while cursor.next < published {
             let step = (cursor.next / SHIP_STEP_ENTRIES + 1) * SHIP_STEP_ENTRIES;
-            self.tiles(&bucket, &mut cursor, step.min(size)).await?;
+            self.tiles(&bucket, &mut cursor, step.min(published)).await?;
             cursor.last = cursor
                 .next
                 .checked_sub(1)
@@ -316,8 +340,9 @@ impl Shipper<'_> {
                 .map(|(leaf, _)| leaf.to_string());
             self.state.keep(self.name, &cursor).map_err(Trouble::ours)?;
         }
+        let folder = EdgeName { size, published };
         for (name, bytes) in edge.files {
-            bucket.put(&format!("edge/{size:020}/{name}"), bytes).await?;
+            bucket.put(&format!("edge/{folder}/{name}"), bytes).await?;
         }
         cursor.edge = Some(size);
         cursor.confirmed = Some(clock::now());

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::town::{Town, assert_all, free_port, odd_pause, once_each, python};
+use crate::town::{Town, assert_all, free_port, odd_pause, once_each, python, until};
 
 const PROBE: &str = "import ddapm_test_agent.agent, opentelemetry.proto.collector.logs.v1.logs_service_pb2";
 
@@ -74,16 +74,18 @@ fn everything_arrives_at_a_collector_whoever_is_killed() {
     let mut agent = None;
     thread::scope(|scope| {
         scope.spawn(|| {
-            for _ in 0..30 {
+            for _ in 0..60 {
                 town.write(15, 2);
                 thread::sleep(Duration::from_millis(200));
             }
         });
-        for number in 0..6 {
+        for number in 0..10 {
             let forwarder = town.forward();
             thread::sleep(odd_pause(number + 40));
             if number == 1 {
                 agent = Some(Agent::start(&packages, town.folder.path(), port));
+                let answers = || TcpStream::connect(("127.0.0.1", port)).ok();
+                assert!(until(Duration::from_secs(60), answers).is_some(), "the collector does not answer");
             }
             drop(forwarder);
         }

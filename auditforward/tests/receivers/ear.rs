@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -14,6 +15,8 @@ use serde_json::Value;
 /// A receiver, and what it heard.
 pub(crate) struct Ear {
     pub(crate) port: u16,
+    /// While it is set, connections are dropped unread.
+    pub(crate) broken: Arc<AtomicBool>,
     heard: Arc<Mutex<Vec<String>>>,
 }
 
@@ -21,14 +24,20 @@ impl Ear {
     /// One that reads.
     pub(crate) fn listening() -> Self {
         let heard = Arc::new(Mutex::new(Vec::new()));
-        let hears = Arc::clone(&heard);
+        let broken = Arc::new(AtomicBool::new(false));
+        let (hears, breaks) = (Arc::clone(&heard), Arc::clone(&broken));
         let port = listen(move |mut stream| {
+            if breaks.load(Ordering::Relaxed) {
+                // With something unread behind it, so that it is a break and no end.
+                stream.read_exact(&mut [0; 1]).unwrap();
+                return;
+            }
             let mut bytes = Vec::new();
             if stream.read_to_end(&mut bytes).is_ok() {
                 hears.lock().unwrap().extend(messages(&bytes));
             }
         });
-        Self { port, heard }
+        Self { port, broken, heard }
     }
 
     /// One that takes connections and never reads.
@@ -37,7 +46,7 @@ impl Ear {
             thread::sleep(Duration::from_secs(600));
             drop(stream);
         });
-        Self { port, heard: Arc::default() }
+        Self { port, broken: Arc::default(), heard: Arc::default() }
     }
 
     /// The messages as they came.

@@ -1,6 +1,7 @@
 //! SeaweedFS as a bucket with Object Lock: the evidence gets there, cannot be deleted there, and verifies when it comes back.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use chartgate::edge::journal::verify_copy;
 use serde_json::json;
 
-use crate::town::{Town, free_port, odd_pause, python, until};
+use crate::town::{Town, certificates, free_port, odd_pause, python, until};
 
 const KEY: &str = "gate";
 const SECRET: &str = "test-only-secret";
@@ -24,6 +25,7 @@ struct Site {
     program: String,
     folder: String,
     s3: u16,
+    https: u16,
     ports: [u16; 6],
 }
 
@@ -39,10 +41,11 @@ impl Site {
         fs::write(folder.join("s3.json"), identities.to_string()).unwrap();
         fs::write(folder.join("s3.key"), SECRET).unwrap();
         fs::create_dir(folder.join("weed")).unwrap();
+        certificates(folder);
         // Its gRPC ports are 10,000 above the others unless they are named.
         let ports = std::array::from_fn(|_| free_port());
         let folder = folder.display().to_string();
-        Some(Self { program: into.display().to_string(), folder, s3: free_port(), ports })
+        Some(Self { program: into.display().to_string(), folder, s3: free_port(), https: free_port(), ports })
     }
 
     fn start(&self) -> Seaweed {
@@ -50,31 +53,35 @@ impl Site {
         let mut command = Command::new(&self.program);
         command.current_dir(&self.folder).args(["server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3"]);
         command.arg(format!("-dir={}/weed", self.folder)).arg(format!("-s3.config={}/s3.json", self.folder));
+        command.args(["-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.cert.file=server.pem", "-s3.key.file=server.key"]);
+        command.arg(format!("-s3.port.https={}", self.https));
         command.arg(format!("-s3.port={}", self.s3)).arg(format!("-s3.port.grpc={}", free_port()));
         command.arg(format!("-master.port={master}")).arg(format!("-master.port.grpc={master_grpc}"));
         command.arg(format!("-volume.port={volume}")).arg(format!("-volume.port.grpc={volume_grpc}"));
         command.arg(format!("-filer.port={filer}")).arg(format!("-filer.port.grpc={filer_grpc}"));
-        let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let log = format!("{}/weed.log", self.folder);
+        command.stdout(Stdio::null()).stderr(fs::File::create(&log).unwrap());
+        let process = command.spawn().unwrap();
         let seaweed = Seaweed { process };
         let answers = until(Duration::from_secs(60), || (self.s3("GET", "", &[], None).0 == 200).then_some(()));
-        assert!(answers.is_some(), "SeaweedFS does not answer");
+        assert!(answers.is_some(), "SeaweedFS does not answer: {}", fs::read_to_string(log).unwrap());
         seaweed
     }
 
-    /// A request signed by curl, which shares nothing with ours: status and answer.
+    /// A request by a client that shares nothing with ours: status and answer. Status 0: there is none.
     fn s3(&self, method: &str, path: &str, headers: &[&str], body: Option<&str>) -> (u16, String) {
-        let mut command = Command::new("curl");
-        command.args(["-s", "-w", "\n%{http_code}", "-X", method, "--aws-sigv4", "aws:amz:us-east-1:s3"]);
-        command.args(["--user", &format!("{KEY}:{SECRET}")]);
-        headers.iter().for_each(|header| drop(command.args(["-H", header])));
-        body.iter().for_each(|body| drop(command.args(["--data-binary", body])));
-        let output = command.arg(format!("http://127.0.0.1:{}/{path}", self.s3)).output().unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
-        let (body, status) = text.rsplit_once('\n').unwrap();
-        (status.parse().unwrap(), body.to_owned())
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bucket/s3.py");
+        let url = format!("http://127.0.0.1:{}/{path}", self.s3);
+        let mut command = Command::new("python3");
+        command.arg(script).args([method, &url, KEY, SECRET]).args(headers);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(body.unwrap_or_default().as_bytes()).unwrap();
+        let text = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+        let (status, answer) = text.split_once('\n').unwrap();
+        (status.parse().unwrap(), answer.trim().to_owned())
     }
 
-    /// A bucket; with `days`, its default retention.
+    /// A bucket, with a default retention where one is given.
     fn bucket(&self, name: &str, rule: Option<(&str, u32)>) {
         let lock: &[&str] = if rule.is_some() { &["x-amz-bucket-object-lock-enabled: true"] } else { &[] };
         assert_eq!(self.s3("PUT", name, lock, None).0, 200);
@@ -89,8 +96,8 @@ impl Site {
 
     fn receiver(&self, bucket: &str) -> String {
         format!(
-            "[[s3]]\nname = \"vault\"\nendpoint = \"http://127.0.0.1:{}\"\nregion = \"us-east-1\"\nbucket = \"{bucket}\"\nprefix = \"gate-1\"\naccess_key_id = \"{KEY}\"\nsecret_access_key_file = \"s3.key\"\nretention_days_min = 2\ninterval = \"1s\"\n",
-            self.s3
+            "[[s3]]\nname = \"vault\"\nendpoint = \"https://localhost:{}\"\nca = \"ca.pem\"\nregion = \"us-east-1\"\nbucket = \"{bucket}\"\nprefix = \"gate-1\"\naccess_key_id = \"{KEY}\"\nsecret_access_key_file = \"s3.key\"\nretention_days_min = 2\ninterval = \"1s\"\n",
+            self.https
         )
     }
 }
@@ -177,7 +184,7 @@ fn older_copy(town: &Town, site: &Site) {
     let (_, listed) = site.s3("GET", "vault?delimiter=%2F&list-type=2&prefix=gate-1%2Fedge%2F", &[], None);
     let edges: Vec<u64> = tags(&listed, "Prefix")
         .iter()
-        .filter_map(|prefix| prefix.strip_prefix("gate-1/edge/")?.trim_end_matches('/').parse().ok())
+        .filter_map(|prefix| prefix.strip_prefix("gate-1/edge/")?.split('-').next()?.parse().ok())
         .collect();
     assert!(edges.len() > 2, "{listed}");
     let size = edges[edges.len() / 2].to_string();

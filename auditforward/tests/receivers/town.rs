@@ -19,6 +19,7 @@ use chartgate::domain::audit::{
     Assembly, Caller, Decision, Ending, Outcome, Record, Released, Verdict,
 };
 use chartgate::edge::journal::{self, Journal, Keys, create, generate_missing, read_entries};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -271,6 +272,22 @@ pub(crate) fn python(folder: &str, probe: &str) -> Option<String> {
     }
     skipped(folder, &String::from_utf8_lossy(&output.stderr));
     None
+}
+
+/// Two certificates and their authority, as files.
+pub(crate) fn certificates(folder: &Path) {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(rcgen::DnType::CommonName, "test authority");
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    fs::write(folder.join("ca.pem"), authority.pem()).unwrap();
+    for name in ["server", "client"] {
+        let key = KeyPair::generate().unwrap();
+        let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &authority).unwrap();
+        fs::write(folder.join(format!("{name}.pem")), certificate.pem()).unwrap();
+        fs::write(folder.join(format!("{name}.key")), key.serialize_pem()).unwrap();
+    }
 }
 
 /// What arrived, once each; the same sequence number never says two things.

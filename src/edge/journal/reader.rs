@@ -33,6 +33,7 @@ pub struct Reader<'k> {
     edge: Skimmed,
     /// The bundles that were read last, the newest at the end.
     held: VecDeque<(u64, Vec<Vec<u8>>)>,
+    held_max: usize,
 }
 
 /// The entries of the segments; their notes are not verified but for the last.
@@ -103,7 +104,15 @@ impl<'k> Reader<'k> {
             bundles,
             edge,
             held: VecDeque::new(),
+            held_max: READER_BUNDLES_HELD_MAX,
         })
+    }
+
+    /// The same reader, holding one bundle only: enough for who reads on and on.
+    #[must_use]
+    pub fn reading_on(mut self) -> Self {
+        self.held_max = 1;
+        self
     }
 
     /// The newest signed checkpoint, which covers every entry that can be read here.
@@ -160,7 +169,7 @@ impl<'k> Reader<'k> {
         let tile = Tile::full(TileKind::Entries, index);
         if !self.held.iter().any(|(held, _)| *held == index) {
             self.held.push_back((index, self.read_bundle(tile)?));
-            if self.held.len() > READER_BUNDLES_HELD_MAX {
+            if self.held.len() > self.held_max {
                 self.held.pop_front();
             }
         }

@@ -1,11 +1,12 @@
-//! The trail's evidence for a copy elsewhere, as `published` signs it: full tiles, which never change, and the right edge.
+//! The trail's evidence for a copy elsewhere, as `checkpoint` signs it: full tiles, which never change, and the right edge.
 //!
-//! Owns: which bytes, added to the full tiles of a size, make a directory that `audit verify` accepts.
+//! Owns: which bytes, added to the full tiles of `published`, make a directory that `audit verify` accepts.
 //! Must never: take the lock; list the tiles of a long trail; write.
 //! Look next: `backup`, which copies the whole at once; the member `auditforward`, which ships this.
 //!
-//! The order of reading is `snapshot`'s: what witnesses cosigned first, `published` before the segments, and everything again
-//! when `published` was replaced meanwhile.
+//! The order of reading is `snapshot`'s: what witnesses cosigned first, `published` and `checkpoint` before the segments, and
+//! everything again when `published` was replaced meanwhile. Frames that no checkpoint covers yet are left out: a power cut could
+//! take them back.
 
 use std::fs;
 use std::io;
@@ -21,10 +22,12 @@ use crate::domain::ledger::{Checkpoint, Tile, verify};
 /// All of a copy that is not a full tile.
 #[derive(Debug)]
 pub struct RightEdge {
-    /// What `published` signs.
+    /// What `checkpoint` signs.
     pub log: Checkpoint,
+    /// The size that `published` signs: up to there the tiles belong to it.
+    pub published: u64,
     /// Files below the trail's directory with their content: what witnesses cosigned, partial tiles, the frames from the last
-    /// full bundle on, and at the end `published` and `checkpoint`, which are the same here.
+    /// full bundle on, and at the end `published` and `checkpoint`. The two sizes determine all but the first.
     pub files: Vec<(String, Vec<u8>)>,
 }
 
@@ -63,6 +66,7 @@ fn found(place: &str, what: impl Into<String>) -> Finding {
 struct Raw {
     witnessed: Vec<(String, Vec<u8>)>,
     published: Option<Vec<u8>>,
+    checkpoint: Option<Vec<u8>>,
     segments: Vec<(u64, Vec<u8>)>,
 }
 
@@ -75,6 +79,7 @@ impl Raw {
             }
         }
         let published = read_if_there(&directory.join(PUBLISHED))?;
+        let checkpoint = read_if_there(&directory.join(CHECKPOINT))?;
         let mut segments = Vec::new();
         for name in names(directory, SEGMENTS)? {
             if let Place::Segment(first) = classify(&name) {
@@ -82,26 +87,33 @@ impl Raw {
             }
         }
         segments.sort_by_key(|(first, _)| *first);
-        Ok(Self { witnessed, published, segments })
+        Ok(Self { witnessed, published, checkpoint, segments })
     }
 
     fn edge(self, directory: &Path, keys: &Keys) -> Result<RightEdge, Finding> {
-        let note = self.published.as_deref().ok_or_else(|| found(PUBLISHED, "is missing"))?;
-        let log = verify(keys.signer.key(), note).map_err(|error| found(PUBLISHED, error.to_string()))?;
+        let read = |name: &str, note: &Option<Vec<u8>>| {
+            let note = note.as_deref().ok_or_else(|| found(name, "is missing"))?;
+            let log = verify(keys.signer.key(), note).map_err(|error| found(name, error.to_string()))?;
+            Ok((log, note.to_vec()))
+        };
+        let (published, published_note) = read(PUBLISHED, &self.published)?;
+        let (newest, newest_note) = read(CHECKPOINT, &self.checkpoint)?;
+        // A power cut can leave the checkpoint before; the gate's next start brings it up to date.
+        let is_behind = newest.size < published.size;
+        let (log, note) = if is_behind { (published.clone(), published_note.clone()) } else { (newest, newest_note) };
         let mut files = self.witnessed.clone();
-        for tile in Tile::of_tree(log.size / 256 * 256, log.size).filter(|tile| !tile.is_full()) {
+        for tile in Tile::of_tree(published.size / 256 * 256, published.size).filter(|tile| !tile.is_full()) {
             let bytes = fs::read(directory.join(tile.path()));
             files.push((tile.path(), bytes.map_err(|error| found(&tile.path(), error.to_string()))?));
         }
-        files.extend(self.frames(log.size)?);
-        files.push((PUBLISHED.to_owned(), note.to_vec()));
-        files.push((CHECKPOINT.to_owned(), note.to_vec()));
-        Ok(RightEdge { log, files })
+        files.extend(self.frames(published.size / 256 * 256, log.size)?);
+        files.push((PUBLISHED.to_owned(), published_note));
+        files.push((CHECKPOINT.to_owned(), note));
+        Ok(RightEdge { log, published: published.size, files })
     }
 
-    /// The frames with entries behind the last full bundle of a tree of `size`, up to it; each run under the name of its first entry.
-    fn frames(&self, size: u64) -> Result<Vec<(String, Vec<u8>)>, Finding> {
-        let floor = size / 256 * 256;
+    /// The frames with entries from `floor` on, up to `size`; each run under the name of its first entry.
+    fn frames(&self, floor: u64, size: u64) -> Result<Vec<(String, Vec<u8>)>, Finding> {
         let mut files = Vec::new();
         for (place, (first, bytes)) in self.segments.iter().enumerate() {
             let follows = self.segments.get(place + 1).is_some_and(|(next, _)| *next <= floor);
