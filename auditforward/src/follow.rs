@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use chartgate::cli::audit::item::item;
-use chartgate::domain::audit::{self, Assembly, Record, Verdict};
+use chartgate::domain::audit::{self, Assembly, Part, Record, Verdict};
 use chartgate::domain::ledger::{Hash, Tile, TileKind};
 use chartgate::edge::journal::Reader;
 use chartgate::limits::RECORD_PARTS_MAX;
@@ -138,8 +138,7 @@ impl Follower<'_, '_> {
         let mut assembly = Assembly::default();
         let parts = u64::try_from(RECORD_PARTS_MAX).unwrap_or(u64::MAX);
         for at in (from..self.end).take_while(|at| at - from < parts) {
-            let (leaf, part) = self.reader.entry(at).map_err(|finding| finding.to_string())?;
-            let part = part.map_err(|finding| finding.to_string())?;
+            let (leaf, part) = self.part(at)?;
             let joined = assembly.push(at, part).map_err(|error| format!("entry {at}: {error}"))?;
             if let Some((_, record)) = joined {
                 return Ok(Read { record, end: at.saturating_add(1), leaf });
@@ -181,8 +180,13 @@ impl Follower<'_, '_> {
     }
 
     fn begins(&mut self, at: u64) -> bool {
-        let part = self.reader.entry(at).ok().and_then(|(_, part)| part.ok());
-        part.is_some_and(|part| Assembly::default().push(at, part).is_ok())
+        self.part(at).is_ok_and(|(_, part)| Assembly::default().push(at, part).is_ok())
+    }
+
+    /// What stands in an entry, and its leaf hash; or why that cannot be read.
+    fn part(&mut self, at: u64) -> Result<(Hash, Part), String> {
+        let (leaf, part) = self.reader.entry(at).map_err(|finding| finding.to_string())?;
+        part.map(|part| (leaf, part)).map_err(|finding| finding.to_string())
     }
 }
 

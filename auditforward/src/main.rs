@@ -190,7 +190,11 @@ async fn lock_problem(name: &str, bucket: &Bucket) -> Result<(), Vec<Problem>> {
                 .with_hint("make the bucket with Object Lock and a default retention in COMPLIANCE mode"),
         ]),
         Err(LockFault::Unknown(what)) => {
-            tracing::warn!(receiver = name, what = escape(&what), "whether the bucket keeps what it is given is not known yet");
+            tracing::warn!(
+                receiver = name,
+                what = escape(&what),
+                "whether the bucket keeps what it is given is not known yet"
+            );
             Ok(())
         }
     }
@@ -205,7 +209,8 @@ fn check(file: &File) -> Done {
             && problems.is_empty()
         {
             let bucket = Bucket::new(s3);
-            problems.extend(runtime.block_on(lock_problem(&receiver.name, &bucket)).err().unwrap_or_default());
+            problems
+                .extend(runtime.block_on(lock_problem(&receiver.name, &bucket)).err().unwrap_or_default());
         }
     }
     if problems.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(problems) }
@@ -234,7 +239,11 @@ fn bring(order: &Fetch) -> Done {
     });
     let size = fetched.map_err(one)?;
     let found = journal::verify_copy(&trail, &order.out, None).map_err(|error| one(error.to_string()))?;
-    print(&format!("fetched {size} entries ({} records) into `{}`: the copy verifies", found.records, order.out.display()));
+    print(&format!(
+        "fetched {size} entries ({} records) into `{}`: the copy verifies",
+        found.records,
+        order.out.display()
+    ));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -115,9 +115,7 @@ fn judge(status: StatusCode, headers: &HeaderMap, body: &[u8], items: usize) -> 
         StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY => {
             Verdict::Malformed(format!("the collector answers {}", status.as_u16()))
         }
-        status => {
-            Verdict::Later(format!("the collector answers {}", status.as_u16()), retry_after(headers))
-        }
+        status => Verdict::Later(format!("the collector answers {}", status.as_u16()), retry_after(headers)),
     }
 }
 

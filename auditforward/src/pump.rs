@@ -183,8 +183,7 @@ impl<'s> Pump<'s> {
             Start::Now => end,
         };
         let origin = origin.to_owned();
-        let cursor =
-            Cursor { origin, next, last: None, confirmed: None, gaps: 0, rejected: 0, edge: None };
+        let cursor = Cursor { origin, next, last: None, confirmed: None, gaps: 0, rejected: 0, edge: None };
         self.state.keep(self.name, &cursor).map_err(Trouble::ours)?;
         Ok(cursor)
     }
@@ -206,7 +205,11 @@ impl<'s> Pump<'s> {
             self.marks.pop_front();
         }
         if batch.gaps > 0 {
-            tracing::error!(receiver = self.name, entries = batch.gaps, "entries of the trail cannot be read: told as a gap");
+            tracing::error!(
+                receiver = self.name,
+                entries = batch.gaps,
+                "entries of the trail cannot be read: told as a gap"
+            );
         }
         Ok(())
     }
@@ -249,7 +252,8 @@ pub(crate) fn check_history(
     let (Some(last), Some(before)) = (&cursor.last, cursor.next.checked_sub(1)) else { return Ok(()) };
     match reader.entry(before) {
         Ok((leaf, _)) if leaf.to_string() != *last => {
-            let what = format!("entry {before} is not the one that was forwarded: the trail has another history");
+            let what =
+                format!("entry {before} is not the one that was forwarded: the trail has another history");
             Err(Trouble::ours(what))
         }
         // What cannot be read any more cannot be compared; it was forwarded.

@@ -32,9 +32,7 @@ use object_store::{ClientOptions, Error, ObjectStore, PutMode, PutOptions, PutPa
 use serde::Deserialize;
 
 use crate::http::Http;
-use crate::limits::{
-    ANSWER_BYTES_MAX, LOOK_INTERVAL, OBJECT_BYTES_MAX, SECRET_BYTES_MAX, SHIP_STEP_ENTRIES,
-};
+use crate::limits::{ANSWER_BYTES_MAX, LOOK_INTERVAL, OBJECT_BYTES_MAX, SECRET_BYTES_MAX, SHIP_STEP_ENTRIES};
 use crate::pace::{Backoff, Stop};
 use crate::pump::{Complaint, Trouble, check_history};
 use crate::secret;
@@ -149,7 +147,7 @@ impl Open<'_> {
             Err(Error::AlreadyExists { .. }) => match self.get(name).await? {
                 Some(there) if there == bytes => Ok(()),
                 // A witness may have cosigned the same state again: the first is as good.
-                Some(_) if name.contains("/witness/") => Ok(()),
+                Some(_) if name.splitn(3, '/').nth(2).is_some_and(journal::is_beside) => Ok(()),
                 Some(_) => Err(Trouble::receiver(format!("`{path}` is there and holds something else"))),
                 None => Err(Trouble::receiver(format!("`{path}` is there and cannot be read"))),
             },
@@ -235,7 +233,9 @@ fn judge_lock(status: u16, body: &str, days_min: u64) -> Result<(), LockFault> {
         return unlocked("has no default retention: what is put into it could be deleted");
     };
     if retention.mode.as_deref() != Some("COMPLIANCE") {
-        return unlocked("its default retention is not COMPLIANCE: an administrator could delete what is in it");
+        return unlocked(
+            "its default retention is not COMPLIANCE: an administrator could delete what is in it",
+        );
     }
     let days = retention.days.or_else(|| retention.years.map(|years| years.saturating_mul(365)));
     match days {
@@ -368,7 +368,11 @@ impl Shipper<'_> {
         if tile.kind == TileKind::Entries {
             cursor.gaps += 256;
         }
-        tracing::error!(receiver = self.name, tile = tile.path(), "is not in the trail any more, and so not in the copy");
+        tracing::error!(
+            receiver = self.name,
+            tile = tile.path(),
+            "is not in the trail any more, and so not in the copy"
+        );
     }
 
     fn begin(&self, origin: &str) -> Result<Cursor, Trouble> {
@@ -445,7 +449,9 @@ mod tests {
             rule("COMPLIANCE", "<Days>29</Days>"),
             rule("COMPLIANCE", ""),
             configuration("<ObjectLockEnabled>Enabled</ObjectLockEnabled>"),
-            configuration("<Rule><DefaultRetention><Mode>COMPLIANCE</Mode><Days>99</Days></DefaultRetention></Rule>"),
+            configuration(
+                "<Rule><DefaultRetention><Mode>COMPLIANCE</Mode><Days>99</Days></DefaultRetention></Rule>",
+            ),
             configuration(""),
         ];
         for body in unlocked {

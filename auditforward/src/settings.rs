@@ -271,8 +271,10 @@ impl Meaning<'_> {
         if !text.value.is_empty() && text.value.chars().all(is_word) {
             return Some(text.value);
         }
-        self.reader
-            .report(text.offset, format!("`{key}` must not be empty, nor have blanks or signs that need quoting"));
+        self.reader.report(
+            text.offset,
+            format!("`{key}` must not be empty, nor have blanks or signs that need quoting"),
+        );
         None
     }
 
@@ -459,9 +461,12 @@ interval = "5s"
         let nobody = "[trail]\nconfig = \"c\"\nstate = \"s\"\n";
         check(
             nobody,
-            &["f.toml: there is nobody to forward to (hint: add a `[[syslog]]`, an `[[otlp]]` or an `[[s3]]`)"],
+            &[
+                "f.toml: there is nobody to forward to (hint: add a `[[syslog]]`, an `[[otlp]]` or an `[[s3]]`)",
+            ],
         );
-        let half = format!("{nobody}[[otlp]]\nname = \"a b\"\nurl = \"https://c/\"\ncertificate = \"c.pem\"\n");
+        let half =
+            format!("{nobody}[[otlp]]\nname = \"a b\"\nurl = \"https://c/\"\ncertificate = \"c.pem\"\n");
         check(
             &half,
             &[

@@ -83,7 +83,8 @@ impl Standing {
 
     /// One line for people.
     pub(crate) fn line(&self) -> String {
-        let mut line = format!("{:<12} {:<7} {:>9} entries behind", self.name, self.kind, self.behind_entries);
+        let mut line =
+            format!("{:<12} {:<7} {:>9} entries behind", self.name, self.kind, self.behind_entries);
         if let Some(seconds) = self.behind_seconds {
             line.push_str(&format!(", {seconds} s"));
         }

@@ -59,7 +59,8 @@ impl SyslogSender {
             Some(files) => {
                 let connector = connector(files)?;
                 let name = ServerName::try_from(host.to_owned());
-                let name = name.map_err(|_| Trouble::receiver(format!("`{host}` is no name a certificate can have")))?;
+                let name = name
+                    .map_err(|_| Trouble::receiver(format!("`{host}` is no name a certificate can have")))?;
                 let stream = timed(CONNECT_TIMEOUT, "TLS", connector.connect(name, stream)).await?;
                 self.deliver(origin, items, stream).await
             }
@@ -207,7 +208,9 @@ mod tests {
         let item = item(r#"{"sequence":7}"#.to_owned());
         assert_eq!(
             messages(&item, "chartgate/x", "gate-1", 2_048),
-            [r#"<108>1 2026-03-01T08:00:00.123456Z gate-1 chartgate - refusal - {"log":"chartgate/x","sequence":7}"#]
+            [
+                r#"<108>1 2026-03-01T08:00:00.123456Z gate-1 chartgate - refusal - {"log":"chartgate/x","sequence":7}"#
+            ]
         );
     }
 

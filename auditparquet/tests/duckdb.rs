@@ -1,12 +1,7 @@
 //! DuckDB reads what the command writes: the second opinion on the Parquet files, by the program people will use.
 //!
 //! DuckDB comes from PyPI. Where it cannot be had the test is skipped with a line; with CHARTGATE_REQUIRE_NEIGHBOURS=1 it fails.
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    clippy::disallowed_methods,
-    reason = "a test may fail where it stands"
-)]
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test may fail where it stands")]
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -81,12 +81,7 @@ impl<'d> Section<'d> {
     }
 
     /// A sub-table; an absent one reads as empty, reported only when `required`.
-    pub fn table(
-        &mut self,
-        reader: &mut Reader<'_>,
-        key: &'static str,
-        required: bool,
-    ) -> Section<'d> {
+    pub fn table(&mut self, reader: &mut Reader<'_>, key: &'static str, required: bool) -> Section<'d> {
         let name = self.dotted(key);
         let found = self.entry(key);
         if found.is_none() && required {
@@ -174,11 +169,7 @@ impl<'d> Section<'d> {
     }
 
     /// A string that must be there.
-    pub fn required_text(
-        &mut self,
-        reader: &mut Reader<'_>,
-        key: &'static str,
-    ) -> Option<Located<String>> {
+    pub fn required_text(&mut self, reader: &mut Reader<'_>, key: &'static str) -> Option<Located<String>> {
         let missing = self.table.is_some_and(|table| table.get(key).is_none());
         if missing {
             reader.report(self.offset, format!("`{}` is missing", self.dotted(key)));

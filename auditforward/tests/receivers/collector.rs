@@ -6,6 +6,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -98,15 +99,24 @@ fn everything_arrives_at_a_collector_whoever_is_killed() {
         .unwrap();
     let requests: Vec<Value> = serde_json::from_slice(&requests.stdout).unwrap();
     let (arrived, again) = once_each(items(&requests).into_iter());
-    eprintln!("collector: {} items in {} requests, {again} came more than once", arrived.len(), requests.len());
+    eprintln!(
+        "collector: {} items in {} requests, {again} came more than once",
+        arrived.len(),
+        requests.len()
+    );
     assert_all(&arrived, &town.expected(true));
     drop(agent);
 }
 
+/// When, the head, and the body of a request.
+type Asked = (Instant, String, Vec<u8>);
+
 /// What a collector of a few lines answers, one request after the other; the last answer is for all that follow.
 struct Script {
     port: u16,
-    requests: Arc<Mutex<Vec<(Instant, String, Vec<u8>)>>>,
+    /// How many requests have come, answered or not.
+    asked: Arc<AtomicUsize>,
+    requests: Arc<Mutex<Vec<Asked>>>,
 }
 
 impl Script {
@@ -114,25 +124,28 @@ impl Script {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let requests = Arc::new(Mutex::new(Vec::new()));
-        let heard = Arc::clone(&requests);
+        let asked = Arc::new(AtomicUsize::new(0));
+        let (heard, counted) = (Arc::clone(&requests), Arc::clone(&asked));
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let mut stream = BufReader::new(stream.unwrap());
                 let mut head = String::new();
                 while stream.read_line(&mut head).unwrap() > 2 {}
-                let length = head.lines().find_map(|line| {
-                    line.to_lowercase().strip_prefix("content-length: ").map(str::to_owned)
-                });
+                let length = head
+                    .lines()
+                    .find_map(|line| line.to_lowercase().strip_prefix("content-length: ").map(str::to_owned));
                 let mut body = vec![0; length.unwrap().trim().parse().unwrap()];
                 stream.read_exact(&mut body).unwrap();
                 let value = serde_json::from_slice(&body).unwrap();
-                let mut heard = heard.lock().unwrap();
-                let text = answer(heard.len(), &value);
-                heard.push((Instant::now(), head, body));
-                stream.get_mut().write_all(text.as_bytes()).unwrap();
+                let number = counted.fetch_add(1, Ordering::Relaxed);
+                let came = Instant::now();
+                let text = answer(number, &value);
+                heard.lock().unwrap().push((came, head, body));
+                // Whoever asked may be gone.
+                let _gone = stream.get_mut().write_all(text.as_bytes());
             }
         });
-        Self { port, requests }
+        Self { port, asked, requests }
     }
 
     fn bodies(&self) -> Vec<Value> {
@@ -161,11 +174,43 @@ fn a_collector_may_ask_for_time_and_gets_it() {
     let requests = script.requests.lock().unwrap();
     let times: Vec<Instant> = requests.iter().map(|(time, ..)| *time).collect();
     assert!(times[1] - times[0] >= Duration::from_secs(3) && times[2] - times[1] >= Duration::from_secs(2));
-    assert!(requests.iter().all(|(_, head, _)| head.to_lowercase().contains("authorization: bearer of-the-tests")));
+    assert!(
+        requests
+            .iter()
+            .all(|(_, head, _)| head.to_lowercase().contains("authorization: bearer of-the-tests"))
+    );
     drop(requests);
     let (arrived, again) = once_each(items(&script.bodies()).into_iter());
     assert_all(&arrived, &town.expected(true));
     assert_eq!(again, 2 * arrived.len(), "each request had all of it");
+}
+
+/// It has the request and not yet answered: whoever ends then, it comes again, and can be told.
+#[test]
+fn killed_between_the_request_and_its_answer() {
+    let town = Town::new();
+    town.write(20, 1);
+    let script = Script::new(|number, _| {
+        if number < 3 {
+            thread::sleep(Duration::from_secs(2));
+        }
+        response("200 OK", "", "{}")
+    });
+    town.configure(&receiver(script.port, ""));
+    for count in 1..=3 {
+        let forwarder = town.forward();
+        // The script notes a request before it answers.
+        let asked =
+            until(Duration::from_secs(20), || (script.asked.load(Ordering::Relaxed) >= count).then_some(()));
+        assert!(asked.is_some());
+        drop(forwarder);
+        assert_eq!(town.status("otel")["next"], 0);
+    }
+    let _forwarder = town.forward();
+    town.settle("otel");
+    let (arrived, again) = once_each(items(&script.bodies()).into_iter());
+    assert_all(&arrived, &town.expected(true));
+    assert_eq!(again, 3 * arrived.len());
 }
 
 /// A collector that finds one item malformed gets all others, once each; that one is counted and told.
@@ -173,7 +218,9 @@ fn a_collector_may_ask_for_time_and_gets_it() {
 fn one_item_that_is_refused_costs_no_other() {
     let town = Town::new();
     town.write(20, 1);
-    let holds = |request: &Value, sequence: u64| items(std::slice::from_ref(request)).iter().any(|item| item["sequence"] == sequence);
+    let holds = |request: &Value, sequence: u64| {
+        items(std::slice::from_ref(request)).iter().any(|item| item["sequence"] == sequence)
+    };
     let script = Script::new(move |_, request| {
         if holds(request, 13) {
             response("400 Bad Request", "", "")

@@ -34,7 +34,8 @@ impl Site {
     fn new(folder: &Path) -> Option<Self> {
         let into = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bucket/python/bin/weed");
         // A program and no package: there is nothing to import, so the file is the probe.
-        let probe = format!("import os, sys; sys.exit(not os.access({:?}, os.X_OK))", into.display().to_string());
+        let probe =
+            format!("import os, sys; sys.exit(not os.access({:?}, os.X_OK))", into.display().to_string());
         let _folder = python("bucket", &probe)?;
         let identities = json!({"identities": [{"name": "gate", "credentials": [{"accessKey": KEY, "secretKey": SECRET}],
             "actions": ["Admin", "Read", "Write", "List", "Tagging"]}]});
@@ -53,7 +54,12 @@ impl Site {
         let mut command = Command::new(&self.program);
         command.current_dir(&self.folder).args(["server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3"]);
         command.arg(format!("-dir={}/weed", self.folder)).arg(format!("-s3.config={}/s3.json", self.folder));
-        command.args(["-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.cert.file=server.pem", "-s3.key.file=server.key"]);
+        command.args([
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+            "-s3.cert.file=server.pem",
+            "-s3.key.file=server.key",
+        ]);
         command.arg(format!("-s3.port.https={}", self.https));
         command.arg(format!("-s3.port={}", self.s3)).arg(format!("-s3.port.grpc={}", free_port()));
         command.arg(format!("-master.port={master}")).arg(format!("-master.port.grpc={master_grpc}"));
@@ -63,7 +69,8 @@ impl Site {
         command.stdout(Stdio::null()).stderr(fs::File::create(&log).unwrap());
         let process = command.spawn().unwrap();
         let seaweed = Seaweed { process };
-        let answers = until(Duration::from_secs(60), || (self.s3("GET", "", &[], None).0 == 200).then_some(()));
+        let answers =
+            until(Duration::from_secs(60), || (self.s3("GET", "", &[], None).0 == 200).then_some(()));
         assert!(answers.is_some(), "SeaweedFS does not answer: {}", fs::read_to_string(log).unwrap());
         seaweed
     }
@@ -86,12 +93,16 @@ impl Site {
         let lock: &[&str] = if rule.is_some() { &["x-amz-bucket-object-lock-enabled: true"] } else { &[] };
         assert_eq!(self.s3("PUT", name, lock, None).0, 200);
         if let Some((mode, days)) = rule {
-            let body = format!(
-                "<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule><DefaultRetention><Mode>{mode}</Mode><Days>{days}</Days></DefaultRetention></Rule></ObjectLockConfiguration>"
-            );
-            let (status, answer) = self.s3("PUT", &format!("{name}?object-lock="), &[], Some(&body));
-            assert_eq!(status, 200, "{answer}");
+            self.retain(name, mode, days);
         }
+    }
+
+    fn retain(&self, name: &str, mode: &str, days: u32) {
+        let body = format!(
+            "<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule><DefaultRetention><Mode>{mode}</Mode><Days>{days}</Days></DefaultRetention></Rule></ObjectLockConfiguration>"
+        );
+        let (status, answer) = self.s3("PUT", &format!("{name}?object-lock="), &[], Some(&body));
+        assert_eq!(status, 200, "{answer}");
     }
 
     fn receiver(&self, bucket: &str) -> String {
@@ -138,6 +149,45 @@ fn a_bucket_that_keeps_nothing_is_refused_at_the_start() {
         let (_, listed) = site.s3("GET", bucket, &[], None);
         assert!(tags(&listed, "Key").is_empty(), "{listed}");
     }
+    what_is_there_is_not_replaced(&town, &site);
+    a_bucket_that_was_opened_gets_nothing_more(&town, &site);
+}
+
+/// Somebody was there first, under a name of ours.
+fn what_is_there_is_not_replaced(town: &Town, site: &Site) {
+    site.bucket("planted", Some(("COMPLIANCE", 2)));
+    town.write(300, 1);
+    assert_eq!(site.s3("PUT", "planted/gate-1/log/tile/entries/000", &[], Some("planted")).0, 200);
+    town.configure(&site.receiver("planted"));
+    let forwarder = town.forward();
+    trouble(town, "holds something else");
+    drop(forwarder);
+    assert_eq!(site.s3("GET", "planted/gate-1/log/tile/entries/000", &[], None), (200, "planted".to_owned()));
+    fs::remove_file(town.path("state/vault.cursor")).unwrap_or_default();
+}
+
+/// The default retention is looked up before each round, not only at the start.
+fn a_bucket_that_was_opened_gets_nothing_more(town: &Town, site: &Site) {
+    site.bucket("opened", Some(("COMPLIANCE", 2)));
+    town.configure(&site.receiver("opened"));
+    let _forwarder = town.forward();
+    town.settle("vault");
+    let edges = || site.s3("GET", "opened?delimiter=%2F&list-type=2&prefix=gate-1%2Fedge%2F", &[], None).1;
+    let before = edges();
+    site.retain("opened", "GOVERNANCE", 2);
+    town.write(3, 1);
+    trouble(town, "is not COMPLIANCE");
+    assert_eq!(edges(), before);
+    site.retain("opened", "COMPLIANCE", 2);
+    town.settle("vault");
+    assert_ne!(edges(), before);
+}
+
+fn trouble(town: &Town, told: &str) {
+    let found = until(Duration::from_secs(30), || {
+        town.status("vault")["trouble"]["what"].as_str().is_some_and(|what| what.contains(told)).then_some(())
+    });
+    assert!(found.is_some(), "{}", town.status("vault"));
 }
 
 #[test]
@@ -149,14 +199,14 @@ fn the_copy_in_the_bucket_is_whole_cannot_be_deleted_and_verifies() {
     town.configure(&site.receiver("vault"));
     thread::scope(|scope| {
         scope.spawn(|| {
-            for _ in 0..50 {
-                town.write(12, 2);
+            for _ in 0..80 {
+                town.write(8, 2);
                 thread::sleep(Duration::from_millis(200));
             }
         });
         for number in 0..7 {
             let forwarder = town.forward();
-            thread::sleep(odd_pause(number + 20));
+            thread::sleep(Duration::from_millis(1_500) + odd_pause(number + 20));
             match number {
                 2 => drop(seaweed.take()),
                 3 => seaweed = Some(site.start()),
@@ -168,7 +218,8 @@ fn the_copy_in_the_bucket_is_whole_cannot_be_deleted_and_verifies() {
     let forwarder = town.forward();
     town.settle("vault");
     drop(forwarder);
-    let (is_good, said) = town.ask(&["fetch", "--receiver", "vault", "--out", town.path("back").to_str().unwrap()]);
+    let (is_good, said) =
+        town.ask(&["fetch", "--receiver", "vault", "--out", town.path("back").to_str().unwrap()]);
     assert!(is_good && said.contains("the copy verifies"), "{said}");
     let back = verify_copy(&town.trail, &town.path("back"), None).unwrap();
     let here = verify_copy(&town.trail, &town.trail.directory, None).unwrap();
@@ -188,8 +239,15 @@ fn older_copy(town: &Town, site: &Site) {
         .collect();
     assert!(edges.len() > 2, "{listed}");
     let size = edges[edges.len() / 2].to_string();
-    let (is_good, said) =
-        town.ask(&["fetch", "--receiver", "vault", "--size", &size, "--out", town.path("older").to_str().unwrap()]);
+    let (is_good, said) = town.ask(&[
+        "fetch",
+        "--receiver",
+        "vault",
+        "--size",
+        &size,
+        "--out",
+        town.path("older").to_str().unwrap(),
+    ]);
     assert!(is_good && said.contains(&format!("fetched {size} entries")), "{said}");
 }
 

@@ -7,7 +7,6 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stderr,
-    clippy::disallowed_methods,
     reason = "a test may fail where it stands"
 )]
 

@@ -8,7 +8,9 @@ use std::thread;
 use std::time::Duration;
 
 use crate::ear::joined;
-use crate::town::{INSTALLING, Town, assert_all, certificates, free_port, odd_pause, once_each, skipped, until};
+use crate::town::{
+    INSTALLING, Town, assert_all, certificates, free_port, odd_pause, once_each, skipped, until,
+};
 
 /// rsyslog as a receiver; killed with this value.
 struct Rsyslog {

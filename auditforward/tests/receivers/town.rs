@@ -15,9 +15,7 @@ use std::time::{Duration, Instant};
 
 use chartgate::cli::audit::item::item;
 use chartgate::clock;
-use chartgate::domain::audit::{
-    Assembly, Caller, Decision, Ending, Outcome, Record, Released, Verdict,
-};
+use chartgate::domain::audit::{Assembly, Caller, Decision, Ending, Outcome, Record, Released, Verdict};
 use chartgate::edge::journal::{self, Journal, Keys, create, generate_missing, read_entries};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::Value;
@@ -102,6 +100,15 @@ impl Town {
         }
     }
 
+    /// The same, ten answers in a commit.
+    pub(crate) fn write_quickly(&self, answers: u64, records: usize) {
+        for _ in 0..answers / 10 {
+            let number = self.written.fetch_add(10, Ordering::Relaxed);
+            let all: Vec<Record> = (number..number + 10).flat_map(|number| answer(number, records)).collect();
+            let _receipt = self.runtime.block_on(self.journal.append(&all)).unwrap();
+        }
+    }
+
     /// Every item that is to arrive, by its sequence number.
     pub(crate) fn expected(&self, patients: bool) -> BTreeMap<u64, Value> {
         let keys = Keys::load(&self.trail).unwrap();
@@ -118,7 +125,8 @@ impl Town {
 
     /// Writes `forward.toml`.
     pub(crate) fn configure(&self, receivers: &str) {
-        let text = format!("[trail]\nconfig = \"chartgate.toml\"\nstate = \"state\"\nas = \"tests\"\n{receivers}");
+        let text =
+            format!("[trail]\nconfig = \"chartgate.toml\"\nstate = \"state\"\nas = \"tests\"\n{receivers}");
         fs::write(self.path("forward.toml"), text).unwrap();
     }
 
@@ -139,9 +147,9 @@ impl Town {
     /// What `status` says of a receiver.
     pub(crate) fn status(&self, receiver: &str) -> Value {
         let (_, text) = self.ask(&["status", "--json"]);
-        let mut lines = text.lines().map(|line| {
-            serde_json::from_str::<Value>(line).unwrap_or_else(|_| panic!("status: {text}"))
-        });
+        let mut lines = text
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap_or_else(|_| panic!("status: {text}")));
         lines.find(|line| line["receiver"] == receiver).unwrap()
     }
 

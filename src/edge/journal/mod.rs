@@ -49,7 +49,7 @@ pub(in crate::edge) use layout::{make_directory, replace, sync_directory};
 pub use open::{OpenError, create};
 pub use prove::{Asked, entries_of_request, prove, verifier};
 pub use reader::Reader;
-pub use shipment::{RightEdge, full_tiles};
+pub use shipment::{RightEdge, full_tiles, is_beside};
 pub use snapshot::{Entry, read_entries};
 pub use witnessed::{Demand, Publication, Witnessed};
 

@@ -26,8 +26,9 @@ pub struct RightEdge {
     pub log: Checkpoint,
     /// The size that `published` signs: up to there the tiles belong to it.
     pub published: u64,
-    /// Files below the trail's directory with their content: what witnesses cosigned, partial tiles, the frames from the last
-    /// full bundle on, and at the end `published` and `checkpoint`. The two sizes determine all but the first.
+    /// Files below the trail's directory with their content: what lies beside the log and may change while it stands still (what
+    /// witnesses cosigned, [`is_beside`]); partial tiles, the frames from the last full bundle on, and at the end `published`
+    /// and `checkpoint`. The two sizes determine all but the first.
     pub files: Vec<(String, Vec<u8>)>,
 }
 
@@ -53,6 +54,15 @@ impl RightEdge {
     }
 }
 
+/// Whether a file of an edge may change while the log stands still.
+#[must_use]
+pub fn is_beside(name: &str) -> bool {
+    BESIDE.iter().any(|folder| name.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/')))
+}
+
+/// The folders whose files lie beside the log.
+const BESIDE: &[&str] = &[WITNESSED];
+
 /// The full tiles that a tree of `size` entries has and one of `first` had not.
 pub fn full_tiles(first: u64, size: u64) -> impl Iterator<Item = Tile> {
     Tile::of_tree(first, size).filter(Tile::is_full)
@@ -64,7 +74,7 @@ fn found(place: &str, what: impl Into<String>) -> Finding {
 
 /// The files as they were read; not yet judged.
 struct Raw {
-    witnessed: Vec<(String, Vec<u8>)>,
+    beside: Vec<(String, Vec<u8>)>,
     published: Option<Vec<u8>>,
     checkpoint: Option<Vec<u8>>,
     segments: Vec<(u64, Vec<u8>)>,
@@ -72,10 +82,13 @@ struct Raw {
 
 impl Raw {
     fn read(directory: &Path) -> io::Result<Self> {
-        let mut witnessed = Vec::new();
-        for name in names(directory, WITNESSED)? {
-            if let Place::Witnessed(_) = classify(&name) {
-                witnessed.push((name.clone(), fs::read(directory.join(&name))?));
+        let mut beside = Vec::new();
+        for folder in BESIDE {
+            for name in names(directory, folder)? {
+                if !matches!(classify(&name), Place::NotEvidence) {
+                    let bytes = fs::read(directory.join(&name))?;
+                    beside.push((name, bytes));
+                }
             }
         }
         let published = read_if_there(&directory.join(PUBLISHED))?;
@@ -87,7 +100,7 @@ impl Raw {
             }
         }
         segments.sort_by_key(|(first, _)| *first);
-        Ok(Self { witnessed, published, checkpoint, segments })
+        Ok(Self { beside, published, checkpoint, segments })
     }
 
     fn edge(self, directory: &Path, keys: &Keys) -> Result<RightEdge, Finding> {
@@ -100,8 +113,9 @@ impl Raw {
         let (newest, newest_note) = read(CHECKPOINT, &self.checkpoint)?;
         // A power cut can leave the checkpoint before; the gate's next start brings it up to date.
         let is_behind = newest.size < published.size;
-        let (log, note) = if is_behind { (published.clone(), published_note.clone()) } else { (newest, newest_note) };
-        let mut files = self.witnessed.clone();
+        let (log, note) =
+            if is_behind { (published.clone(), published_note.clone()) } else { (newest, newest_note) };
+        let mut files = self.beside.clone();
         for tile in Tile::of_tree(published.size / 256 * 256, published.size).filter(|tile| !tile.is_full()) {
             let bytes = fs::read(directory.join(tile.path()));
             files.push((tile.path(), bytes.map_err(|error| found(&tile.path(), error.to_string()))?));
