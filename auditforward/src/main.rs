@@ -160,6 +160,10 @@ fn local_problems(settings: &Settings, trail: &journal::Settings) -> Vec<Problem
         problems.extend(wrong.map(|what| Problem::whole_file(place, what)));
     };
     note("[trail]", Keys::load(trail).err().map(|error| error.to_string()));
+    // Whatever lies in the trail's directory and is none of its files is a finding of `audit verify`.
+    if settings.state.starts_with(&trail.directory) {
+        note("[trail]", Some("`state` must not be inside the trail's directory".to_owned()));
+    }
     for receiver in &settings.receivers {
         let place = format!("`{}`", receiver.name);
         let tls = |files: &ClientFiles| client_config(files).err().map(|error| error.to_string());

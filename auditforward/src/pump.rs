@@ -216,15 +216,11 @@ impl<'s> Pump<'s> {
 
     /// The receiver failed: what it confirmed a little earlier, it may have lost with its memory.
     fn step_back(&mut self, cursor: &mut Cursor) -> Result<(), Trouble> {
-        let Some(mark) = self.marks.pop_front().filter(|mark| mark.next < cursor.next) else {
-            self.marks.clear();
+        let is_forgetful = self.sender.again_entries() > 0;
+        let oldest = self.marks.drain(..).next();
+        let Some(mark) = oldest.filter(|mark| is_forgetful && mark.next < cursor.next) else {
             return Ok(());
         };
-        if self.sender.again_entries() == 0 {
-            self.marks.clear();
-            return Ok(());
-        }
-        self.marks.clear();
         self.seen = None;
         (cursor.next, cursor.last) = (mark.next, mark.last);
         self.state.keep(self.name, cursor).map_err(Trouble::ours)

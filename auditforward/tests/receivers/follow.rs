@@ -219,4 +219,9 @@ fn one_forwarder_at_a_time_and_problems_before_the_start() {
     town.configure("[[otlp]]\nname = \"o\"\nurl = \"https://127.0.0.1/\"\nca = \"no.pem\"\nauthorization_file = \"no\"\n");
     let (is_good, said) = town.ask(&["check"]);
     assert!(!is_good && said.contains("no.pem") && said.contains("/no`"), "{said}");
+    let inside =
+        fs::read_to_string(town.path("forward.toml")).unwrap().replace("\"state\"", "\"audit/state\"");
+    fs::write(town.path("forward.toml"), inside).unwrap();
+    let (is_good, said) = town.ask(&["check"]);
+    assert!(!is_good && said.contains("must not be inside the trail's directory"), "{said}");
 }
