@@ -12,6 +12,7 @@ pub mod export;
 mod index;
 #[cfg(test)]
 mod index_tests;
+pub mod item;
 mod keep;
 #[cfg(test)]
 mod keep_tests;

@@ -10,12 +10,13 @@ pub mod clients;
 mod parameters;
 mod problem;
 mod raw;
-mod section;
+pub mod section;
 mod sessions;
 pub mod settings;
 pub mod witness;
 
 pub use problem::Problem;
+pub use raw::document;
 pub use settings::Settings;
 
 use std::path::Path;

@@ -45,7 +45,9 @@ impl Problem {
         self
     }
 
-    pub(super) fn sorted(mut problems: Vec<Self>) -> Vec<Self> {
+    /// In the order of the file, each once.
+    #[must_use]
+    pub fn sorted(mut problems: Vec<Self>) -> Vec<Self> {
         problems.sort();
         problems.dedup();
         problems

@@ -158,7 +158,10 @@ pub(super) struct NamedQuery {
 }
 
 /// The text as TOML.
-pub(super) fn document<'t>(file: &str, text: &'t str) -> Result<Spanned<DeTable<'t>>, Problem> {
+///
+/// # Errors
+/// Where it is not.
+pub fn document<'t>(file: &str, text: &'t str) -> Result<Spanned<DeTable<'t>>, Problem> {
     DeTable::parse(text).map_err(|error| {
         let offset = error.span().map_or(0, |span| span.start);
         let message = error.message().lines().next().unwrap_or_default().to_lowercase();

@@ -2,7 +2,7 @@
 //!
 //! Owns: locations, unknown keys and the wording of shape problems.
 //! Must never: know what a key means; that is `settings`.
-//! Look next: `raw`, which lists the keys.
+//! Look next: `raw`, which lists the keys; the member `auditforward`, whose file is read the same way.
 
 use super::Problem;
 use std::ops::Range;
@@ -11,20 +11,25 @@ use toml::de::{DeTable, DeValue};
 
 /// A value and where it stands in the file.
 #[derive(Debug, Clone)]
-pub(super) struct Located<T> {
-    pub(super) value: T,
-    pub(super) offset: usize,
+pub struct Located<T> {
+    /// The value.
+    pub value: T,
+    /// Byte offset in the text.
+    pub offset: usize,
 }
 
 /// The file being read, and what was found wrong in it.
-pub(super) struct Reader<'t> {
+#[derive(Debug)]
+pub struct Reader<'t> {
     file: &'t str,
     text: &'t str,
-    pub(super) problems: Vec<Problem>,
+    /// What was found so far, in the order it was found.
+    pub problems: Vec<Problem>,
 }
 
 /// One table of the file under its dotted name; keys not asked for are unknown.
-pub(super) struct Section<'d> {
+#[derive(Debug)]
+pub struct Section<'d> {
     name: String,
     offset: usize,
     table: Option<&'d DeTable<'d>>,
@@ -32,15 +37,19 @@ pub(super) struct Section<'d> {
 }
 
 impl<'t> Reader<'t> {
-    pub(super) fn new(file: &'t str, text: &'t str) -> Self {
+    /// `file`: its name in problems.
+    #[must_use]
+    pub fn new(file: &'t str, text: &'t str) -> Self {
         Self { file, text, problems: Vec::new() }
     }
 
-    pub(super) fn report(&mut self, offset: usize, message: String) {
+    /// Something is wrong at a byte offset.
+    pub fn report(&mut self, offset: usize, message: String) {
         self.problems.push(Problem::at(self.file, self.text, offset, message));
     }
 
-    pub(super) fn report_with_hint(&mut self, offset: usize, message: String, hint: String) {
+    /// The same, with what to do about it.
+    pub fn report_with_hint(&mut self, offset: usize, message: String, hint: String) {
         self.problems.push(Problem::at(self.file, self.text, offset, message).with_hint(hint));
     }
 
@@ -50,11 +59,15 @@ impl<'t> Reader<'t> {
 }
 
 impl<'d> Section<'d> {
-    pub(super) fn root(table: &'d Spanned<DeTable<'d>>) -> Self {
+    /// The whole file.
+    #[must_use]
+    pub fn root(table: &'d Spanned<DeTable<'d>>) -> Self {
         Self { name: String::new(), offset: 0, table: Some(table.get_ref()), asked: Vec::new() }
     }
 
-    pub(super) fn offset(&self) -> usize {
+    /// Where it stands, as a byte offset.
+    #[must_use]
+    pub fn offset(&self) -> usize {
         self.offset
     }
 
@@ -68,12 +81,7 @@ impl<'d> Section<'d> {
     }
 
     /// A sub-table; an absent one reads as empty, reported only when `required`.
-    pub(super) fn table(
-        &mut self,
-        reader: &mut Reader<'_>,
-        key: &'static str,
-        required: bool,
-    ) -> Section<'d> {
+    pub fn table(&mut self, reader: &mut Reader<'_>, key: &'static str, required: bool) -> Section<'d> {
         let name = self.dotted(key);
         let found = self.entry(key);
         if found.is_none() && required {
@@ -94,12 +102,14 @@ impl<'d> Section<'d> {
         }
     }
 
-    pub(super) fn is_present(&self) -> bool {
+    /// Whether the file has it.
+    #[must_use]
+    pub fn is_present(&self) -> bool {
         self.table.is_some()
     }
 
     /// The tables of an array of tables (`[[name]]`).
-    pub(super) fn tables(&mut self, reader: &mut Reader<'_>, key: &'static str) -> Vec<Section<'d>> {
+    pub fn tables(&mut self, reader: &mut Reader<'_>, key: &'static str) -> Vec<Section<'d>> {
         let name = self.dotted(key);
         let Some(value) = self.entry(key) else { return Vec::new() };
         let DeValue::Array(items) = value.get_ref() else {
@@ -121,7 +131,8 @@ impl<'d> Section<'d> {
         sections
     }
 
-    pub(super) fn text(&mut self, reader: &mut Reader<'_>, key: &'static str) -> Option<Located<String>> {
+    /// A string.
+    pub fn text(&mut self, reader: &mut Reader<'_>, key: &'static str) -> Option<Located<String>> {
         let value = self.entry(key)?;
         match value.get_ref() {
             DeValue::String(text) => {
@@ -135,7 +146,7 @@ impl<'d> Section<'d> {
     }
 
     /// A whole number that is not negative.
-    pub(super) fn number(&mut self, reader: &mut Reader<'_>, key: &'static str) -> Option<Located<u64>> {
+    pub fn number(&mut self, reader: &mut Reader<'_>, key: &'static str) -> Option<Located<u64>> {
         let value = self.entry(key)?;
         let number = match value.get_ref() {
             DeValue::Integer(number) => u64::from_str_radix(number.as_str(), number.radix()).ok(),
@@ -148,7 +159,7 @@ impl<'d> Section<'d> {
     }
 
     /// `true` or `false`; false when it is not said.
-    pub(super) fn switch(&mut self, reader: &mut Reader<'_>, key: &'static str) -> bool {
+    pub fn switch(&mut self, reader: &mut Reader<'_>, key: &'static str) -> bool {
         let Some(value) = self.entry(key) else { return false };
         let DeValue::Boolean(on) = value.get_ref() else {
             reader.wrong_type(self, key, value.span(), "`true` or `false`");
@@ -157,11 +168,8 @@ impl<'d> Section<'d> {
         *on
     }
 
-    pub(super) fn required_text(
-        &mut self,
-        reader: &mut Reader<'_>,
-        key: &'static str,
-    ) -> Option<Located<String>> {
+    /// A string that must be there.
+    pub fn required_text(&mut self, reader: &mut Reader<'_>, key: &'static str) -> Option<Located<String>> {
         let missing = self.table.is_some_and(|table| table.get(key).is_none());
         if missing {
             reader.report(self.offset, format!("`{}` is missing", self.dotted(key)));
@@ -169,7 +177,8 @@ impl<'d> Section<'d> {
         self.text(reader, key)
     }
 
-    pub(super) fn texts(
+    /// An array of strings.
+    pub fn texts(
         &mut self,
         reader: &mut Reader<'_>,
         key: &'static str,
@@ -192,7 +201,7 @@ impl<'d> Section<'d> {
     }
 
     /// A table of free keys to strings, such as `roles`.
-    pub(super) fn renames(&mut self, reader: &mut Reader<'_>, key: &'static str) -> Vec<(String, String)> {
+    pub fn renames(&mut self, reader: &mut Reader<'_>, key: &'static str) -> Vec<(String, String)> {
         let Some(value) = self.entry(key) else { return Vec::new() };
         let DeValue::Table(table) = value.get_ref() else {
             reader.wrong_type(self, key, value.span(), "a table of strings");
@@ -211,7 +220,7 @@ impl<'d> Section<'d> {
     }
 
     /// Reports every key that nobody asked for, naming the nearest known one.
-    pub(super) fn finish(self, reader: &mut Reader<'_>) {
+    pub fn finish(self, reader: &mut Reader<'_>) {
         let Some(table) = self.table else { return };
         for (key, _) in table {
             let name = key.get_ref();

@@ -20,6 +20,7 @@ mod reserve;
 mod retention;
 mod rotation;
 mod segments;
+mod shipment;
 mod snapshot;
 mod spare;
 #[cfg(test)]
@@ -57,6 +58,7 @@ pub use prove::{Asked, entries_of_request, prove, verifier};
 pub use reader::{Found, Reader};
 pub use retention::{Plan, Retained, hold_id, holds, plan, retain};
 pub use rotation::Rotated;
+pub use shipment::{RightEdge, full_tiles, is_beside};
 pub use snapshot::{Entry, read_entries};
 pub use witnessed::{Demand, Publication, Witnessed};
 

@@ -35,6 +35,7 @@ pub struct Reader<'k> {
     edge: Skimmed,
     /// The bundles that were read last, the newest at the end.
     held: VecDeque<(u64, Vec<Vec<u8>>)>,
+    held_max: usize,
     keys: &'k Keys,
     withheld: Withheld,
     /// The hashes of the bundle that was asked for last and is withheld.
@@ -128,6 +129,7 @@ impl<'k> Reader<'k> {
             bundles,
             edge,
             held: VecDeque::new(),
+            held_max: READER_BUNDLES_HELD_MAX,
             keys,
             withheld,
             hashes: None,
@@ -138,6 +140,13 @@ impl<'k> Reader<'k> {
     #[must_use]
     pub fn withheld(&self) -> String {
         self.withheld.bundles.to_string()
+    }
+
+    /// The same reader, holding one bundle only: enough for who reads on and on.
+    #[must_use]
+    pub fn reading_on(mut self) -> Self {
+        self.held_max = 1;
+        self
     }
 
     /// The newest signed checkpoint, which covers every entry that can be read here.
@@ -209,7 +218,7 @@ impl<'k> Reader<'k> {
                 return Ok(Stored::Withheld(leaf));
             }
             self.held.push_back((index, self.read_bundle(tile)?));
-            if self.held.len() > READER_BUNDLES_HELD_MAX {
+            if self.held.len() > self.held_max {
                 self.held.pop_front();
             }
         }
