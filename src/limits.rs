@@ -7,12 +7,14 @@
 mod care;
 mod doctor;
 mod index;
+mod refusals;
 mod sessions;
 mod witness;
 
 pub use care::*;
 pub use doctor::*;
 pub use index::*;
+pub use refusals::*;
 pub use sessions::*;
 pub use witness::*;
 

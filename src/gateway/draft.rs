@@ -19,6 +19,7 @@ use crate::edge::sessions::Standing;
 use http::{Method, Request, StatusCode};
 use jiff::Timestamp;
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 /// A record in the making.
 #[derive(Clone)]
@@ -30,8 +31,12 @@ pub(super) struct Draft {
     pub(super) head_only: bool,
     /// How the token came, once one is found: challenges are spoken in the same scheme.
     pub(super) scheme: Scheme,
+    /// The other end of the connection.
+    pub(super) address: IpAddr,
     /// A change was sent, and nobody knows whether it was made.
     pub(super) unknown: bool,
+    /// It was refused, and somebody should look at once.
+    pub(super) alarms: bool,
     /// The caller for as long as they may go on; nothing before they are established.
     pub(super) standing: Option<Standing>,
     /// Grants of emergency access under which the record may stand in the journal's reserve, if the journal takes none.
@@ -56,7 +61,9 @@ impl Draft {
             interaction: "unknown",
             head_only,
             scheme: Scheme::Bearer,
+            address: peer.address.ip(),
             unknown: false,
+            alarms: false,
             standing: None,
             reserve: BTreeSet::new(),
             unreserved: false,
@@ -198,6 +205,19 @@ impl Draft {
         Some(reserved)
     }
 
+    /// Whether a refusal may be counted where there are too many: nothing left, and nothing was asked to be changed, so
+    /// that the record would tell of the attempt and of nothing else.
+    pub(super) fn may_be_counted(&self) -> bool {
+        let decision = &self.decision;
+        let is_plain = decision.entry.is_none() && decision.unit.is_none();
+        let has_effect = self.unknown || !decision.released.is_empty() || !decision.written.is_empty();
+        decision.verdict == audit::Verdict::Refuse
+            && is_plain
+            && !has_effect
+            && !self.alarms
+            && self.entries.is_empty()
+    }
+
     /// The records of the request and of its entries, in the order of the trail.
     pub(super) fn records(self) -> Vec<Record> {
         let now = clock::now();
@@ -224,7 +244,8 @@ impl Draft {
         self.decision.released.clear();
         self.decision.basis.clear();
         gate.telemetry.refusal(refusal.code());
-        if refusal.is_alarm() {
+        self.alarms = refusal.is_alarm();
+        if self.alarms {
             tracing::error!(
                 request_id = self.decision.request_id,
                 code = refusal.code(),

@@ -142,7 +142,9 @@ impl Cases {
             | Event::ReserveReady
             | Event::ReserveTakenOver
             | Event::ReserveRemoved
-            | Event::TrailRead => {}
+            | Event::TrailRead
+            | Event::RefusalsCounting
+            | Event::RefusalsCounted => {}
         }
     }
 

@@ -26,13 +26,13 @@ pub enum Record {
 }
 
 impl Record {
-    /// The request this record belongs to; control records have none.
+    /// The request this record belongs to; for counted refusals the first of them. Other control records have none.
     #[must_use]
     pub fn request_id(&self) -> Option<&str> {
         match self {
             Self::Intent(decision) | Self::Decision(decision) => Some(&decision.request_id),
             Self::Outcome(outcome) => Some(&outcome.request_id),
-            Self::Control(_) => None,
+            Self::Control(control) => control.refusals().map(|refusals| refusals.first),
         }
     }
 
@@ -319,11 +319,15 @@ pub enum Event {
     ReserveRemoved,
     /// Somebody read the trail (KF-62).
     TrailRead,
+    /// From now on the refusals of a source are counted (T-232).
+    RefusalsCounting,
+    /// So many refusals of a source were counted.
+    RefusalsCounted,
 }
 
 impl Event {
     /// Every event.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Created,
         Self::Started,
         Self::Stopped,
@@ -340,6 +344,8 @@ impl Event {
         Self::ReserveTakenOver,
         Self::ReserveRemoved,
         Self::TrailRead,
+        Self::RefusalsCounting,
+        Self::RefusalsCounted,
     ];
 
     /// The event's code, such as `policies-loaded`.
@@ -362,6 +368,8 @@ impl Event {
             Self::ReserveTakenOver => "reserve-taken-over",
             Self::ReserveRemoved => "reserve-removed",
             Self::TrailRead => "trail-read",
+            Self::RefusalsCounting => "refusals-counting",
+            Self::RefusalsCounted => "refusals-counted",
         }
     }
 }
