@@ -96,8 +96,11 @@ impl Meaning<'_, '_> {
         let Some(text) = text else { return Some(None) };
         let offset = text.offset;
         let after = self.duration(Some(text), KEY, limits::WITNESS_AGE_MAX, limits::WITNESS_AGE_MAX)?;
-        if called.is_some_and(|called| after <= called) {
-            self.reader.report(offset, format!("`{KEY}` must be longer than `audit.witness_max_age`"));
+        if called.is_some_and(|called| after < called.saturating_add(limits::WITNESS_PAUSE)) {
+            let pause = limits::WITNESS_PAUSE.as_secs();
+            let message =
+                format!("`{KEY}` must be longer than `audit.witness_max_age` by {pause} s at least");
+            self.reader.report(offset, message);
             return None;
         }
         Some(Some(after))
