@@ -89,7 +89,7 @@ async fn a_window_ends_by_itself_and_the_next_has_a_budget_again() {
     let place = TempDir::new().unwrap();
     let settings = trail(place.path());
     let journal = Journal::open(&settings).unwrap();
-    let interval = Duration::from_millis(300);
+    let interval = Duration::from_millis(1500);
     let counting = Arc::new(Counting::every(interval, journal.clone(), Telemetry::new(), BUDGET));
     let (stopper, stop) = stop_signal();
     let running = tokio::spawn(Arc::clone(&counting).run(stop));

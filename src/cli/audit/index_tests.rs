@@ -525,3 +525,35 @@ fn counted_refusals_are_found_and_summed() {
     assert!(table.contains("(refusals-counted)") && table.contains("code:token-missing=30"), "{table}");
     assert_eq!(table.matches("unknown").count(), 1, "{table}");
 }
+
+/// What does not decrypt is told at every search and by an export, also when the index was made long ago.
+#[test]
+fn entries_that_do_not_decrypt_are_told_each_time() {
+    let place = Place::new();
+    place.append(&[&[plain("r1", "p1"), plain("r2", "p2")]]);
+    let other = Settings { encryption_key: place.beside("other.aes"), ..place.settings.clone() };
+    fs::create_dir_all(place.beside("elsewhere")).unwrap();
+    let made = Settings { signing_key: place.beside("elsewhere/other.key"), ..other.clone() };
+    crate::edge::journal::generate_missing(&made).unwrap();
+    let (_, said, _) = run(|out, err| index(&other, &place.index, false, true, out, err));
+    assert_eq!(serde_json::from_str::<Value>(&said).unwrap()["damagedEntries"], 3, "{said}");
+    for _ in 0..2 {
+        let (code, found, told) =
+            run(|out, err| search_with(&other, Some(&place.index), &of_patient("p1"), true, out, err));
+        assert_eq!((code, found.as_str()), (PROBLEM, ""));
+        assert_eq!(told.lines().count(), 3, "{told}");
+    }
+    // With its own key again the index is made anew, and `--rebuild` makes it from nothing.
+    assert_eq!(place.found(&of_patient("p1")).len(), 1);
+    let rebuild = |rebuild: bool| {
+        let (_, said, _) = run(|out, err| index(&place.settings, &place.index, rebuild, true, out, err));
+        serde_json::from_str::<Value>(&said).unwrap()["read"].as_u64()
+    };
+    assert_eq!((rebuild(false), rebuild(true)), (Some(0), Some(3)));
+    let out = place.beside("out");
+    let filter = Filter::default();
+    let order =
+        export::Export { filter: &filter, format: export::Format::Ndjson, out: &out, base: "https://b" };
+    let (code, said, _) = run(|text, err| export::export(&other, None, &order, true, text, err));
+    assert_eq!((code, &serde_json::from_str::<Value>(&said).unwrap()["damaged"]), (PROBLEM, &Value::from(3)));
+}
