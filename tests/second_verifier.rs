@@ -6,6 +6,7 @@
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
+    clippy::string_slice,
     clippy::print_stderr,
     clippy::print_stdout,
     reason = "a failing test panics, and a skipped one says so"
@@ -329,7 +330,7 @@ impl Case {
         row.ours += usize::from(!ours.is_empty());
         row.theirs += usize::from(!theirs.is_empty());
         if let (true, Some(finding)) = (row.place.is_empty(), ours.first()) {
-            row.place = format!("`{finding}`");
+            row.place = shortened(finding);
         }
     }
 }
@@ -342,6 +343,22 @@ impl Row {
         let all = if found { (*tried, *tried) } else { (0, 0) };
         assert_eq!((*ours, *theirs), all, "{what}");
     }
+}
+
+/// For a cell of a table: without marks of code, and of each hash its beginning.
+fn shortened(finding: &str) -> String {
+    let plain = finding.replace('`', "");
+    let word = |word: &str| {
+        let digits = word.trim_start_matches("witness/").chars().take_while(char::is_ascii_hexdigit).count();
+        let hidden = if digits >= 64 { digits - 8 } else { 0 };
+        let begin = word.len() - word.trim_start_matches("witness/").len() + digits - hidden;
+        if hidden == 0 {
+            word.to_owned()
+        } else {
+            format!("{}…{}", &word[..begin], &word[begin + hidden..])
+        }
+    };
+    plain.split(' ').map(word).collect::<Vec<_>>().join(" ")
 }
 
 /// What stands where in the trail.

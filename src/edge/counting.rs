@@ -130,7 +130,7 @@ impl Counting {
             );
             Ok(())
         };
-        began.get_or_try_init(write).await.map(|()| ())
+        began.get_or_try_init(write).await.copied()
     }
 
     /// A clock that went back ends a window, too.

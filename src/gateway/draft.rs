@@ -35,8 +35,6 @@ pub(super) struct Draft {
     pub(super) address: IpAddr,
     /// A change was sent, and nobody knows whether it was made.
     pub(super) unknown: bool,
-    /// It was refused, and somebody should look at once.
-    pub(super) alarms: bool,
     /// The caller for as long as they may go on; nothing before they are established.
     pub(super) standing: Option<Standing>,
     /// Grants of emergency access under which the record may stand in the journal's reserve, if the journal takes none.
@@ -63,7 +61,6 @@ impl Draft {
             scheme: Scheme::Bearer,
             address: peer.address.ip(),
             unknown: false,
-            alarms: false,
             standing: None,
             reserve: BTreeSet::new(),
             unreserved: false,
@@ -208,14 +205,7 @@ impl Draft {
     /// Whether a refusal may be counted where there are too many: nothing left, and nothing was asked to be changed, so
     /// that the record would tell of the attempt and of nothing else.
     pub(super) fn may_be_counted(&self) -> bool {
-        let decision = &self.decision;
-        let is_plain = decision.entry.is_none() && decision.unit.is_none();
-        let has_effect = self.unknown || !decision.released.is_empty() || !decision.written.is_empty();
-        decision.verdict == audit::Verdict::Refuse
-            && is_plain
-            && !has_effect
-            && !self.alarms
-            && self.entries.is_empty()
+        self.decision.is_mere_refusal() && !self.unknown && self.entries.is_empty()
     }
 
     /// The records of the request and of its entries, in the order of the trail.
@@ -244,8 +234,7 @@ impl Draft {
         self.decision.released.clear();
         self.decision.basis.clear();
         gate.telemetry.refusal(refusal.code());
-        self.alarms = refusal.is_alarm();
-        if self.alarms {
+        if refusal.is_alarm() {
             tracing::error!(
                 request_id = self.decision.request_id,
                 code = refusal.code(),

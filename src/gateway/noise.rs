@@ -1,6 +1,6 @@
 //! Refusals that may be counted instead of recorded one by one, when there are too many (T-232).
 //!
-//! Owns: which those are: what released nothing, wrote nothing, was sent nowhere, and is no alarm; and whose they are.
+//! Owns: which those are: what released nothing, wrote nothing, and is no part of a batch; and whose they are.
 //! Must never: have anything else counted, or answer one that is neither recorded nor counted.
 //! Look next: `edge::counting`, which counts; `reserve`, which records everything else.
 

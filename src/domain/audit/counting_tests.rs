@@ -147,6 +147,32 @@ fn documents_have_a_budget_too() {
     assert_eq!(note(&mut window, &address(1), "busy", 1), Noted::Alone, "a budget of their own");
 }
 
+/// No release, no write and no part of an answer is ever counted.
+#[test]
+fn only_mere_refusals_may_be_counted() {
+    let refused = || Decision::new(second(0), "r1".to_owned(), Verdict::Refuse);
+    let mask = std::sync::Arc::new(vec!["Patient.name".to_owned()]);
+    let (reference, patients) = ("Patient/p1".to_owned(), ["p1".to_owned()]);
+    let released = Released {
+        reference: reference.clone(),
+        version: None,
+        patients: patients.clone().into(),
+        mask: mask.clone(),
+    };
+    let written = Written { reference, version: None, patients: patients.into(), mask };
+    assert!(refused().is_mere_refusal());
+    let others = [
+        ("a release", Decision { verdict: Verdict::Permit, ..refused() }),
+        ("something left", Decision { released: vec![released], ..refused() }),
+        ("something was to be written", Decision { written: vec![written], ..refused() }),
+        ("an entry of a batch", Decision { entry: Some(0), ..refused() }),
+        ("a unit of an answer", Decision { unit: Some(0), ..refused() }),
+    ];
+    for (what, decision) in others {
+        assert!(!decision.is_mere_refusal(), "{what}");
+    }
+}
+
 proptest! {
     /// Whatever comes in whatever order: each refusal has a record of its own or is in exactly one count, under its code.
     #[test]

@@ -179,6 +179,17 @@ impl Decision {
     }
 }
 
+impl Decision {
+    /// Whether it says that somebody was refused and nothing else: nothing left, nothing was to be written, and it is no part
+    /// of a larger answer. Only such may be counted instead of recorded.
+    #[must_use]
+    pub fn is_mere_refusal(&self) -> bool {
+        let has_effect = !self.released.is_empty() || !self.written.is_empty();
+        let is_part = self.entry.is_some() || self.unit.is_some();
+        self.verdict == Verdict::Refuse && !has_effect && !is_part
+    }
+}
+
 /// Shows no request line and no released record: both are patient data.
 impl fmt::Debug for Decision {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
