@@ -56,6 +56,31 @@ fn told(records: &[Value], code: &str) -> (usize, u64) {
     (alone, records.iter().filter_map(number).sum())
 }
 
+/// What a nurse asks meanwhile, a third of it in vain.
+async fn reads(client: Client, base: String, bearer: Arc<String>) -> Vec<Reply> {
+    let mut seen = Vec::new();
+    for _ in 0..50 {
+        for path in ["Patient/p1", "Observation?patient=p1&_count=2", "Claim/claim1"] {
+            seen.push(ask(&client, &base, "GET", path, &[("authorization", &bearer)], "").await);
+        }
+    }
+    seen
+}
+
+/// Each count was begun before, and says whose it is.
+fn counts_were_begun(records: &[Value], windows: usize) {
+    let begun = records.iter().filter(|record| record["event"] == "refusals-counting");
+    for record in begun.clone() {
+        assert_eq!(record["outcome"], "counted", "{record}");
+        let of = record["details"]["of"].as_str().unwrap();
+        match of {
+            "address" => assert_eq!(record["details"]["source"], "127.0.0.1"),
+            _ => assert!(of == "caller" && record["details"]["subject"].is_string(), "{record}"),
+        }
+    }
+    assert_eq!(begun.count(), windows);
+}
+
 #[test]
 fn t232_a_flood_is_counted_exactly_while_a_nurse_reads() {
     run(async {
@@ -63,18 +88,7 @@ fn t232_a_flood_is_counted_exactly_while_a_nurse_reads() {
         let config = gate.hospital.stage.config_file();
         let (client, base) = (gate.hospital.client.clone(), gate.hospital.stage.base_url().to_owned());
         let nurse = Arc::new(format!("Bearer {}", gate.hospital.token("nurse")));
-        let reading = {
-            let (client, base, nurse) = (client.clone(), base.clone(), Arc::clone(&nurse));
-            tokio::spawn(async move {
-                let mut seen = Vec::new();
-                for _ in 0..50 {
-                    for path in ["Patient/p1", "Observation?patient=p1&_count=2", "Claim/claim1"] {
-                        seen.push(ask(&client, &base, "GET", path, &[("authorization", &nurse)], "").await);
-                    }
-                }
-                seen
-            })
-        };
+        let reading = tokio::spawn(reads(client.clone(), base.clone(), Arc::clone(&nurse)));
         let bad = flood(&client, &base, "Patient/p1", "Bearer e30.e30.e30", 2400).await;
         let none = flood(&client, &base, "Patient/p1", "Basic xyz", 400).await;
         let seen = reading.await.unwrap();
@@ -139,17 +153,7 @@ fn t232_a_flood_is_counted_exactly_while_a_nurse_reads() {
         assert!(alone_all <= minutes * (40 + 60), "{alone_all} in {minutes} minutes");
         assert!(had.len() <= minutes * 40 && had.len() >= 40, "{} documents", had.len());
         assert!(metrics.contains(&format!("chartgate_refusals_counted_total {counted_all}")), "{metrics}");
-        // Each count was begun before, and says whose it is.
-        let begun = records.iter().filter(|record| record["event"] == "refusals-counting");
-        for record in begun.clone() {
-            assert_eq!(record["outcome"], "counted", "{record}");
-            let of = record["details"]["of"].as_str().unwrap();
-            match of {
-                "address" => assert_eq!(record["details"]["source"], "127.0.0.1"),
-                _ => assert!(of == "caller" && record["details"]["subject"].is_string(), "{record}"),
-            }
-        }
-        assert_eq!(begun.count(), windows);
+        counts_were_begun(&records, windows);
         let verified = verify(&config);
         assert_eq!(verified.status.code(), Some(0), "{}", String::from_utf8_lossy(&verified.stdout));
     });
