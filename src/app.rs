@@ -21,6 +21,7 @@ use crate::domain::fhir::capabilities::IssuerEndpoints;
 use crate::domain::fhir::path::PublicBase;
 use crate::domain::identity::{Issuer, IssuerSpec, MfaSpec, Nonces, VerifiedTokens};
 use crate::edge::cosigning::Cosigning;
+use crate::edge::counting::Counting;
 use crate::edge::introspection::{IntrospectionSource, Introspector};
 use crate::edge::journal::{self, Journal};
 use crate::edge::keyring::{IssuerSource, Keyring, Refreshing};
@@ -137,7 +138,8 @@ pub async fn start(settings: &Settings) -> Result<Running, Vec<Problem>> {
     let desk = session::desk(settings, &parts.operations_bearer, &sessions, &journal);
 
     let (tls, operations_tls) = (Arc::clone(&parts.server_tls), parts.operations_tls.clone());
-    let gate = Arc::new(gate(settings, parts, (journal, sessions, exports), telemetry.clone()));
+    let gate =
+        Arc::new(gate(settings, parts, (journal, sessions, exports), cosigning.clone(), telemetry.clone()));
     let revocations = gate.sessions.revoked().all().len();
     let started =
         control(Event::Started, &[("policySet", gate_hash(&gate)), ("revocations", revocations.to_string())]);
@@ -236,13 +238,14 @@ impl Running {
             cut_off += ended.map_or(0, |drained| drained.cut_off);
         }
         while self.watching.join_next().await.is_some() {}
+        let counted = self.gate.counting.finish().await;
         let stopped = control(Event::Stopped, &[("connectionsCutOff", cut_off.to_string())]);
         let recorded = self.gate.journal.append(&[stopped]).await.map(|_receipt| ());
         let closed = self.gate.journal.close().await;
         if let Some(cosigning) = &self.cosigning {
             cosigning.finish().await;
         }
-        recorded.and(closed).map_err(|error| error.to_string())
+        recorded.and(counted).and(closed).map_err(|error| error.to_string())
     }
 }
 
@@ -441,6 +444,7 @@ fn gate(
     settings: &Settings,
     parts: Parts,
     (journal, sessions, exports): (Journal, Sessions, Seal),
+    witnesses: Option<Arc<Cosigning>>,
     telemetry: Telemetry,
 ) -> Gate {
     let issuers = settings.issuers.iter().map(|issuer| IssuerEndpoints {
@@ -463,6 +467,8 @@ fn gate(
         relations: care::relations(&settings.relations),
         emergencies: care::emergencies(&settings.emergency, sessions.store()),
         sessions,
+        witnesses,
+        counting: Arc::new(Counting::new(journal.clone(), telemetry.clone(), settings.audit.budget)),
         journal,
         seal: parts.seal,
         exports,
@@ -487,6 +493,7 @@ fn readiness(gate: &Gate, policy_epoch: u64, silent: &RwLock<Vec<String>>) -> Re
         policies: true,
         journal: gate.journal.ready(),
         reserve: gate.journal.reserve().code(),
+        witnesses: !gate.is_unwitnessed(clock::now()),
         sessions: gate.sessions.is_heard(),
         silent_event_streams: silent.read().unwrap_or_else(PoisonError::into_inner).clone(),
         policy_hash: gate_hash(gate),
@@ -533,6 +540,7 @@ fn spawn_watches(
     let counted = gate.telemetry.clone();
     watching.spawn(applications::watch_agreements(settings.clone(), counted, stop.clone()));
     session::spawn_watch(watching, gate, silent, stop);
+    watching.spawn(Arc::clone(&gate.counting).run(stop.clone()));
     watching.spawn(care::end_emergencies(Arc::clone(gate), stop.clone()));
     watching.spawn(readings::record(
         gate.journal.clone(),

@@ -8,6 +8,7 @@ mod care;
 mod doctor;
 mod index;
 mod keeping;
+mod refusals;
 mod sessions;
 mod witness;
 
@@ -15,6 +16,7 @@ pub use care::*;
 pub use doctor::*;
 pub use index::*;
 pub use keeping::*;
+pub use refusals::*;
 pub use sessions::*;
 pub use witness::*;
 

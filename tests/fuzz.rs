@@ -18,6 +18,11 @@ mod targets;
 
 mod dice;
 
+use aws_lc_rs::signature::Ed25519KeyPair;
+use chartgate::domain::ledger::{
+    AddCheckpoint, Checkpoint, Frontier, Hash, InclusionProof, KeyKind, LogSigner, SignedCheckpoint,
+    VerifierKey, cosign, leaf_hash, prove_consistency, prove_inclusion, sign,
+};
 use dice::Dice;
 use std::fs;
 use std::path::Path;
@@ -100,4 +105,69 @@ fn merged_patches_are_records() {
 #[test]
 fn proofs_tokens_and_scopes_are_read_or_refused() {
     check("dpop", targets::dpop);
+}
+
+#[test]
+fn proofs_and_notes_are_read_or_refused() {
+    check("ledger", targets::ledger);
+}
+
+/// The seeds of the law above: what a log and its witness say, of keys that anybody can make. `UPDATE_SNAPSHOTS=1` writes
+/// them anew.
+#[test]
+fn the_seeds_of_proofs_are_accepted() {
+    let signer = |seed| LogSigner::new(Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap()).unwrap();
+    let (log, witness) = (signer(11), signer(12));
+    let origin = "chartgate/fuzz";
+    let vkey = |name: &str, kind, signer: &LogSigner| VerifierKey::new(name, kind, signer.key()).unwrap();
+    let keys = (vkey(origin, KeyKind::Log, &log), vkey("witness.example/f", KeyKind::Witness, &witness));
+    let leaves: Vec<Hash> = (0..300).map(|index| leaf_hash(&targets::entry(index))).collect();
+    let mut read = |level: u8, index: u64| {
+        let first = usize::try_from(index << level).unwrap();
+        let mut over = Frontier::default();
+        leaves.get(first..first + (1 << level))?.iter().for_each(|leaf| over.push(*leaf));
+        Some(over.root())
+    };
+    let note = |size: usize| {
+        let mut over = Frontier::default();
+        leaves[..size].iter().for_each(|leaf| over.push(*leaf));
+        let checkpoint = Checkpoint { origin: origin.to_owned(), size: size as u64, root: over.root() };
+        SignedCheckpoint::parse(&sign(&log, &checkpoint).unwrap()).unwrap()
+    };
+    let line = cosign(&witness, "witness.example/f", note(300).text(), 1_679_315_147).unwrap();
+    let later = note(300).with_lines(line.as_bytes()).unwrap();
+    let mut included = |index: u64, extra: Vec<u8>| {
+        let hashes = prove_inclusion(&mut read, index, 300).unwrap();
+        InclusionProof { extra, index, hashes, note: later.clone() }.to_string()
+    };
+    let by_hash = leaf_hash(&targets::entry(299)).as_bytes().to_vec();
+    let mut proofs = included(7, targets::entry(7)) + &included(299, by_hash);
+    let grown = AddCheckpoint { old: 5, proof: prove_consistency(&mut read, 5, 300).unwrap(), note: later };
+    proofs.push_str(&grown.to_string());
+    let seeds = [
+        ("keys", format!("{}\n{}\n", keys.0, keys.1)),
+        ("earlier", note(5).to_string()),
+        ("proofs", proofs),
+        ("request", grown.to_string()),
+        ("paths", "tile/0/x001/x234/067\ntile/entries/000.p/5\ntile/2/001\n".to_owned()),
+    ];
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/ledger");
+    for (name, text) in &seeds {
+        if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
+            fs::write(folder.join(name), text).unwrap();
+        }
+        assert_eq!(&fs::read_to_string(folder.join(name)).unwrap(), text, "{name}");
+    }
+    assert_eq!(targets::accepted(&seeds[2].1), 3);
+    assert_eq!(targets::accepted(&seeds[3].1), 1);
+    // Each line changed in its middle: what stands there is proved no more.
+    let lines: Vec<&str> = seeds[3].1.split_inclusive('\n').collect();
+    for place in 0..lines.len() {
+        let mut changed = lines.join("").into_bytes();
+        let at = lines[..place].concat().len() + lines[place].len() / 2;
+        changed[at] ^= 1;
+        let held = String::from_utf8(changed).map_or(0, |text| targets::accepted(&text));
+        // The last line is the witness's, which nobody was asked for here.
+        assert_eq!(held, usize::from(place + 1 == lines.len() && held == 1), "line {place}");
+    }
 }

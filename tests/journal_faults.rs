@@ -1,5 +1,6 @@
 //! Kills the process, or fails the call, at every write, sync, rename and unlink of a journal at work, and checks
-//! that the trail then verifies, opens, goes on, and holds every record that was acknowledged.
+//! that the trail then verifies, opens, goes on, and holds every record that was acknowledged. And the same through the
+//! gate, under load: `cargo test --test journal_faults table -- --nocapture` prints the table of docs/audit.md.
 //!
 //! Owns: the one test that does not take the write path's word for its order. The process is this test itself,
 //! started again with `tests/faults/libc.c` in front of the C library. Must never: count a skip as a pass in
@@ -8,10 +9,27 @@
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
+    clippy::indexing_slicing,
+    clippy::format_push_string,
     clippy::disallowed_methods,
     clippy::print_stdout,
     reason = "a test may, in its functions too; what is skipped is said"
 )]
+
+#[cfg(feature = "demo")]
+#[path = "journey/child.rs"]
+#[expect(dead_code, reason = "the journeys use all of it")]
+mod child;
+#[cfg(feature = "demo")]
+#[path = "journey/harness.rs"]
+#[expect(dead_code, reason = "the journeys use all of it")]
+mod harness;
+#[cfg(feature = "demo")]
+#[path = "faults/power.rs"]
+mod power;
+#[cfg(feature = "demo")]
+#[path = "faults/table.rs"]
+mod table;
 
 use std::env;
 use std::fs;
@@ -91,6 +109,20 @@ fn findings(settings: &Settings) -> usize {
     let found = inspect(&settings.directory, &keys, Request { decode: true, ..Request::default() }).unwrap();
     found.findings.iter().for_each(|finding| println!("{finding}"));
     found.findings.len()
+}
+
+/// The request of every record, as they stand.
+#[cfg(feature = "demo")]
+fn request_ids(settings: &Settings) -> Vec<String> {
+    let keys = Keys::load(settings).unwrap();
+    let (mut ids, mut assembly) = (Vec::new(), Assembly::default());
+    read_entries(&settings.directory, &keys, &mut |entry| {
+        let record = assembly.push(entry.sequence, entry.part.unwrap()).unwrap();
+        ids.extend(record.and_then(|(_, record)| record.request_id().map(str::to_owned)));
+        Ok(())
+    })
+    .unwrap();
+    ids
 }
 
 fn recorded(settings: &Settings) -> Vec<String> {

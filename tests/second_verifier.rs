@@ -6,7 +6,9 @@
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
+    clippy::string_slice,
     clippy::print_stderr,
+    clippy::print_stdout,
     reason = "a failing test panics, and a skipped one says so"
 )]
 
@@ -19,7 +21,9 @@ use std::path::{Path, PathBuf};
 use aws_lc_rs::signature::Ed25519KeyPair;
 use chartgate::cli::audit;
 use chartgate::domain::audit::{Decision, Keep, Record, Verdict};
-use chartgate::domain::ledger::{KeyKind, LogSigner, SignedCheckpoint, VerifierKey, cosign};
+use chartgate::domain::ledger::{
+    KeyKind, LogSigner, SignedCheckpoint, VerifierKey, cosign, read_bundle, write_entry,
+};
 use chartgate::edge::journal::{
     Demand, Journal, Keys, Request, Settings, Witnessed, create, generate_missing, inspect, plan, retain,
     verifier,
@@ -118,6 +122,11 @@ impl Case {
 
     fn file(&self, name: &str) -> PathBuf {
         self.trail.directory.join(name)
+    }
+
+    /// Below the trail's directory.
+    fn name(&self, path: &Path) -> String {
+        path.strip_prefix(&self.trail.directory).unwrap().display().to_string()
     }
 
     fn at(&self, name: &str) -> PathBuf {
@@ -352,6 +361,187 @@ fn both_verifiers_say_the_same_of_proofs() {
     let (mut text, mut complaint) = (Vec::new(), Vec::new());
     assert_eq!(audit::prove(&case.trail, &behind, &mut text, &mut complaint), audit::PROBLEM);
     assert!(text.is_empty() && String::from_utf8(complaint).unwrap().contains("entry 400: is not covered"));
+}
+
+/// What was done to a trail, in how many ways, and what each verifier said of them.
+#[derive(Default)]
+struct Row {
+    tried: usize,
+    ours: usize,
+    theirs: usize,
+    /// Our first finding.
+    place: String,
+}
+
+impl Case {
+    /// The findings of both, without the demand that they agree.
+    fn findings(&self, second: &mut Second, against: Option<&Path>) -> (Vec<String>, Vec<String>) {
+        let keys = Keys::load(&self.trail).unwrap();
+        let kept = against.map(|path| fs::read(path).unwrap());
+        let demand = Demand { witnesses: std::slice::from_ref(&self.witness), age_max: None };
+        let request = Request { decode: true, against: kept.as_deref(), demand };
+        let ours = inspect(&self.trail.directory, &keys, request).unwrap().findings;
+        let (log, witness) = (self.log.to_string(), self.witness.to_string());
+        let mut question = vec![json!("trail"), json!(self.trail.directory), json!("--key"), json!(log)];
+        question.extend([json!("--witness"), json!(witness)]);
+        question.extend(against.iter().flat_map(|path| [json!("--against"), json!(path)]));
+        (ours.iter().map(ToString::to_string).collect(), second.ask(&Value::Array(question)))
+    }
+
+    fn try_one(&self, second: &mut Second, row: &mut Row, against: Option<&Path>) {
+        let (ours, theirs) = self.findings(second, against);
+        row.tried += 1;
+        row.ours += usize::from(!ours.is_empty());
+        row.theirs += usize::from(!theirs.is_empty());
+        if let (true, Some(finding)) = (row.place.is_empty(), ours.first()) {
+            row.place = shortened(finding);
+        }
+    }
+}
+
+impl Row {
+    /// `found`: that both find all of it, or that neither finds any.
+    fn print(&self, what: &str, found: bool) {
+        let Self { tried, ours, theirs, place } = self;
+        println!("| {what} | {tried} | {ours} | {theirs} | {place} |");
+        let all = if found { (*tried, *tried) } else { (0, 0) };
+        assert_eq!((*ours, *theirs), all, "{what}");
+    }
+}
+
+/// For a cell of a table: without marks of code, and of each hash its beginning.
+fn shortened(finding: &str) -> String {
+    let plain = finding.replace('`', "");
+    let word = |word: &str| {
+        let digits = word.trim_start_matches("witness/").chars().take_while(char::is_ascii_hexdigit).count();
+        let hidden = if digits >= 64 { digits - 8 } else { 0 };
+        let begin = word.len() - word.trim_start_matches("witness/").len() + digits - hidden;
+        if hidden == 0 {
+            word.to_owned()
+        } else {
+            format!("{}…{}", &word[..begin], &word[begin + hidden..])
+        }
+    };
+    plain.split(' ').map(word).collect::<Vec<_>>().join(" ")
+}
+
+/// What stands where in the trail.
+fn kind_of(name: &str) -> &'static str {
+    match name {
+        "checkpoint" | "published" => "`checkpoint`, `published`",
+        _ if name.starts_with("segment/") => "a segment",
+        _ if name.starts_with("tile/entries/") => "an entry bundle",
+        _ if name.starts_with("tile/") => "a hash tile",
+        _ => "a witness's cosignature",
+    }
+}
+
+/// Prints the tamper table of docs/audit.md: `cargo test --test second_verifier table -- --nocapture`.
+#[test]
+fn table_of_tampering() {
+    let Some(mut second) = Second::start() else { return };
+    let case = Case::new();
+    println!(
+        "\n| what was done | tries | found by `audit verify` | found by `verify.py` | where: the first finding |"
+    );
+    println!("| --- | ---: | ---: | ---: | --- |");
+    let kinds: std::collections::BTreeSet<&str> =
+        case.files().keys().map(|path| kind_of(&case.name(path))).collect();
+    for kind in kinds {
+        let of_kind = |(path, _): &(PathBuf, Vec<u8>)| kind_of(&case.name(path)) == kind;
+        let files: Vec<(PathBuf, Vec<u8>)> = case.files().into_iter().filter(of_kind).collect();
+        type Change = fn(&[u8], usize) -> Option<Vec<u8>>;
+        let changes: [(&str, Change, usize); 5] = [
+            (
+                "a bit changed",
+                |whole, turn| {
+                    let mut changed = whole.to_vec();
+                    let at = whole.len() * turn / 8;
+                    changed[at] ^= 1 << turn;
+                    Some(changed)
+                },
+                8,
+            ),
+            ("cut", |whole, turn| Some(whole[..whole.len() * turn / 4].to_vec()), 4),
+            ("extended", |whole, _| Some([whole, b"x"].concat()), 1),
+            ("deleted", |_, _| None, 1),
+            ("put back to an older version", |_, _| None, 0),
+        ];
+        for (change, make, turns) in changes {
+            let mut row = Row::default();
+            for (path, whole) in &files {
+                let name = case.name(path);
+                let older = case.at("witnessed").join(&name);
+                if turns == 0 && older.exists() && fs::read(&older).unwrap() != *whole {
+                    fs::copy(&older, path).unwrap();
+                    case.try_one(&mut second, &mut row, None);
+                }
+                for turn in 0..turns {
+                    match make(whole, turn) {
+                        Some(bytes) => fs::write(path, bytes).unwrap(),
+                        None => fs::remove_file(path).unwrap(),
+                    }
+                    case.try_one(&mut second, &mut row, None);
+                }
+                fs::write(path, whole).unwrap();
+            }
+            if row.tried > 0 {
+                row.print(&format!("{kind}: {change}"), true);
+            }
+        }
+    }
+    swapped_and_added(&case, &mut second);
+    histories(&case, &mut second);
+}
+
+fn swapped_and_added(case: &Case, second: &mut Second) {
+    let mut row = Row::default();
+    for name in ["tile/entries/000", "tile/entries/001"] {
+        let whole = fs::read(case.file(name)).unwrap();
+        let entries = read_bundle(&whole).unwrap();
+        for (one, other) in [(0, 1), (3, 200), (254, 255)] {
+            let mut order = entries.clone();
+            order.swap(one, other);
+            let mut bundle = Vec::new();
+            order.iter().for_each(|entry| write_entry(&mut bundle, entry).unwrap());
+            fs::write(case.file(name), bundle).unwrap();
+            case.try_one(second, &mut row, None);
+        }
+        fs::write(case.file(name), whole).unwrap();
+    }
+    row.print("two entries swapped", true);
+    let mut row = Row::default();
+    for name in ["notes.txt", "tile/0/009", "witness/abc", "segment/7", "tile/entries/002.p/300"] {
+        fs::create_dir_all(case.file(name).parent().unwrap()).unwrap();
+        fs::write(case.file(name), b"x").unwrap();
+        case.try_one(second, &mut row, None);
+        fs::remove_file(case.file(name)).unwrap();
+    }
+    row.print("a file added", true);
+}
+
+/// The whole directory put back, or written anew by who has both keys.
+fn histories(case: &Case, second: &mut Second) {
+    let mut tell = |what: &str, against: Option<&str>, found: bool| {
+        let (mut row, kept) = (Row::default(), against.map(|state| case.at(state).join("checkpoint")));
+        case.try_one(second, &mut row, kept.as_deref());
+        row.print(what, found);
+    };
+    let is_cosignature = |path: &PathBuf| path.parent().unwrap().ends_with("witness");
+    let evidence = case.files().into_iter().find(|(path, _)| is_cosignature(path)).unwrap();
+    case.put_back("witnessed");
+    tell("directory put back to a cosigned state, nothing else known", None, false);
+    tell("directory put back, a later checkpoint kept elsewhere", Some("whole"), true);
+    case.put_back("early");
+    tell("directory put back to before the cosignature, which is removed", None, true);
+    fs::create_dir(case.file("witness")).unwrap();
+    fs::write(&evidence.0, &evidence.1).unwrap();
+    tell("directory put back to before the cosignature, which is kept", None, true);
+    fs::remove_file(&evidence.0).unwrap();
+    append(&case.trail, 300);
+    append(&case.trail, 250);
+    fs::write(&evidence.0, &evidence.1).unwrap();
+    tell("history written anew by who has both keys, cosignature kept", None, true);
 }
 
 /// What both say of proofs; they must agree.

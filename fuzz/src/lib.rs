@@ -5,8 +5,12 @@
 //! Must never: depend on a fuzzer, or accept less than the law because the bytes are odd.
 //! Look next: `fuzz_targets`, a line for each; `seeds`, where a search begins.
 
+#[path = "ledger.rs"]
+mod ledger;
 #[path = "../../tests/oracle/mod.rs"]
 mod oracle;
+
+pub use ledger::{accepted, entry, ledger};
 
 use std::collections::{BTreeMap, BTreeSet};
 

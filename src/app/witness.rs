@@ -56,7 +56,8 @@ pub(super) async fn greet(
     let log = journal::verifier(&trail.directory, &keys).map_err(|finding| wrong(finding.to_string()))?;
     let age_max = settings.audit.witness_max_age;
     let made = Cosigning::new((trail.directory, log), &sources, journal, age_max, telemetry.clone());
-    let cosigning = Arc::new(made.map_err(wrong)?);
+    let made = made.map_err(wrong)?.refusing_after(settings.audit.witness_refuse_after);
+    let cosigning = Arc::new(made);
     let hint =
         "find the newer trail, or have the witness's operator explain; docs/witness.md tells how to go on";
     cosigning.greet().await.map_err(|what| wrong(what).with_hint(hint))?;

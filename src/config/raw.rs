@@ -131,6 +131,9 @@ pub(super) struct Audit {
     pub(super) reserve_kib: Option<Located<u64>>,
     pub(super) witnesses: Vec<RawWitness>,
     pub(super) witness_max_age: Text,
+    pub(super) witness_refuse_after: Text,
+    pub(super) refusals_per_minute: Option<Located<u64>>,
+    pub(super) known_refusals_per_minute: Option<Located<u64>>,
     pub(super) index: Text,
     pub(super) retention: Retention,
 }
@@ -368,6 +371,9 @@ fn audit(reader: &mut Reader<'_>, root: &mut Section<'_>) -> Audit {
         reserve_kib: section.number(reader, "reserve_kib"),
         witnesses: witness::witnesses(reader, &mut section),
         witness_max_age: section.text(reader, "witness_max_age"),
+        witness_refuse_after: section.text(reader, "witness_refuse_after"),
+        refusals_per_minute: section.number(reader, "refusals_per_minute"),
+        known_refusals_per_minute: section.number(reader, "known_refusals_per_minute"),
         index: section.text(reader, "index"),
         retention: retention(reader, &mut section),
     };

@@ -11,7 +11,7 @@ use super::parameters;
 use super::raw::{self, Raw, Text, Texts};
 use super::section::{Located, Reader};
 use super::witness::Witness;
-use crate::domain::audit::Keep;
+use crate::domain::audit::{Budget, Keep};
 use crate::domain::fhir::search::Registry;
 use crate::edge::sessions::{ActivityRule, PostgresSettings};
 use crate::edge::trail_index;
@@ -189,6 +189,10 @@ pub struct Audit {
     pub witnesses: Vec<Witness>,
     /// How old the newest cosignature may become.
     pub witness_max_age: Duration,
+    /// How old it may become before nothing is answered any more; for ever if absent.
+    pub witness_refuse_after: Option<Duration>,
+    /// Refusals that have a record each.
+    pub budget: Budget,
     /// The index of the trail, where there is one; in the trail's directory when nothing is said.
     pub index: PathBuf,
     /// How long entries are kept: without it nothing is ever withheld.
@@ -497,6 +501,9 @@ impl Meaning<'_, '_> {
             limits::WITNESS_AGE_DEFAULT,
             limits::WITNESS_AGE_MAX,
         );
+        let witness_refuse_after = self.witness_refuse_after(raw.witness_refuse_after, witness_max_age);
+        let (strangers, known) = (raw.refusals_per_minute, raw.known_refusals_per_minute);
+        let budget = self.budget(strangers, known);
         let retention = self.retention(raw.retention);
         let directory = self.path(raw.directory);
         let index = match raw.index {
@@ -506,6 +513,8 @@ impl Meaning<'_, '_> {
         Some(Audit {
             witnesses: self.witnesses(raw.witnesses),
             witness_max_age: witness_max_age?,
+            witness_refuse_after: witness_refuse_after?,
+            budget: budget?,
             directory: directory?,
             index: index?,
             signing_key: self.path(raw.signing_key)?,

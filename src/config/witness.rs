@@ -6,12 +6,14 @@
 
 use super::Problem;
 use super::raw::{Text, document};
-use super::section::{Reader, Section};
+use super::section::{Located, Reader, Section};
 use super::settings::{Meaning, Scheme};
+use crate::domain::audit::Budget;
 use crate::domain::ledger::{KeyKind, TrustedLog, VerifierKey};
 use crate::limits;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// `[[audit.witness]]`.
 #[derive(Debug, Clone)]
@@ -81,6 +83,47 @@ impl Meaning<'_, '_> {
             witnesses.push(Witness { url, key, ca: self.path(raw.ca) });
         }
         witnesses
+    }
+
+    /// Beyond `witness_max_age`, which only calls: nobody should be refused before somebody was told.
+    #[expect(clippy::option_option, reason = "not said, and said wrongly")]
+    pub(super) fn witness_refuse_after(
+        &mut self,
+        text: Text,
+        called: Option<Duration>,
+    ) -> Option<Option<Duration>> {
+        const KEY: &str = "audit.witness_refuse_after";
+        let Some(text) = text else { return Some(None) };
+        let offset = text.offset;
+        let after = self.duration(Some(text), KEY, limits::WITNESS_AGE_MAX, limits::WITNESS_AGE_MAX)?;
+        if called.is_some_and(|called| after < called.saturating_add(limits::WITNESS_PAUSE)) {
+            let pause = limits::WITNESS_PAUSE.as_secs();
+            let message =
+                format!("`{KEY}` must be longer than `audit.witness_max_age` by {pause} s at least");
+            self.reader.report(offset, message);
+            return None;
+        }
+        Some(Some(after))
+    }
+
+    /// How many refusals have a record each, of an address and of a caller.
+    pub(super) fn budget(
+        &mut self,
+        strangers: Option<Located<u64>>,
+        known: Option<Located<u64>>,
+    ) -> Option<Budget> {
+        let (least, most) = (limits::REFUSALS_MIN, limits::REFUSALS_MAX);
+        let mut one = |number: Option<Located<u64>>, key: &str, default| match number {
+            None => Some(default),
+            Some(number) if (least..=most).contains(&number.value) => Some(number.value),
+            Some(number) => {
+                self.reader.report(number.offset, format!("`audit.{key}` must be {least} to {most}"));
+                None
+            }
+        };
+        let strangers = one(strangers, "refusals_per_minute", limits::REFUSALS_DEFAULT);
+        let known = one(known, "known_refusals_per_minute", limits::REFUSALS_KNOWN_DEFAULT);
+        Some(Budget { strangers: strangers?, known: known? })
     }
 
     fn verifier_key(&mut self, text: Text, key: &str, kind: KeyKind) -> Option<VerifierKey> {

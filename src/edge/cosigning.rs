@@ -1,7 +1,7 @@
 //! Having the trail's states cosigned by witnesses, beside everything else that the program does.
 //!
 //! Owns: the exchange with each witness, the cosigned checkpoints that are kept, and the alarm when one grows old.
-//! Must never: hold up a request or a commit; send anything but checkpoints and hashes; take an answer that was not checked.
+//! Must never: hold up a request or a commit, unless the operator set an age for it; send anything but checkpoints and hashes; take an answer that was not checked.
 //! Look next: `domain::ledger::judge` for what a witness decides, `journal::Witnessed` for what is kept, docs/witness.md.
 
 use std::fmt;
@@ -156,6 +156,7 @@ pub struct Cosigning {
     witnesses: Vec<Witness>,
     publications: watch::Receiver<Option<Arc<Publication>>>,
     age_max: Duration,
+    refuse_after: Option<SignedDuration>,
     telemetry: Telemetry,
     began: Timestamp,
 }
@@ -188,7 +189,24 @@ impl Cosigning {
             witnesses.push(witness);
         }
         let publications = journal.publications();
-        Ok(Self { directory, log, witnesses, publications, age_max, telemetry, began: clock::now() })
+        let (refuse_after, began) = (None, clock::now());
+        Ok(Self { directory, log, witnesses, publications, age_max, refuse_after, telemetry, began })
+    }
+
+    /// The same, with an age of the newest cosignature beyond which nothing may be answered.
+    #[must_use]
+    pub fn refusing_after(mut self, age: Option<Duration>) -> Self {
+        self.refuse_after = age.map(|age| SignedDuration::try_from(age).unwrap_or(SignedDuration::MAX));
+        self
+    }
+
+    /// Whether the newest cosignature by any witness is so old that nothing may be answered (T-224). One witness is
+    /// enough to keep history from being changed unseen.
+    #[must_use]
+    pub fn is_overdue(&self, now: Timestamp) -> bool {
+        let Some(after) = self.refuse_after else { return false };
+        let newest = self.witnesses.iter().map(|witness| self.age(witness, now)).min();
+        newest.is_some_and(|age| age > after)
     }
 
     /// Asks every witness once, before anything new is written.
@@ -249,7 +267,7 @@ impl Cosigning {
             if self.is_due(witness) {
                 let _told_by_the_log = self.ask(witness, limits::WITNESS_TIMEOUT).await;
             }
-            let age = self.age(witness);
+            let age = self.age(witness, clock::now());
             self.telemetry.witness_age(witness.key.name(), age.as_secs());
             let is_late = age > SignedDuration::try_from(self.age_max).unwrap_or(SignedDuration::MAX);
             if is_late && !was_late {
@@ -265,16 +283,17 @@ impl Cosigning {
     }
 
     /// Since its last cosignature; since the program began where there is none.
-    fn age(&self, witness: &Witness) -> SignedDuration {
+    fn age(&self, witness: &Witness, now: Timestamp) -> SignedDuration {
         let at = witness.kept().as_ref().map_or(self.began, |kept| kept.at);
-        clock::now().duration_since(at).max(SignedDuration::ZERO)
+        now.duration_since(at).max(SignedDuration::ZERO)
     }
 
     /// Whether there is something new, or nothing new for so long that the cosignature should be renewed.
     fn is_due(&self, witness: &Witness) -> bool {
         let size = self.publications.borrow().as_ref().map(|publication| publication.size());
         let half = SignedDuration::try_from(self.age_max / 2).unwrap_or(SignedDuration::MAX);
-        size.is_some_and(|size| size > witness.size()) || (size.is_some() && self.age(witness) > half)
+        size.is_some_and(|size| size > witness.size())
+            || (size.is_some() && self.age(witness, clock::now()) > half)
     }
 
     async fn ask(&self, witness: &Witness, time: Duration) -> Result<(), Trouble> {

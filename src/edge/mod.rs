@@ -5,6 +5,7 @@
 
 pub mod coding;
 pub mod cosigning;
+pub mod counting;
 pub mod introspection;
 pub mod journal;
 pub mod keyring;

@@ -55,6 +55,7 @@ struct Meters {
     requests: Family<RequestLabels, Counter>,
     request_seconds: LatencyByInteraction,
     refusals: Family<CodeLabel, Counter>,
+    refusals_counted: Counter,
     upstream: Family<OutcomeLabel, Counter>,
     upstream_seconds: Latency,
     journal_seconds: Latency,
@@ -150,6 +151,11 @@ impl Telemetry {
     /// A request was refused with this stable code.
     pub fn refusal(&self, code: &'static str) {
         self.0.refusals.get_or_create(&CodeLabel { code }).inc();
+    }
+
+    /// It was counted in the trail, and has no record of its own.
+    pub fn refusal_counted(&self) {
+        self.0.refusals_counted.inc();
     }
 
     /// The EMR gave the head of an answer, or failed: `outcome` is `answered` or the error's code.
@@ -298,6 +304,11 @@ impl Meters {
         registry.register("requests", "Requests answered", self.requests.clone());
         registry.register("request_seconds", "Time to the end of an answer", self.request_seconds.0.clone());
         registry.register("refusals", "Requests refused, by code", self.refusals.clone());
+        registry.register(
+            "refusals_counted",
+            "Of these, counted in the trail instead of recorded one by one",
+            self.refusals_counted.clone(),
+        );
         registry.register("filter_bytes_in", "Bytes read by the filter", self.filter_bytes_in.clone());
         registry.register("filter_bytes_out", "Bytes released by the filter", self.filter_bytes_out.clone());
         registry.register("policy_epoch", "Number of the policy set in force", self.policy_epoch.clone());

@@ -65,7 +65,7 @@ pub(super) async fn question(
         }
         // Alone they were answered at the door; a batch's entry comes here.
         Interaction::Capabilities | Interaction::SmartConfiguration => {
-            super::public_document(visit.gate, asked).await.ok_or(Refusal::Internal)
+            super::public_document(visit.gate, asked, draft).await?.ok_or(Refusal::Internal)
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::edge::sessions::Standing;
 use http::{Method, Request, StatusCode};
 use jiff::Timestamp;
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 /// A record in the making.
 #[derive(Clone)]
@@ -30,6 +31,8 @@ pub(super) struct Draft {
     pub(super) head_only: bool,
     /// How the token came, once one is found: challenges are spoken in the same scheme.
     pub(super) scheme: Scheme,
+    /// The other end of the connection.
+    pub(super) address: IpAddr,
     /// A change was sent, and nobody knows whether it was made.
     pub(super) unknown: bool,
     /// The caller for as long as they may go on; nothing before they are established.
@@ -56,6 +59,7 @@ impl Draft {
             interaction: "unknown",
             head_only,
             scheme: Scheme::Bearer,
+            address: peer.address.ip(),
             unknown: false,
             standing: None,
             reserve: BTreeSet::new(),
@@ -196,6 +200,12 @@ impl Draft {
         let grants = self.reserve.iter().filter(|grant| !decision.emergencies.contains(grant));
         reserved.decision.emergencies.extend(grants.cloned());
         Some(reserved)
+    }
+
+    /// Whether a refusal may be counted where there are too many: nothing left, and nothing was asked to be changed, so
+    /// that the record would tell of the attempt and of nothing else.
+    pub(super) fn may_be_counted(&self) -> bool {
+        self.decision.is_mere_refusal() && !self.unknown && self.entries.is_empty()
     }
 
     /// The records of the request and of its entries, in the order of the trail.

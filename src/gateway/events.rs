@@ -7,6 +7,7 @@
 //! Look next: `domain::identity::event`, every check; `edge::sessions`, where it comes into force.
 
 use super::draft::Draft;
+use super::noise::{self, Evidence};
 use super::reply::{Answer, ReplyBody, unrecorded};
 use super::{Gate, span};
 use crate::clock;
@@ -64,14 +65,34 @@ enum NotTaken {
     Refused(EventRefusal),
     /// The sender did not authenticate as this issuer must.
     Stranger,
-    /// Nothing can be kept now: the sender should try again.
+    /// The issuer's keys cannot be had now: the sender should try again.
+    KeysUnavailable,
+    /// Nothing can be kept now: the same.
     Unavailable,
+}
+
+impl NotTaken {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Refused(refusal) => refusal.code(),
+            Self::Stranger => "authentication_failed",
+            Self::KeysUnavailable | Self::Unavailable => "unavailable",
+        }
+    }
+
+    /// The code under which it may be counted: only what was refused before anything of it came into force.
+    fn counted_as(&self) -> Option<&'static str> {
+        match self {
+            Self::Refused(_) | Self::Stranger | Self::KeysUnavailable => Some(self.code()),
+            Self::Unavailable => None,
+        }
+    }
 }
 
 impl From<EventRefusal> for NotTaken {
     fn from(refusal: EventRefusal) -> Self {
         match refusal {
-            EventRefusal::KeysUnavailable => Self::Unavailable,
+            EventRefusal::KeysUnavailable => Self::KeysUnavailable,
             refusal => Self::Refused(refusal),
         }
     }
@@ -112,12 +133,14 @@ pub(super) async fn receive(
     draft: Draft,
 ) -> Response<ReplyBody> {
     let taken = take(gate, kind, request, draft.began).await;
+    let refused = taken.as_ref().err().and_then(NotTaken::counted_as);
     let (answer, records) = answer(kind, taken, draft.began);
-    let request_id = draft.decision.request_id;
+    let request_id = draft.decision.request_id.clone();
     gate.telemetry.event(if answer.status.is_success() { "taken" } else { "refused" });
     tracing::info!(status = answer.status.as_u16(), took = ?span(draft.began, clock::now()), "a security event");
-    match gate.journal.append(&records).await {
-        Ok(receipt) => answer.send(&request_id, receipt, None, None),
+    match noise::record_event(gate, &draft, refused, &records).await {
+        Ok(Evidence::Recorded(receipt, slot)) => answer.send(&request_id, receipt, slot, None),
+        Ok(Evidence::Counted(counted)) => answer.send_counted(&request_id, counted),
         Err(error) => {
             tracing::error!(%error, "no record, no answer");
             unrecorded(&request_id, false).send_unrecorded(&request_id)
@@ -349,13 +372,12 @@ fn answer(kind: EventKind, taken: Result<Taken, NotTaken>, now: Timestamp) -> (A
             (Event::EventTaken, Answer::empty(status), taken.records)
         }
         Err(not) => {
-            let (status, code, text) = match &not {
-                NotTaken::Refused(refusal) => (StatusCode::BAD_REQUEST, refusal.code(), refusal.to_string()),
-                NotTaken::Stranger => {
-                    (StatusCode::BAD_REQUEST, "authentication_failed", "the sender is not known".to_owned())
-                }
-                NotTaken::Unavailable => {
-                    (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "try again later".to_owned())
+            let code = not.code();
+            let (status, text) = match &not {
+                NotTaken::Refused(refusal) => (StatusCode::BAD_REQUEST, refusal.to_string()),
+                NotTaken::Stranger => (StatusCode::BAD_REQUEST, "the sender is not known".to_owned()),
+                NotTaken::KeysUnavailable | NotTaken::Unavailable => {
+                    (StatusCode::SERVICE_UNAVAILABLE, "try again later".to_owned())
                 }
             };
             say("code", code.to_owned());

@@ -20,6 +20,7 @@ mod export;
 mod intake;
 mod links;
 mod newest;
+mod noise;
 mod operation;
 mod outlet;
 mod page;
@@ -51,6 +52,8 @@ use crate::domain::fhir::interaction::Interaction;
 use crate::domain::fhir::path::PublicBase;
 use crate::domain::fhir::search::Registry;
 use crate::domain::identity::{Nonces, VerifiedTokens};
+use crate::edge::cosigning::Cosigning;
+use crate::edge::counting::Counting;
 use crate::edge::introspection::Introspector;
 use crate::edge::journal::Journal;
 use crate::edge::keyring::Keyring;
@@ -66,6 +69,7 @@ use establish::establish;
 use http::{HeaderValue, Request, Response, StatusCode, header, request};
 use hyper::body::Incoming;
 use jiff::Timestamp;
+use noise::Evidence;
 use outlet::Outlet;
 use refusal::Refusal;
 use reply::{Answer, unrecorded};
@@ -109,6 +113,10 @@ pub struct Gate {
     pub emergencies: emergency::Emergencies,
     /// The trail.
     pub journal: Journal,
+    /// Who cosigns the trail's states, if anybody does.
+    pub witnesses: Option<Arc<Cosigning>>,
+    /// Counts refusals beyond a budget.
+    pub counting: Arc<Counting>,
     /// Seals paging links.
     pub seal: Seal,
     /// Seals links of exports, which last longer than a process.
@@ -129,6 +137,14 @@ pub struct Gate {
     pub turns: Turns,
     /// Room for large request bodies.
     pub large_bodies: LargeBodies,
+}
+
+impl Gate {
+    /// Whether the operator wants nothing answered, because the trail was not witnessed for too long (T-224).
+    #[must_use]
+    pub fn is_unwitnessed(&self, now: Timestamp) -> bool {
+        self.witnesses.as_ref().is_some_and(|witnesses| witnesses.is_overdue(now))
+    }
 }
 
 impl fmt::Debug for Gate {
@@ -186,13 +202,16 @@ async fn journey(
     // What needs no body is read at once, so that even a refusal of its sender says what was asked.
     let early = understand_early(gate, &head, draft);
     if let Some(asked) = &early
-        && let Some(document) = public_document(gate, asked).await
+        && let Some(document) = public_document(gate, asked, draft).await?
     {
         return Ok(document.formed(&asked.wishes, gate.compresses).await);
     }
 
     // 1 · Who?
     let caller = establish(gate, &parts, peer, draft).await?;
+    if gate.is_unwitnessed(draft.began) {
+        return Err(Refusal::TrailUnavailable);
+    }
 
     // 2 · What? A body is read only from someone we know.
     let expects = classify::expects(&head, &gate.public).map_err(Refusal::Fhir)?;
@@ -229,11 +248,15 @@ async fn leave(
     let (interaction, began, head_only) = (draft.interaction, draft.began, draft.head_only);
     let request_id = draft.decision.request_id.clone();
     let standing = draft.standing.take();
-    let recorded = reserve::record(gate, draft, &mut answer, refused).await;
+    let recorded = noise::record(gate, draft, &mut answer, refused).await;
     let decision = if refused { telemetry::Decision::Refuse } else { telemetry::Decision::Permit };
     let took = span(began, clock::now());
     match recorded {
-        Ok((receipt, slot)) => {
+        Ok(Evidence::Counted(counted)) => {
+            gate.telemetry.request(interaction, decision, answer.status, took);
+            answer.send_counted(&request_id, counted)
+        }
+        Ok(Evidence::Recorded(receipt, slot)) => {
             gate.telemetry.request(interaction, decision, answer.status, took);
             // What follows the first unit of a long answer is recorded unit by unit, before each.
             let files = answer.rest.take().map(|units| stream::release(Arc::clone(gate), *units));
@@ -285,14 +308,18 @@ fn understand(
 }
 
 /// The two documents that anyone may read.
-async fn public_document(gate: &Gate, asked: &Asked) -> Option<Answer> {
-    match &asked.interaction {
+async fn public_document(gate: &Gate, asked: &Asked, draft: &Draft) -> Result<Option<Answer>, Refusal> {
+    Ok(match &asked.interaction {
         Interaction::SmartConfiguration => {
+            noise::document(gate, draft)?;
             let mut answer = Answer::fhir(StatusCode::OK, smart_configuration(&capabilities::issuers(gate)));
             answer.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
             Some(answer)
         }
-        Interaction::Capabilities => Some(Answer::fhir(StatusCode::OK, capabilities::statement(gate).await)),
+        Interaction::Capabilities => {
+            noise::document(gate, draft)?;
+            Some(Answer::fhir(StatusCode::OK, capabilities::statement(gate).await))
+        }
         _ => None,
-    }
+    })
 }

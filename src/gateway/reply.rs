@@ -1,7 +1,7 @@
 //! The answer on its way out: headers, body, and the note of how it ended.
 //!
 //! Owns: the headers every answer carries; counting what was handed to the client.
-//! Must never: begin an answer without a [`Receipt`], except to say that the trail cannot be written.
+//! Must never: begin an answer without a [`Receipt`], or a refusal without that or [`Counted`], except to say that the trail cannot be written.
 //! Look next: `edge::journal`, which makes receipts and keeps the endings.
 
 use super::draft::Draft;
@@ -14,6 +14,7 @@ use crate::domain::fhir::outcome::operation_outcome;
 use crate::domain::filter;
 use crate::domain::identity::Scheme;
 use crate::edge::coding;
+use crate::edge::counting::Counted;
 use crate::edge::journal::{Kept, Receipt, Slot};
 use crate::edge::sessions::Standing;
 use crate::limits;
@@ -201,6 +202,11 @@ impl Answer {
             self.headers.insert(JOURNAL, HeaderValue::from_static("reserve"));
         }
         self.respond(request_id, slot, following)
+    }
+
+    /// Sends a refusal that is counted.
+    pub(super) fn send_counted(self, request_id: &str, _counted: Counted) -> Response<ReplyBody> {
+        self.respond(request_id, None, None)
     }
 
     /// The one answer that goes out without a record: that no record can be made. Holds nothing else.

@@ -24,6 +24,7 @@ mod clients;
 mod commands;
 mod emergency;
 mod export;
+mod flood;
 mod harness;
 mod histories;
 mod kf;

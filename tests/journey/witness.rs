@@ -12,7 +12,7 @@ use chartgate::cli::demo::stage::Script;
 use serde_json::Value;
 
 use crate::child::{Gate, chartgate, until, verify};
-use crate::harness::run;
+use crate::harness::{check_recorded, run, trail};
 
 /// A witness in a process of its own.
 struct Witness {
@@ -167,4 +167,56 @@ fn a_stranger_checks_a_proof(folder: &Path, file: &str, (log, key): (&str, &str)
     assert!(lines.lines().count() >= 2, "the release and its outcome: {lines}");
     let stranger = key.replace("witness.example", "witness.exampel");
     assert_eq!(check(&stranger).status.code(), Some(2), "a key with a typing mistake");
+}
+
+/// T-224: where the operator set an age for it, nothing is answered while nobody witnesses, and everything again after.
+#[test]
+fn an_age_without_a_witness_can_end_all_answers() {
+    run(async {
+        let mut gate = Gate::start(Script::default(), None).await;
+        let config = gate.hospital.stage.config_file();
+        let file = config.to_str().unwrap().to_owned();
+        gate.signal("TERM");
+        assert!(gate.wait().success());
+        let log = told(&chartgate(&["audit", "key", "--config", &file])).trim().to_owned();
+        let (mut witness, key) = Witness::init(gate.hospital.stage.folder().join("witness"), &log);
+        let port = witness.serve().await;
+        witness.configure(&log, port);
+        let ages = "[audit]\nwitness_max_age = \"2s\"\nwitness_refuse_after = \"8s\"\n";
+        let text = fs::read_to_string(&config).unwrap().replacen("[audit]\n", ages, 1);
+        let table = format!("\n[[audit.witness]]\nurl = \"http://127.0.0.1:{port}\"\nkey = \"{key}\"\n");
+        fs::write(&config, format!("{text}{table}")).unwrap();
+
+        gate.restart(None).await;
+        let nurse = gate.hospital.token("nurse");
+        let before = gate.hospital.get_with(&nurse, "Patient/p1").await;
+        before.check_ok();
+        witness.kill();
+        let is_ready = |gate: &Gate| gate.operations("/readyz").starts_with("HTTP/1.1 200");
+        assert!(is_ready(&gate), "not yet");
+        assert!(until(Duration::from_secs(30), || !is_ready(&gate)).await);
+        let said = gate.operations("/readyz");
+        assert!(said.contains("\"journal\":true") && said.contains("\"witnesses\":false"), "{said}");
+        let asked = gate.hospital.stage.emr().requests().len();
+        let mut refused = Vec::new();
+        for path in ["Patient/p1", "Observation?patient=p1", "Claim/claim1"] {
+            let reply = gate.hospital.get_with(&nurse, path).await;
+            reply.check_refusal(503, "audit-unavailable");
+            refused.push(reply);
+        }
+        // Who nobody knows hears what they always hear, and the EMR hears nothing.
+        let stranger = gate.hospital.get_with("e30.e30.e30", "Patient/p1").await;
+        assert_eq!(stranger.status, 401);
+        assert_eq!(gate.hospital.stage.emr().requests().len(), asked);
+
+        assert_eq!(witness.serve().await, port);
+        assert!(until(Duration::from_secs(30), || is_ready(&gate)).await);
+        let after = gate.hospital.get_with(&nurse, "Patient/p1").await;
+        after.check_ok();
+        gate.signal("TERM");
+        assert!(gate.wait().success());
+        // The trail takes records all the time: also of who was refused.
+        let all = refused.iter().chain([&before, &stranger, &after]);
+        check_recorded(&trail(&config), all);
+    });
 }

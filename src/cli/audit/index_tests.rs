@@ -10,7 +10,10 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::*;
-use crate::domain::audit::{Caller, Decision, Ending, Outcome, Record, Released, Verdict, Written};
+use crate::domain::audit::{
+    Budget, Caller, Control, Decision, Ending, Outcome, Record, Refused, Released, Source, Verdict, Window,
+    Written,
+};
 use crate::edge::journal::Journal;
 
 pub(super) struct Place {
@@ -145,7 +148,27 @@ pub(super) fn record() -> impl Strategy<Value = Record> {
             verdict: Verdict::Permit, released: Vec::new(), ..decision
         }))),
         2 => outcome.prop_map(end),
+        1 => counted_refusals(),
     ]
+}
+
+/// One of the records of a count of refusals: with the other one before, behind or nowhere.
+fn counted_refusals() -> impl Strategy<Value = Record> {
+    let count = (0_usize..12, 0_u32..1_200, 0_usize..4, 1_usize..9, any::<bool>());
+    count.prop_map(|(id, at, who, number, is_end)| {
+        let mut window = Window::new(Budget { strangers: 0, known: 0 }, second(at));
+        let source = match SUBJECTS.get(who) {
+            Some(subject) => Source::Known { issuer: "https://a".to_owned(), subject: (*subject).to_owned() },
+            None => Source::stranger([192, 0, 2, 7].into()),
+        };
+        for each in 0..number {
+            let request_id = format!("r{id}");
+            let code = ["not-permitted", "no-token", "token-expired"][each % 3];
+            window.note(Refused { source: &source, code, request_id: &request_id, time: second(at) });
+        }
+        let (began, ended) = window.close(second(at)).remove(0);
+        Record::Control(if is_end { ended[0].clone() } else { began })
+    })
 }
 
 /// Every filter alone, over what there is and what there is not, and some together.
@@ -187,6 +210,8 @@ fn filters() -> Vec<Filter> {
         Filter { application: some("viewer"), ..none() },
         Filter { role: some("nurse"), purpose: some("TREAT"), ..none() },
         Filter { interaction: some("read"), reason: some("no-token"), ..none() },
+        Filter { decision: some("refuse"), reason: some("token-expired"), ..none() },
+        Filter { reason: some("no-token"), subject: some("ben"), issuer: some("https://a"), ..none() },
         Filter { request_id: some("r3"), ..none() },
         Filter { request_id: some("r99"), ..none() },
         Filter { since: Some(second(300)), ..none() },
@@ -205,6 +230,20 @@ fn counted(place: &Place, day: &str) -> Vec<String> {
     let (_, out, _) = run(|out, err| search_with(&place.settings, None, &Filter::default(), true, out, err));
     for line in out.lines() {
         let record: Value = serde_json::from_str(line).unwrap();
+        if record["event"] == "refusals-counted" && record["time"].as_str().unwrap().starts_with(day) {
+            let told: Control = Control {
+                time: second(0),
+                event: crate::domain::audit::Event::RefusalsCounted,
+                details: serde_json::from_value(record["details"].clone()).unwrap(),
+            };
+            let refusals = told.refusals().unwrap();
+            let (issuer, subject) = refusals.caller.unzip();
+            for (code, number) in refusals.codes.unwrap() {
+                let nothing: [&str; 0] = [];
+                let key = serde_json::json!([issuer, subject, null, nothing, nothing, "refuse", code, false]);
+                lines.entry(key.to_string()).or_default().0 += number;
+            }
+        }
         let is_decision = ["release", "refusal"].contains(&record["kind"].as_str().unwrap());
         if !is_decision || !record["time"].as_str().unwrap().starts_with(day) {
             continue;
@@ -423,4 +462,98 @@ fn a_changed_entry_is_told() {
     assert!(err.contains("audit verify"), "{err}");
     let (code, _, err) = by_index("zaphod-1");
     assert!(code == PROBLEM && err.contains("whole trail is read"), "{err}");
+}
+
+/// Refusals that were counted are found like those that have a record each, and an unfinished count says so.
+#[test]
+fn counted_refusals_are_found_and_summed() {
+    let place = Place::new();
+    let note = |window: &mut Window, source: &Source, number: u32| {
+        let code = if number.is_multiple_of(4) { "token-expired" } else { "token-missing" };
+        let request_id = format!("r{number}");
+        window.note(Refused { source, code, request_id: &request_id, time: second(number) })
+    };
+    let (stranger, ann) = (
+        Source::stranger([192, 0, 2, 7].into()),
+        Source::Known { issuer: "https://a".to_owned(), subject: "ann".to_owned() },
+    );
+    let mut window = Window::new(Budget { strangers: 0, known: 0 }, second(0));
+    (0..40).for_each(|number| drop(note(&mut window, &stranger, number)));
+    (40..50).for_each(|number| drop(note(&mut window, &ann, number)));
+    let mut records: Vec<Record> = Vec::new();
+    for (began, ended) in window.close(second(60)) {
+        records.extend(std::iter::once(began).chain(ended).map(Record::Control));
+    }
+    // The process was killed before this one ended.
+    let mut killed = Window::new(Budget { strangers: 0, known: 0 }, second(61));
+    note(&mut killed, &stranger, 61);
+    records.extend(killed.close(second(62)).into_iter().map(|(began, _)| Record::Control(began)));
+    place.append(&[&records]);
+    assert_eq!(place.index().0, GOOD);
+    let some = |text: &str| Some(text.to_owned());
+    let outcomes = |filter: Filter| -> Vec<String> {
+        let found = place.found(&filter);
+        found.iter().map(|it| format!("{} {}", it["event"].as_str().unwrap(), it["outcome"])).collect()
+    };
+    let (begun, ended) = ("refusals-counting \"counted\"", "refusals-counted null");
+    let all = [begun, ended, begun, ended, "refusals-counting \"unknown\""];
+    assert_eq!(outcomes(Filter { decision: some("refuse"), ..Filter::default() }), all);
+    assert_eq!(outcomes(Filter { subject: some("ann"), ..Filter::default() }), all[..2]);
+    assert_eq!(outcomes(Filter { request_id: some("r0"), ..Filter::default() }), all[..2]);
+    assert_eq!(outcomes(Filter { decision: some("permit"), ..Filter::default() }), [""; 0]);
+    assert_eq!(
+        outcomes(Filter { patient: some("p1"), reason: some("token-expired"), ..Filter::default() }),
+        [""; 0]
+    );
+    let nothing: [&str; 0] = [];
+    let line = |who: Option<&str>, code: &str, number: u64| {
+        let key =
+            serde_json::json!([who.map(|_| "https://a"), who, null, nothing, nothing, "refuse", code, false]);
+        format!("{key} {number} 0")
+    };
+    let mut should = vec![
+        line(Some("ann"), "token-expired", 3),
+        line(Some("ann"), "token-missing", 7),
+        line(None, "token-expired", 10),
+        line(None, "token-missing", 30),
+    ];
+    should.sort();
+    assert_eq!(summed(&place, "2026-03-01"), should);
+    // On a terminal and in a table a count says how it ended as well.
+    let (_, table, _) =
+        run(|out, err| search_with(&place.settings, None, &Filter::default(), false, out, err));
+    assert!(table.contains("(refusals-counted)") && table.contains("code:token-missing=30"), "{table}");
+    assert_eq!(table.matches("unknown").count(), 1, "{table}");
+}
+
+/// What does not decrypt is told at every search and by an export, also when the index was made long ago.
+#[test]
+fn entries_that_do_not_decrypt_are_told_each_time() {
+    let place = Place::new();
+    place.append(&[&[plain("r1", "p1"), plain("r2", "p2")]]);
+    let other = Settings { encryption_key: place.beside("other.aes"), ..place.settings.clone() };
+    fs::create_dir_all(place.beside("elsewhere")).unwrap();
+    let made = Settings { signing_key: place.beside("elsewhere/other.key"), ..other.clone() };
+    crate::edge::journal::generate_missing(&made).unwrap();
+    let (_, said, _) = run(|out, err| index(&other, &place.index, false, true, out, err));
+    assert_eq!(serde_json::from_str::<Value>(&said).unwrap()["damagedEntries"], 3, "{said}");
+    for _ in 0..2 {
+        let (code, found, told) =
+            run(|out, err| search_with(&other, Some(&place.index), &of_patient("p1"), true, out, err));
+        assert_eq!((code, found.as_str()), (PROBLEM, ""));
+        assert_eq!(told.lines().count(), 3, "{told}");
+    }
+    // With its own key again the index is made anew, and `--rebuild` makes it from nothing.
+    assert_eq!(place.found(&of_patient("p1")).len(), 1);
+    let rebuild = |rebuild: bool| {
+        let (_, said, _) = run(|out, err| index(&place.settings, &place.index, rebuild, true, out, err));
+        serde_json::from_str::<Value>(&said).unwrap()["read"].as_u64()
+    };
+    assert_eq!((rebuild(false), rebuild(true)), (Some(0), Some(3)));
+    let out = place.beside("out");
+    let filter = Filter::default();
+    let order =
+        export::Export { filter: &filter, format: export::Format::Ndjson, out: &out, base: "https://b" };
+    let (code, said, _) = run(|text, err| export::export(&other, None, &order, true, text, err));
+    assert_eq!((code, &serde_json::from_str::<Value>(&said).unwrap()["damaged"]), (PROBLEM, &Value::from(3)));
 }

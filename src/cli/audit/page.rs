@@ -59,7 +59,7 @@ pub(super) fn as_json(sequence: u64, record: &Record, told: &Told) -> Value {
         json!(match record {
             Record::Intent(decision) | Record::Decision(decision) => Some(outcome_word(decision, outcome)),
             Record::Outcome(outcome) => Some(outcome.ending.code()),
-            Record::Control(_) => None,
+            Record::Control(control) => told.counted(control),
         }),
     );
     put("kind", json!(kind(record)));
@@ -182,7 +182,7 @@ pub(super) fn as_row(sequence: u64, record: &Record, told: &Told) -> [String; 8]
             escape(&outcome.request_id),
             outcome.ending.code().to_owned(),
         ],
-        Record::Control(control) => control_row(sequence, time, control),
+        Record::Control(control) => control_row(sequence, time, control, told),
     }
 }
 
@@ -197,12 +197,13 @@ fn place_text(decision: &Decision) -> String {
     text
 }
 
-fn control_row(sequence: u64, time: String, control: &Control) -> [String; 8] {
+fn control_row(sequence: u64, time: String, control: &Control, told: &Told) -> [String; 8] {
     let details: Vec<String> =
         control.details.iter().map(|(name, value)| format!("{}={}", escape(name), escape(value))).collect();
     let event = format!("({})", control.event.code());
+    let ended = told.counted(control).unwrap_or_default().to_owned();
     let empty = String::new;
-    [sequence.to_string(), time, empty(), event, empty(), empty(), details.join(" "), empty()]
+    [sequence.to_string(), time, empty(), event, empty(), empty(), details.join(" "), ended]
 }
 
 /// A line for each of the first items.

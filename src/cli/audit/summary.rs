@@ -95,7 +95,11 @@ fn name(reader: &mut Reader<'_>, sample: u64) -> Result<Option<(String, String)>
         Some(Record::Intent(decision) | Record::Decision(decision)) => {
             decision.caller.map(|caller| (caller.issuer, caller.subject))
         }
-        Some(Record::Outcome(_) | Record::Control(_)) | None => None,
+        Some(Record::Control(control)) => control.refusals().and_then(|refusals| {
+            let (issuer, subject) = refusals.caller?;
+            Some((issuer.to_owned(), subject.to_owned()))
+        }),
+        Some(Record::Outcome(_)) | None => None,
     })
 }
 

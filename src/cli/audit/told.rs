@@ -4,14 +4,16 @@
 //! Must never: print.
 //! Look next: `search`, which reads the trail; `page`, which prints.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use crate::domain::audit::{Decision, Ending, Outcome, Record, Verdict};
+use crate::domain::audit::{Control, Decision, Ending, Outcome, Record, Verdict};
 
 /// How requests ended, as far as their records were read.
 #[derive(Default)]
 pub(super) struct Told {
     requests: HashMap<String, Request>,
+    /// Counts of refusals whose end was read, by their first request.
+    counted: HashSet<String>,
 }
 
 /// One request, and the entries of its batch or transaction.
@@ -44,8 +46,19 @@ impl Told {
                 let known = self.known(outcome.request_id.clone(), outcome.entry);
                 known.outcome = Some(outcome);
             }
-            Record::Control(_) => {}
+            Record::Control(control) => {
+                if let Some(refusals) = control.refusals().filter(|refusals| refusals.codes.is_some()) {
+                    self.counted.insert(refusals.first.to_owned());
+                }
+            }
         }
+    }
+
+    /// How a count of refusals ended that `control` began: `counted` where it says how many there were, `unknown` where the
+    /// process ended first. Nothing for other records.
+    pub(super) fn counted(&self, control: &Control) -> Option<&'static str> {
+        let refusals = control.refusals().filter(|refusals| refusals.codes.is_none())?;
+        Some(if self.counted.contains(refusals.first) { "counted" } else { Ending::Unknown.code() })
     }
 
     fn known(&mut self, request_id: String, entry: Option<u32>) -> &mut Known {

@@ -146,7 +146,9 @@ impl Cases {
             | Event::KeyRotated
             | Event::Pruned
             | Event::HoldAdded
-            | Event::HoldLifted => {}
+            | Event::HoldLifted
+            | Event::RefusalsCounting
+            | Event::RefusalsCounted => {}
         }
     }
 

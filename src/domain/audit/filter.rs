@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
-use super::record::{Caller, Decision, Record};
+use super::record::{Caller, Control, Decision, Record, Verdict};
 
 /// In [`Filter::emergency`]: whichever grant.
 pub const ANY_EMERGENCY: &str = "any";
@@ -59,7 +59,8 @@ impl Filter {
             && is_in_request
             && match record {
                 Record::Intent(decision) | Record::Decision(decision) => self.takes_decision(decision),
-                Record::Outcome(_) | Record::Control(_) => self.is_about_anything(),
+                Record::Outcome(_) => self.is_about_anything(),
+                Record::Control(control) => self.is_about_anything() || self.takes_counted(control),
             }
     }
 
@@ -80,6 +81,21 @@ impl Filter {
             &self.emergency,
         ];
         asked.iter().all(|asked| asked.is_none())
+    }
+
+    /// Counted refusals are found by whose they are, as refusals, and by code.
+    fn takes_counted(&self, control: &Control) -> bool {
+        let Some(refusals) = control.refusals() else { return false };
+        let rest = Self { subject: None, issuer: None, decision: None, reason: None, ..self.clone() };
+        let is = |asked: &Option<String>, value: Option<&str>| {
+            asked.as_deref().is_none_or(|asked| value == Some(asked))
+        };
+        let (issuer, subject) = refusals.caller.unzip();
+        rest.is_about_anything()
+            && is(&self.subject, subject)
+            && is(&self.issuer, issuer)
+            && is(&self.decision, Some(Verdict::Refuse.code()))
+            && self.reason.as_deref().is_none_or(|code| refusals.has(code))
     }
 
     fn takes_decision(&self, decision: &Decision) -> bool {

@@ -4,6 +4,9 @@
 //! Must never: hold an element's value, a token or a key; know how records are stored.
 //! Look next: `wire` for the encoding, `edge::journal` for storing it, `docs/audit.md` for auditors.
 
+mod counting;
+#[cfg(test)]
+mod counting_tests;
 mod emergency;
 mod filter;
 mod pack;
@@ -15,6 +18,7 @@ mod tests;
 mod text;
 mod wire;
 
+pub use counting::{Budget, Noted, Refusals, Refused, Source, Window};
 pub use emergency::{Case, Cases, Review};
 pub use filter::{ANY_EMERGENCY, Filter, covers, patient_id, words};
 pub use record::{

@@ -26,13 +26,13 @@ pub enum Record {
 }
 
 impl Record {
-    /// The request this record belongs to; control records have none.
+    /// The request this record belongs to; for counted refusals the first of them. Other control records have none.
     #[must_use]
     pub fn request_id(&self) -> Option<&str> {
         match self {
             Self::Intent(decision) | Self::Decision(decision) => Some(&decision.request_id),
             Self::Outcome(outcome) => Some(&outcome.request_id),
-            Self::Control(_) => None,
+            Self::Control(control) => control.refusals().map(|refusals| refusals.first),
         }
     }
 
@@ -176,6 +176,17 @@ impl Decision {
             withheld: 0,
             status: 0,
         }
+    }
+}
+
+impl Decision {
+    /// Whether it says that somebody was refused and nothing else: nothing left, nothing was to be written, and it is no part
+    /// of a larger answer. Only such may be counted instead of recorded.
+    #[must_use]
+    pub fn is_mere_refusal(&self) -> bool {
+        let has_effect = !self.released.is_empty() || !self.written.is_empty();
+        let is_part = self.entry.is_some() || self.unit.is_some();
+        self.verdict == Verdict::Refuse && !has_effect && !is_part
     }
 }
 
@@ -327,11 +338,15 @@ pub enum Event {
     HoldAdded,
     /// A legal hold is not in force any more.
     HoldLifted,
+    /// From now on the refusals of a source are counted (T-232).
+    RefusalsCounting,
+    /// So many refusals of a source were counted.
+    RefusalsCounted,
 }
 
 impl Event {
     /// Every event.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::Created,
         Self::Started,
         Self::Stopped,
@@ -352,6 +367,8 @@ impl Event {
         Self::Pruned,
         Self::HoldAdded,
         Self::HoldLifted,
+        Self::RefusalsCounting,
+        Self::RefusalsCounted,
     ];
 
     /// The event's code, such as `policies-loaded`.
@@ -378,6 +395,8 @@ impl Event {
             Self::Pruned => "pruned",
             Self::HoldAdded => "hold-added",
             Self::HoldLifted => "hold-lifted",
+            Self::RefusalsCounting => "refusals-counting",
+            Self::RefusalsCounted => "refusals-counted",
         }
     }
 }

@@ -420,6 +420,14 @@ impl Journal {
         receipt.await.map_err(|_| JournalError::Closed)?
     }
 
+    /// That appends are being taken.
+    ///
+    /// # Errors
+    /// Why they are not.
+    pub fn in_service(&self) -> Result<(), JournalError> {
+        if self.room.is_closed() { Err(JournalError::Closed) } else { self.check() }
+    }
+
     fn check(&self) -> Result<(), JournalError> {
         self.state.failure().cloned().map_or(Ok(()), Err)
     }

@@ -41,6 +41,8 @@ pub struct Readiness {
     pub journal: bool,
     /// How its reserve stands: `none`, `ready`, `in-use` or `broken`.
     pub reserve: &'static str,
+    /// The newest cosignature is younger than `audit.witness_refuse_after`, where that is set.
+    pub witnesses: bool,
     /// The session store answers.
     pub sessions: bool,
     /// Issuers whose event stream shows no sign of life. They make nobody wait; somebody should look.
@@ -55,7 +57,7 @@ impl Readiness {
     /// Whether all is there.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.keys && self.policies && self.journal && self.sessions
+        self.keys && self.policies && self.journal && self.witnesses && self.sessions
     }
 }
 
@@ -159,6 +161,7 @@ mod tests {
             policies: true,
             journal: true,
             reserve: "none",
+            witnesses: true,
             sessions: true,
             silent_event_streams: Vec::new(),
             policy_hash: "ab12".into(),

@@ -12,7 +12,7 @@ use super::terms::{About, Clause, Term};
 use super::{Index, IndexError};
 use crate::domain::audit::{Filter, covers};
 use crate::edge::journal::Finding;
-use crate::limits::{INDEX_BYTES_FOR_EACH_CANDIDATE, INDEX_CANDIDATES_MAX};
+use crate::limits::INDEX_CANDIDATES_MAX;
 
 /// Entries from the first to below the second.
 type Range = (u64, u64);
@@ -169,7 +169,7 @@ impl Index {
                     found = Some(numbers);
                 }
                 Some(numbers) if numbers.is_empty() => break,
-                Some(numbers) if price <= numbers.len().saturating_mul(INDEX_BYTES_FOR_EACH_CANDIDATE) => {
+                Some(numbers) if price <= numbers.len().saturating_mul(self.candidate_bytes) => {
                     *numbers = both(numbers, &self.numbers(shard, clause)?);
                 }
                 // Dearer to read than the records it would leave out.

@@ -25,7 +25,7 @@ use rusqlite::Connection;
 
 use crate::domain::audit::Assembly;
 use crate::edge::journal::{Finding, Found, KeyError, Keys, Reader, Settings, derived_secret};
-use crate::limits::INDEX_SHARD_ENTRIES_MAX;
+use crate::limits::{INDEX_BYTES_FOR_EACH_CANDIDATE, INDEX_SHARD_ENTRIES_MAX};
 
 pub use find::DayTally;
 
@@ -109,6 +109,10 @@ impl From<Finding> for IndexError {
 pub struct Index {
     connection: Connection,
     terms: Terms,
+    /// Entries of one shard.
+    shard_entries: u64,
+    /// What a list may cost for each record in question.
+    candidate_bytes: usize,
 }
 
 /// What an update did.
@@ -127,7 +131,12 @@ impl Index {
     /// [`IndexError`].
     pub fn create(path: &Path, trail: &Settings) -> Result<Self, IndexError> {
         let key = derived_secret(trail, "index of the trail").map_err(IndexError::Key)?;
-        Ok(Self { connection: tables::open(path)?, terms: Terms::new(&key) })
+        Ok(Self {
+            connection: tables::open(path)?,
+            terms: Terms::new(&key),
+            shard_entries: INDEX_SHARD_ENTRIES_MAX,
+            candidate_bytes: INDEX_BYTES_FOR_EACH_CANDIDATE,
+        })
     }
 
     /// Opens the index of a trail that is there.
@@ -242,7 +251,7 @@ impl Index {
         let mut assembly = Assembly::default();
         let mut at = from;
         // A record is not divided between shards.
-        while at < end && (at - from < INDEX_SHARD_ENTRIES_MAX || assembly.is_open()) {
+        while at < end && (at - from < self.shard_entries || assembly.is_open()) {
             let (leaf, part) = reader.entry(at)?;
             next.frontier.push(leaf);
             match part {

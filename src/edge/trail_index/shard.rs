@@ -13,7 +13,7 @@ use super::IndexError;
 use super::posting::{self, Posting};
 use super::tables::{number, sequence};
 use super::terms::{Term, Terms, items, mask_text};
-use crate::domain::audit::{Decision, Record};
+use crate::domain::audit::{Control, Decision, Record, Verdict};
 use crate::edge::journal::Finding;
 use crate::limits::{INDEX_SHARD_ENTRIES_MAX, INDEX_SPAN_ENTRIES};
 
@@ -80,7 +80,8 @@ impl Shard {
                 self.count(first, decision, terms);
             }
             Record::Intent(decision) => self.keep_masks(decision, terms),
-            Record::Outcome(_) | Record::Control(_) => {}
+            Record::Control(control) => self.count_counted(first, control, terms),
+            Record::Outcome(_) => {}
         }
     }
 
@@ -124,6 +125,30 @@ impl Shard {
         // A long answer comes in units, and is one answer.
         tally.answers += i64::from(decision.unit.is_none_or(|unit| unit == 0));
         tally.records += i64::try_from(decision.released.len()).unwrap_or_default();
+    }
+
+    /// Refusals that were counted are answers like any other; their day is that of the record.
+    fn count_counted(&mut self, first: u64, control: &Control, terms: &mut Terms) {
+        let Some(refusals) = control.refusals() else { return };
+        let person = refusals.caller.map_or(0, |(issuer, subject)| terms.person(issuer, subject));
+        if refusals.caller.is_some() {
+            self.people.entry(person).or_insert(first);
+        }
+        for (code, number) in refusals.codes.iter().flatten() {
+            let key = TallyKey {
+                day: day_of(control.time),
+                person,
+                application: String::new(),
+                roles: String::new(),
+                purposes: String::new(),
+                decision: Verdict::Refuse.code(),
+                reason: (*code).to_owned(),
+                emergency: false,
+            };
+            let answers = i64::try_from(*number).unwrap_or(i64::MAX);
+            let tally = self.tallies.entry(key).or_default();
+            tally.answers = tally.answers.saturating_add(answers);
+        }
     }
 
     /// Writes it as the entries up to `until`, and merges it with those before it that are no larger than twice its size.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::hmac;
 
-use crate::domain::audit::{ANY_EMERGENCY, Decision, Filter, Record, patient_id, words};
+use crate::domain::audit::{ANY_EMERGENCY, Control, Decision, Filter, Record, Verdict, patient_id, words};
 use crate::limits::INDEX_TERMS_HELD_MAX;
 
 /// A keyed hash of one thing a record says: the beginning of HMAC-SHA256. Two things with one hash cost a look, no more.
@@ -132,9 +132,23 @@ impl Terms {
         }
         match record {
             Record::Intent(decision) | Record::Decision(decision) => self.of_decision(decision, &mut terms),
-            Record::Outcome(_) | Record::Control(_) => {}
+            Record::Control(control) => self.of_counted(control, &mut terms),
+            Record::Outcome(_) => {}
         }
         terms
+    }
+
+    /// Of refusals that were counted: what [`Filter`] finds them by.
+    fn of_counted(&mut self, control: &Control, terms: &mut BTreeSet<Term>) {
+        let Some(refusals) = control.refusals() else { return };
+        terms.insert(self.term(About::Verdict, Verdict::Refuse.code()));
+        if let Some((issuer, subject)) = refusals.caller {
+            terms.insert(self.term(About::Issuer, issuer));
+            terms.insert(self.term(About::Subject, subject));
+        }
+        for code in refusals.told_codes() {
+            terms.insert(self.term(About::Reason, code));
+        }
     }
 
     fn of_decision(&mut self, decision: &Decision, terms: &mut BTreeSet<Term>) {

@@ -363,7 +363,8 @@ fn of_control(control: &Control, site: &Site) -> Body {
     put("subtype", json!(subtypes));
     put("action", json!("E"));
     put("recorded", json!(control.time.to_string()));
-    put("outcome", json!("0"));
+    let is_refusal = matches!(control.event, Event::RefusalsCounting | Event::RefusalsCounted);
+    put("outcome", json!(if is_refusal { "4" } else { "0" }));
     put(
         "agent",
         json!([{"type": concept(DICOM, "110150", Some("Application")), "who": {"display": site.origin}, "requestor": false}]),

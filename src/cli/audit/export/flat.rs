@@ -139,7 +139,7 @@ pub(super) fn outcome(record: &Record, told: &Told) -> Option<&'static str> {
             Some(outcome_word(decision, outcome_of(record, told)))
         }
         Record::Outcome(outcome) => Some(outcome.ending.code()),
-        Record::Control(_) => None,
+        Record::Control(control) => told.counted(control),
     }
 }
 

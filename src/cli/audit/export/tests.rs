@@ -347,3 +347,159 @@ proptest! {
         }
     }
 }
+
+fn mode(path: &Path) -> u32 {
+    std::os::unix::fs::MetadataExt::mode(&fs::metadata(path).unwrap()) & 0o777
+}
+
+/// Patient data in clear is for its owner only.
+#[test]
+fn an_export_is_for_its_owner_only() {
+    let place = Place::new();
+    for (format, name) in [(Format::Ndjson, "n"), (Format::Csv, "c"), (Format::Fhir, "f")] {
+        place.exported(format, name);
+        let modes = [
+            mode(&place.beside(name)),
+            mode(&place.beside(name).join(format.file())),
+            mode(&place.beside(name).join("export.json")),
+        ];
+        assert_eq!(modes, [0o700, 0o600, 0o600], "{name}");
+    }
+}
+
+/// The events of records in a trail of their own, without that of its beginning.
+fn events_of(records: &[Record]) -> Vec<Value> {
+    let place = Place::new();
+    place.append(&[records]);
+    let mut events = place.events("events");
+    events.remove(0);
+    events.iter().for_each(|event| assert_eq!(faults(event), Vec::<String>::new(), "{event:#}"));
+    events
+}
+
+/// What an event says beside what its profile demands.
+#[test]
+fn events_tell_who_why_and_how_it_ended() {
+    let mut failed = decided("e1", "read", &[], Verdict::Refuse);
+    failed.status = 504;
+    failed.reason = Some("upstream-timed-out".to_owned());
+    let mut nobodys = decided("e2", "read", &["p1"], Verdict::Permit);
+    nobodys.released[0].patients.clear();
+    let mut found = decided("e3", "search-type", &["p1", "p2"], Verdict::Permit);
+    found.released[1].patients.clear();
+    let mut changed = decided("e4", "update", &["p1"], Verdict::Permit);
+    changed.released = decided("e4", "read", &["p1"], Verdict::Permit).released;
+    changed.released[0].reference = "Observation/seen".to_owned();
+    let permits = [("e2", nobodys), ("e3", found), ("e4", changed)];
+    let mut records = vec![Record::Decision(Box::new(failed))];
+    for (id, decision) in permits {
+        records.extend([Record::Decision(Box::new(decision)), ended(id, Ending::Complete)]);
+    }
+    let events = events_of(&records);
+    let of = |id: &str| -> Vec<&Value> {
+        let is_of = |event: &&Value| {
+            entities(event, "BasicAuditEntityType", "XrequestId")[0]["what"]["identifier"]["value"] == id
+        };
+        events.iter().filter(is_of).collect()
+    };
+    assert_eq!(
+        (&of("e1")[0]["outcome"], &of("e1")[0]["outcomeDesc"]),
+        (&"8".into(), &"upstream-timed-out".into())
+    );
+    // A record that is nobody's is told as well.
+    assert_eq!((of("e2").len(), of("e3").len()), (1, 2));
+    assert_eq!(
+        entities(of("e2")[0], "audit-entity-type", "2")[0]["what"]["reference"],
+        "Observation/of-p1/_history/3"
+    );
+    assert!(of("e3").iter().any(|event| entities(event, "audit-entity-type", "1").is_empty()));
+    assert!(of("e4")[0].to_string().contains("Observation/seen"), "what left beside what was written");
+    let mut ids: Vec<&str> = events.iter().map(|event| event["id"].as_str().unwrap()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), events.len(), "every event has an id of its own");
+    for event in &events {
+        let user = agents(event, &["IRCP", "AUT"])[0];
+        assert_eq!(
+            (&user["role"][0]["text"], &user["purposeOfUse"][0]["coding"][0]["code"]),
+            (&"nurse".into(), &"TREAT".into())
+        );
+        let token = agents(event, &["UserOauthAgent"])[0];
+        assert_eq!(token["policy"][0], "urn:chartgate:token:00ff");
+    }
+}
+
+/// Control records keep DICOM's codes for start and stop, and counted refusals are no successes.
+#[test]
+fn control_events_have_their_codes() {
+    let control = |event: Event, details: &[(&str, &str)]| {
+        let details = details.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Record::Control(Control { time: "2026-03-01T09:00:00Z".parse().unwrap(), event, details })
+    };
+    let events = events_of(&[
+        control(Event::Started, &[("policySet", "c0ffee")]),
+        control(Event::Stopped, &[]),
+        control(Event::RefusalsCounting, &[("first", "r1"), ("code", "token-missing")]),
+        control(Event::RefusalsCounted, &[("first", "r1"), ("code:token-missing", "9")]),
+    ]);
+    let told = |event: &Value| {
+        let code = |place: usize| event["subtype"][place]["code"].as_str().unwrap_or_default().to_owned();
+        (code(0), code(1), event["outcome"].as_str().unwrap().to_owned())
+    };
+    let row = |one: &str, other: &str, outcome: &str| (one.to_owned(), other.to_owned(), outcome.to_owned());
+    assert_eq!(
+        events.iter().map(told).collect::<Vec<_>>(),
+        [
+            row("started", "110120", "0"),
+            row("stopped", "110121", "0"),
+            row("refusals-counting", "", "4"),
+            row("refusals-counted", "", "4"),
+        ]
+    );
+    assert!(events[3].to_string().contains("code:token-missing"));
+}
+
+/// Every column says what it is called, and no cell runs whatever it begins with.
+#[test]
+fn a_row_tells_everything() {
+    let mut decision = decided("w1", "update", &["p1"], Verdict::Permit);
+    decision.released = decided("w1", "read", &["p2"], Verdict::Permit).released;
+    (decision.entry, decision.unit) = (Some(3), Some(1));
+    decision.caller.as_mut().unwrap().subject = "-1+1".to_owned();
+    let mut others: Vec<Record> = ["+x", "@x", "\tx", "\rx"]
+        .into_iter()
+        .map(|subject| {
+            let mut other = decided("w2", "read", &[], Verdict::Permit);
+            other.caller.as_mut().unwrap().subject = subject.to_owned();
+            Record::Decision(Box::new(other))
+        })
+        .collect();
+    let details = [("why".to_owned(), "test".to_owned())].into();
+    others.push(Record::Control(Control { time: decision.time, event: Event::Stopped, details }));
+    let mut lone = ended("w9", Ending::Unknown);
+    if let Record::Outcome(outcome) = &mut lone {
+        outcome.entry = Some(7);
+    }
+    others.push(lone);
+    let place = Place::new();
+    place.append(&[&[Record::Decision(Box::new(decision))], &others]);
+    let text = place.exported(Format::Csv, "csv");
+    let mut reader = csv::Reader::from_reader(text.as_bytes());
+    let head: Vec<String> = reader.headers().unwrap().iter().map(str::to_owned).collect();
+    let rows: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
+    let cell = |row: &csv::StringRecord, name: &str| {
+        row[head.iter().position(|column| column == name).unwrap()].to_owned()
+    };
+    let of = |id: &str| rows.iter().filter(|row| cell(row, "request_id") == id).collect::<Vec<_>>();
+    let told = |row: &csv::StringRecord| {
+        ["what", "reference", "patients", "entry", "unit"].map(|name| cell(row, name))
+    };
+    assert_eq!(told(of("w1")[0]), ["written", "Observation/of-p1", "p1", "3", "1"]);
+    assert_eq!(told(of("w1")[1]), ["released", "Observation/of-p2", "p2", "3", "1"]);
+    assert!(of("w1").iter().all(|row| cell(row, "elements") == "Observation.code Observation.value"));
+    let subjects: Vec<String> =
+        rows.iter().map(|row| cell(row, "subject")).filter(|it| it.starts_with('\'')).collect();
+    assert_eq!(subjects, ["'-1+1", "'-1+1", "'+x", "'@x", "'\tx", "'\rx"]);
+    assert!(rows.iter().any(|row| cell(row, "details") == "stopped why=test"));
+    assert_eq!((of("w9").len(), cell(of("w9")[0], "entry")), (1, "7".to_owned()));
+}
