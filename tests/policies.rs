@@ -557,3 +557,36 @@ fn an_emergency_opens_one_chart() {
         assert!(!asked.unwrap().unwrap().open, "{role} {purpose}");
     }
 }
+
+/// An objection to treatment itself binds those who treat, where the hospital has taken the optional file.
+#[test]
+fn objections_bind_those_who_treat() {
+    let set = with_optional(&["consent-directives/consent-directives.cedar"]);
+    for (role, purpose, name, label, open) in [
+        ("physician", "TREAT", "Observation", "EMRGONLY", false),
+        ("physician", "ETREAT", "Observation", "EMRGONLY", true),
+        ("physician", "TREAT", "Observation", "OPTOUT", false),
+        ("physician", "ETREAT", "Observation", "OPTOUT", false),
+        ("physician", "TREAT", "Observation", "N", true),
+        ("nurse", "TREAT", "AllergyIntolerance", "OPTOUT", true),
+        ("nurse", "TREAT", "Flag", "EMRGONLY", true),
+        ("health-information-manager", "RECORDMGT", "Observation", "OPTOUT", true),
+    ] {
+        let mut facts = facts_of(name, &["p1"]);
+        facts.labels = BTreeSet::from([label.to_owned()]).into();
+        let situation = Situation::rehearsal(&[role], purpose);
+        assert_eq!(
+            rehearse_record(&set, &situation, &facts).is_ok(),
+            open,
+            "{role} {purpose} {name} {label}"
+        );
+        // Emergency access to this patient opens what is for emergencies.
+        let urgent = situation.with_emergency("p1", "g1");
+        let opens = open || label == "EMRGONLY";
+        assert_eq!(rehearse_record(&set, &urgent, &facts).is_ok(), opens, "{role} {purpose} {name} {label}");
+    }
+    let mut facts = facts_of("Observation", &["p1"]);
+    facts.labels = BTreeSet::from(["OPTOUT".to_owned()]).into();
+    let patient = Situation::rehearsal(&["patient"], "PATRQT").with_fhir_user("Patient/p1");
+    assert!(rehearse_record(&set, &patient, &facts).is_ok(), "patients see their own");
+}

@@ -337,9 +337,10 @@ fn validate(written: &[Written<'_>], vocabulary: &Vocabulary, problems: &mut Vec
     );
     let lint = |warning: &ValidationWarning| Lint {
         problem: place(warning.policy_id(), &DetailedError::from(warning)),
-        name: match warning {
-            ValidationWarning::ImpossiblePolicy(_) => LintName::NeverApplies,
-            _ => LintName::Cedar,
+        name: if matches!(warning, ValidationWarning::ImpossiblePolicy(_)) {
+            LintName::NeverApplies
+        } else {
+            LintName::Cedar
         },
         policy: Some(warning.policy_id().to_string()),
     };

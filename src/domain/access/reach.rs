@@ -69,3 +69,54 @@ fn of_name(uid: &EntityUID, groups: &Groups) -> Option<BTreeSet<ResourceType>> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cedar_policy::{PolicySet, pst};
+
+    /// Conditions, and the types for which they can hold; `*` is all.
+    #[test]
+    fn types_are_read_off_conditions_and_never_too_few() {
+        let paths = ["Patient.name", "Observation.code"].map(|path| ElementPath::parse(path).unwrap());
+        let groups = Groups::from([("g".to_owned(), BTreeSet::from(paths))]);
+        for (conditions, expected) in [
+            ("when { resource is FHIR::Patient || resource is FHIR::Basic }", "Basic Patient"),
+            (
+                "when { context.emergency && (resource is FHIR::Patient || resource is FHIR::Basic) }",
+                "Basic Patient",
+            ),
+            ("when { resource is FHIR::Patient } when { context.emergency }", "Patient"),
+            ("when { resource is FHIR::Patient && resource is FHIR::Basic }", ""),
+            ("when { resource is FHIR::Patient in Subject::\"p\" }", "Patient"),
+            (
+                "when { resource in [FHIR::Element::\"Basic\", ElementGroup::\"g\"] }",
+                "Basic Observation Patient",
+            ),
+            ("when { context.emergency || resource is FHIR::Patient }", "*"),
+            ("when { !(resource is FHIR::Patient) }", "*"),
+            ("when { resource is FHIR::Patient == false }", "*"),
+            ("when { if context.emergency then resource is FHIR::Patient else true }", "*"),
+            ("when { resource in Subject::\"p\" }", "*"),
+            ("when { resource in [Subject::\"p\", FHIR::Element::\"Basic\"] }", "*"),
+            ("when { principal is FHIR::Patient }", "*"),
+            ("when { resource is FHIR::Element }", "*"),
+            ("unless { resource is FHIR::Patient }", "*"),
+            ("", "*"),
+        ] {
+            let text = format!("permit(principal, action, resource) {conditions};");
+            let set: PolicySet = text.parse().unwrap();
+            let body = match set.policies().next().unwrap().to_pst().unwrap() {
+                pst::Policy::Static(policy) => Some(policy.body().clone()),
+                pst::Policy::Linked(_) => None,
+            };
+            let found = types(body.unwrap().clauses(), &groups);
+            let found = found.map_or("*".to_owned(), |types| {
+                let mut names: Vec<&str> = types.into_iter().map(ResourceType::name).collect();
+                names.sort_unstable();
+                names.join(" ")
+            });
+            assert_eq!(found, expected, "{conditions}");
+        }
+    }
+}

@@ -4,6 +4,11 @@
 //! decision about a request rests on: what is not recognised here is simply not pointed at.
 //! Look next: `lint`, which judges it; `expression`, which reads the same trees for decisions.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "Cedar's tree is open: what is not recognised is not pointed at"
+)]
+
 use super::expression::{children, kind};
 use super::lint::WHY;
 use super::load::Written;

@@ -321,7 +321,6 @@ fn seconds(text: &str) -> Option<i64> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failing test panics")]
 mod tests {
     use super::*;
 
