@@ -188,10 +188,9 @@ impl Shape {
             self.note(uid);
         }
         if let Expr::BinaryOp { op: BinaryOp::Eq | BinaryOp::NotEq | BinaryOp::Contains, left, right } = expr
+            && (is_context(left, "purpose") || is_context(right, "purpose"))
         {
-            if is_context(left, "purpose") || is_context(right, "purpose") {
-                self.purposes.extend(texts(left).into_iter().chain(texts(right)));
-            }
+            self.purposes.extend(texts(left).into_iter().chain(texts(right)));
         }
         children(expr).into_iter().for_each(|child| self.visit(child));
     }

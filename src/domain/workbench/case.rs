@@ -200,7 +200,8 @@ fn expand(raw: &Raw, at: &Problem, wrong: &mut dyn FnMut(String)) -> Vec<Case> {
     if !permit && raw.expect != "deny" {
         wrong("`expect` is \"permit\" or \"deny\"".to_owned());
     }
-    if !permit && !(raw.visible.words().is_empty() && raw.withheld.words().is_empty()) {
+    let names_elements = !raw.visible.words().is_empty() || !raw.withheld.words().is_empty();
+    if names_elements && !permit {
         wrong("what is denied has nothing visible or withheld".to_owned());
     }
     let (visible, withheld) = (paths(&raw.visible.words(), wrong), paths(&raw.withheld.words(), wrong));
