@@ -271,10 +271,16 @@ pub fn load_policies(directory: &Path) -> Result<PolicySet, Vec<Problem>> {
 /// What is worth a second look in a policy set that loads.
 #[must_use]
 pub fn lints(directory: &Path, policies: &PolicySet) -> Vec<Problem> {
-    policies.lints().iter().cloned().map(|problem| policy_problem(directory, problem)).collect()
+    let named = |lint: &access::Lint| {
+        let message = format!("{} [{}]", lint.problem.message, lint.name.word());
+        policy_problem(directory, access::Problem { message, ..lint.problem.clone() })
+    };
+    policies.lints().iter().map(named).collect()
 }
 
-fn policy_problem(directory: &Path, problem: access::Problem) -> Problem {
+/// A problem of a policies directory, which names its file without a folder, under that folder.
+#[must_use]
+pub fn policy_problem(directory: &Path, problem: access::Problem) -> Problem {
     let file = Path::new(&problem.file);
     let file = if file.starts_with(directory) { file.to_path_buf() } else { directory.join(file) };
     Problem {

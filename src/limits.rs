@@ -360,6 +360,8 @@ pub const POLICY_DEPTH_MAX: usize = 24;
 pub const POLICY_ID_BYTES_MAX: usize = 128;
 /// Most element groups.
 pub const POLICY_GROUPS_MAX: usize = 1_000;
+/// Most cases of one policy test file, lists taken each by each: 200 roles with 500 questions each.
+pub const POLICY_CASES_MAX: usize = 100_000;
 /// Most elements in one group.
 pub const POLICY_GROUP_PATHS_MAX: usize = 2_000;
 /// Weight of the cached decisions (bytes, estimated from key lengths and path counts): some 10,000 different

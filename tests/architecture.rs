@@ -20,6 +20,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("edge", &["domain", "limits", "clock"]),
     ("domain", &[]),
     ("domain::narrow", &["domain::access", "domain::fhir", "limits"]),
+    ("domain::workbench", &["domain::access", "domain::filter", "domain::fhir", "limits"]),
     ("domain::audit", &["domain::access", "domain::identity", "domain::fhir", "limits"]),
     ("domain::access", &["domain::identity", "domain::fhir", "limits"]),
     ("domain::change", &["domain::filter", "domain::fhir", "limits"]),

@@ -47,7 +47,7 @@ enum Command {
     Check(check::Check),
     /// A checklist of everything around the gate: files, EMR, issuers, a sample token
     Doctor(doctor::Doctor),
-    /// Check policies, or show what a role sees
+    /// Check and test policies, or show what a role sees
     #[command(subcommand)]
     Policy(policy::Policy),
     /// Make, verify, search and prove the audit trail

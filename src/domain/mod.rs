@@ -12,3 +12,4 @@ pub mod filter;
 pub mod identity;
 pub mod ledger;
 pub mod narrow;
+pub mod workbench;

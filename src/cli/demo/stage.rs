@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU16, Ordering};
 use tempfile::TempDir;
 
-/// The shipped policies, so that the demo needs no file beside the program.
+/// The shipped policies of the roles that the issuer's people have, so that the demo needs no file beside the program.
 pub const POLICIES: &[(&str, &str)] = &[
     ("billing-clerk.cedar", include_str!("../../../policies/billing-clerk.cedar")),
     ("everyone.cedar", include_str!("../../../policies/everyone.cedar")),

@@ -1,6 +1,6 @@
 //! Single rules that a policies directory must keep beyond being valid Cedar.
 //!
-//! Owns: bounds, the modifier rule (P7), and advice. Must never: decide a request. Look next: `load`.
+//! Owns: bounds, the modifier rule (P7), and what `@journal` may say. Must never: decide a request. Look next: `load`.
 
 use super::expression::{Reading, kind, needs_emergency};
 use super::groups::Groups;
@@ -10,7 +10,7 @@ use super::source::{Problem, Source, Statement};
 use crate::domain::fhir::r4::ElementPath;
 use crate::limits;
 use cedar_policy::pst::Clause;
-use cedar_policy::{ActionConstraint, Effect, PrincipalConstraint, ResourceConstraint};
+use cedar_policy::{ActionConstraint, Effect};
 
 /// Bounds that hold before anything is parsed.
 pub(super) fn sizes(sources: &[Source], groups: Option<&Source>) -> Vec<Problem> {
@@ -105,32 +105,4 @@ fn discloses(actions: &ActionConstraint) -> bool {
 
 fn is_modifier(path: &ElementPath) -> bool {
     path.element().is_some_and(|element| element.modifier || element.name == "modifierExtension")
-}
-
-/// Things that are allowed and deserve a second look.
-pub(super) fn lints(written: &[Written<'_>]) -> Vec<Problem> {
-    if written.is_empty() {
-        let (file, message) = ("policies".to_owned(), "there is no policy: everything is denied".to_owned());
-        return vec![Problem { file, line: 1, column: 1, message, hint: None }];
-    }
-    written.iter().filter_map(over_broad).collect()
-}
-
-fn over_broad(written: &Written<'_>) -> Option<Problem> {
-    let policy = &written.policy;
-    if policy.effect() == Effect::Forbid {
-        return None;
-    }
-    let everyone =
-        matches!(policy.principal_constraint(), PrincipalConstraint::Any | PrincipalConstraint::Is(_));
-    let everything = matches!(policy.resource_constraint(), ResourceConstraint::Any);
-    let always = !policy.has_non_scope_constraint();
-    let any_action = matches!(policy.action_constraint(), ActionConstraint::Any);
-    let message = match (everyone, everything, always, any_action) {
-        (true, true, true, _) => "permits everything to everyone",
-        (true, _, true, _) => "permits without asking who, and under no condition",
-        (_, true, _, true) => "permits every action on everything",
-        _ => return None,
-    };
-    Some(written.problem(message).with_hint("name a role, an action and a resource"))
 }

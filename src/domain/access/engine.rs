@@ -78,6 +78,11 @@ impl<'a> Engine<'a> {
     pub(super) fn type_action(&self, action: Action, resource: ResourceType) -> Result<Answer, Fault> {
         let words = &self.set.vocabulary;
         let (kind, _) = words.record(resource).ok_or_else(Fault::of_question)?;
+        let policies = self.slice(self.form(), action, resource)?;
+        if policies.policies().all(|policy| policy.effect() == Effect::Forbid) {
+            // Most types are closed to most people: Cedar denies where nothing permits.
+            return Ok(Answer { verdict: Verdict::No, settled: true, policies: BTreeSet::new() });
+        }
         self.check_context(action)?;
         let request = Request::builder()
             .principal(self.principal.clone())
@@ -86,7 +91,6 @@ impl<'a> Engine<'a> {
             .context(self.context(action, None)?)
             .build();
         let entities = self.entities(Vec::new())?;
-        let policies = self.slice(self.form(), action, resource)?;
         read(&Authorizer::new().is_authorized_partial(&request, &policies, &entities))
     }
 
@@ -165,6 +169,36 @@ impl<'a> Engine<'a> {
             reasons.extend(allowed.into_iter().flatten());
         }
         Ok((decided, reasons))
+    }
+
+    /// The forbids because of which this record may not be acted on; none where nothing permits it.
+    pub(super) fn objections(&self, action: Action, record: &Record<'_>) -> Result<BTreeSet<String>, Fault> {
+        let words = &self.set.vocabulary;
+        let resource = record.facts.resource_type;
+        let (kind, _) = words.record(resource).ok_or_else(Fault::of_question)?;
+        let target = uid(kind, record.facts.id.as_deref().unwrap_or(""));
+        let request = self.request(action, target.clone(), record)?;
+        let entities = self.entities(vec![self.record_entity(target, record)?])?;
+        let policies = self.slice(Form::Exact, action, resource)?;
+        Ok(forbids(&Authorizer::new().is_authorized(&request, &policies, &entities)))
+    }
+
+    /// The forbids because of which an element of this record may not pass; none where nothing permits it.
+    pub(super) fn element_objections(
+        &self,
+        family: Action,
+        record: &Record<'_>,
+        path: &ElementPath,
+    ) -> Result<BTreeSet<String>, Fault> {
+        let branches = self.set.elements.of(record.facts.resource_type);
+        let around = branches.iter().filter(|branch| branch.path.is_ancestor_or_self(path));
+        let nearest =
+            around.max_by_key(|branch| branch.path.as_str().len()).ok_or_else(Fault::of_question)?;
+        let target = uid(&self.set.vocabulary.element, nearest.path.as_str());
+        let policies = self.slice(Form::Exact, family, record.facts.resource_type)?;
+        let request = self.request(family, target, record)?;
+        let world = self.elements(&branches, true, false)?;
+        Ok(forbids(&Authorizer::new().is_authorized(&request, &policies, &world)))
     }
 
     /// How a question about a type is asked.
@@ -331,6 +365,14 @@ fn exact(response: &cedar_policy::Response) -> Result<Option<BTreeSet<String>>, 
     }
     let reasons = || response.diagnostics().reason().map(PolicyId::to_string).collect();
     Ok((response.decision() == Decision::Allow).then(reasons))
+}
+
+/// What a denial rests on: Cedar names the forbids that hold, or nothing where no permit does.
+fn forbids(response: &cedar_policy::Response) -> BTreeSet<String> {
+    match response.decision() {
+        Decision::Allow => BTreeSet::new(),
+        Decision::Deny => response.diagnostics().reason().map(PolicyId::to_string).collect(),
+    }
 }
 
 fn read(response: &PartialResponse) -> Result<Answer, Fault> {

@@ -396,7 +396,8 @@ fn can_be(expr: &Json, value: bool) -> bool {
     }
 }
 
-fn children(expr: &Expr) -> Vec<&Expr> {
+/// What an expression is made of, one level down.
+pub(super) fn children(expr: &Expr) -> Vec<&Expr> {
     match expr {
         Expr::UnaryOp { expr, .. }
         | Expr::GetAttr { expr, .. }

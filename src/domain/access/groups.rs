@@ -3,7 +3,8 @@
 //! Owns: reading that file. Must never: accept a path that R4 does not have (a typo would silently grant
 //! or withhold nothing). Look next: `load`.
 //!
-//! Shape: `[groups]` and then `contact = ["Patient.telecom", "Patient.address"]`.
+//! Shape: `[groups]` and then `contact = ["Patient.telecom", "Patient.address"]`; `[unused]` and then `spare = "why a
+//! group that no policy names is kept"`.
 
 use super::source::{Problem, Source};
 use crate::domain::fhir::r4::ElementPath;
@@ -20,21 +21,32 @@ pub(super) type Groups = BTreeMap<String, BTreeSet<ElementPath>>;
 struct Raw {
     #[serde(default)]
     groups: BTreeMap<Spanned<String>, Vec<Spanned<String>>>,
+    #[serde(default)]
+    unused: BTreeMap<Spanned<String>, String>,
+}
+
+/// The file as read.
+#[derive(Default)]
+pub(super) struct Read {
+    /// The groups.
+    pub groups: Groups,
+    /// Where each group is named that is expected to be of use: those in `[unused]` are kept for later.
+    pub places: BTreeMap<String, usize>,
 }
 
 /// Reads the file; every unknown path, repeated entry and excess is a problem of its own.
-pub(super) fn parse(source: &Source, problems: &mut Vec<Problem>) -> Groups {
+pub(super) fn parse(source: &Source, problems: &mut Vec<Problem>) -> Read {
     let raw: Raw = match toml::from_str(&source.text) {
         Ok(raw) => raw,
         Err(error) => {
             let offset = error.span().map_or(0, |span| span.start);
             problems.push(source.problem(offset, error.message()));
-            return Groups::new();
+            return Read::default();
         }
     };
-    let mut groups = Groups::new();
+    let mut read = Read::default();
     for (name, paths) in raw.groups {
-        if groups.len() >= limits::POLICY_GROUPS_MAX || paths.len() > limits::POLICY_GROUP_PATHS_MAX {
+        if read.groups.len() >= limits::POLICY_GROUPS_MAX || paths.len() > limits::POLICY_GROUP_PATHS_MAX {
             problems.push(source.problem(name.span().start, "too many element groups, or too long a group"));
             break;
         }
@@ -47,7 +59,14 @@ pub(super) fn parse(source: &Source, problems: &mut Vec<Problem>) -> Groups {
                 Err(error) => problems.push(source.problem(path.span().start, error.to_string())),
             }
         }
-        groups.insert(name.into_inner(), members);
+        read.places.insert(name.get_ref().clone(), name.span().start);
+        read.groups.insert(name.into_inner(), members);
     }
-    groups
+    for (name, reason) in raw.unused {
+        if reason.trim().is_empty() || read.places.remove(name.get_ref()).is_none() {
+            let message = "`[unused]` names a group that there is not, or gives no reason";
+            problems.push(source.problem(name.span().start, message));
+        }
+    }
+    read
 }

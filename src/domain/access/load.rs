@@ -7,9 +7,11 @@ use super::checks;
 use super::elements::Elements;
 use super::expression::{self, Uses};
 use super::groups::{self, Groups};
+use super::lint::{self, Lint, LintName};
 use super::relation::Relation;
 use super::rewrite;
 use super::set::{PolicySet, Rule, Vocabulary};
+use super::shape::Shape;
 use super::source::{EntityName, Problem, Source, Statement, statements};
 use crate::domain::fhir::r4::ElementPath;
 use crate::limits;
@@ -17,8 +19,8 @@ use aws_lc_rs::digest;
 use cedar_policy::ffi::DetailedError;
 use cedar_policy::pst::{self, EntityUID};
 use cedar_policy::{ActionConstraint, Effect, EntityUid, Policy, PolicyId, ResourceConstraint};
-use cedar_policy::{ValidationMode, Validator};
-use std::collections::BTreeMap;
+use cedar_policy::{ValidationError, ValidationMode, ValidationWarning, Validator};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::{Arc, LazyLock};
 
@@ -83,11 +85,12 @@ impl PolicySet {
         problems.extend(schema.and_then(checks::same_schema));
         let mut sources: Vec<&Source> = sources.iter().collect();
         sources.sort_by(|a, b| a.name.cmp(&b.name));
-        let named_groups = groups.map(|source| groups::parse(source, &mut problems)).unwrap_or_default();
+        let groups_read = groups.map(|source| groups::parse(source, &mut problems)).unwrap_or_default();
+        let named_groups = groups_read.groups;
         let vocabulary = VOCABULARY.as_ref().map_err(|message| vec![internal(message)])?;
         let written = parse(&sources, &mut problems);
         let mut lints = validate(&written, vocabulary, &mut problems);
-        let mut draft = Draft::new(&named_groups);
+        let mut draft = Draft::new(&named_groups, vocabulary);
         let rules: Vec<Rule> = written.iter().filter_map(|policy| draft.rule(policy)).collect();
         problems.append(&mut draft.problems);
         if !problems.is_empty() {
@@ -95,34 +98,45 @@ impl PolicySet {
             problems.dedup();
             return Err(problems);
         }
-        lints.extend(checks::lints(&written));
         lints.append(&mut draft.lints);
+        lints.extend(lint::of_policies(&written, &draft.shapes));
+        lints.extend(lint::unused_groups(groups, &groups_read.places, &draft.shapes));
+        let mut lints = lint::without_meant(lints, &written, &draft.meant);
         lints.sort();
+        lints.dedup();
+        let outlines =
+            written.iter().zip(&draft.shapes).map(|(policy, shape)| shape.outline(policy)).collect();
         let hash = hash(sources.iter().copied().chain(groups));
         let elements = Elements::new(&named_groups, draft.covering, draft.exact);
-        Ok(PolicySet::assemble(hash, Arc::clone(vocabulary), rules, elements, draft.uses, lints))
+        Ok(PolicySet::assemble(hash, Arc::clone(vocabulary), rules, elements, draft.uses, (lints, outlines)))
     }
 }
 
 /// What is gathered while the policies are read one by one.
 struct Draft<'g> {
     groups: &'g Groups,
+    words: &'g Vocabulary,
     uses: Uses,
     covering: Vec<ElementPath>,
     exact: Vec<ElementPath>,
     problems: Vec<Problem>,
-    lints: Vec<Problem>,
+    lints: Vec<Lint>,
+    shapes: Vec<Shape>,
+    meant: BTreeMap<String, BTreeSet<LintName>>,
 }
 
 impl<'g> Draft<'g> {
-    fn new(groups: &'g Groups) -> Self {
+    fn new(groups: &'g Groups, words: &'g Vocabulary) -> Self {
         Self {
             groups,
+            words,
             uses: Uses::default(),
             covering: Vec::new(),
             exact: Vec::new(),
             problems: Vec::new(),
             lints: Vec::new(),
+            shapes: Vec::new(),
+            meant: BTreeMap::new(),
         }
     }
 
@@ -152,18 +166,25 @@ impl<'g> Draft<'g> {
         self.exact.extend(exact);
         if let Some(name) = reading.asks.unknown() {
             let names = Relation::ALL.map(Relation::name).join(", ");
-            let lint = written.problem(format!("there is no relation `{name}`: it never holds"));
-            self.lints.push(lint.with_hint(format!("relations are {names}")));
+            let problem = written.problem(format!("there is no relation `{name}`: it never holds"));
+            let problem = problem.with_hint(format!("relations are {names}"));
+            self.lints.push(Lint::of(written, LintName::UnknownRelation, problem));
         }
         if written.policy.effect() == Effect::Forbid && expression::holds_by_fhir_user(body.clauses()) {
             reading.asks.forbids_by_fhir_user = true;
-            let lint = written.problem(
+            let problem = written.problem(
                 "forbids where the caller stands in a relation: people without `fhirUser` are refused",
             );
-            self.lints.push(lint.with_hint(
+            let problem = problem.with_hint(
                 "while the EMR cannot be asked it does not hold: rather forbid where a relation is lacking, or permit where it holds",
-            ));
+            );
+            self.lints.push(Lint::of(written, LintName::ByFhirUser, problem));
         }
+        match lint::meant(written) {
+            Ok(meant) => drop(self.meant.insert(written.policy.id().to_string(), meant)),
+            Err(problem) => self.problems.push(problem),
+        }
+        self.shapes.push(Shape::new(&written.policy, &body, self.words));
         match Rule::new(&written.policy, &body, self.groups, reading.asks) {
             Ok(rule) => Some(rule),
             Err(message) => {
@@ -298,7 +319,7 @@ fn number(id: &PolicyId) -> usize {
 }
 
 /// Strict validation. Errors are problems; warnings are returned.
-fn validate(written: &[Written<'_>], vocabulary: &Vocabulary, problems: &mut Vec<Problem>) -> Vec<Problem> {
+fn validate(written: &[Written<'_>], vocabulary: &Vocabulary, problems: &mut Vec<Problem>) -> Vec<Lint> {
     let by_id: BTreeMap<String, &Written<'_>> =
         written.iter().map(|policy| (policy.policy.id().to_string(), policy)).collect();
     let all = cedar_policy::PolicySet::from_policies(written.iter().map(|policy| policy.policy.clone()));
@@ -311,8 +332,30 @@ fn validate(written: &[Written<'_>], vocabulary: &Vocabulary, problems: &mut Vec
         Some(policy) => located(policy.source, policy.statement.start, error),
         None => internal(&error.message),
     };
-    problems.extend(outcome.validation_errors().map(|e| place(e.policy_id(), &DetailedError::from(e))));
-    outcome.validation_warnings().map(|w| place(w.policy_id(), &DetailedError::from(w))).collect()
+    problems.extend(
+        outcome.validation_errors().map(|e| kinder(e, place(e.policy_id(), &DetailedError::from(e)))),
+    );
+    let lint = |warning: &ValidationWarning| Lint {
+        problem: place(warning.policy_id(), &DetailedError::from(warning)),
+        name: if matches!(warning, ValidationWarning::ImpossiblePolicy(_)) {
+            LintName::NeverApplies
+        } else {
+            LintName::Cedar
+        },
+        policy: Some(warning.policy_id().to_string()),
+    };
+    outcome.validation_warnings().map(lint).collect()
+}
+
+/// Cedar's words for the commonest slip, in ours (T-201, KF-42: two absent values are not equal).
+fn kinder(error: &ValidationError, problem: Problem) -> Problem {
+    let ValidationError::UnsafeOptionalAttributeAccess(_) = error else { return problem };
+    let attribute = problem.message.rsplit("attribute `").next().and_then(|rest| rest.split('`').next());
+    let Some(attribute) = attribute.map(str::to_owned) else { return problem };
+    Problem { message: format!("`{attribute}` may be absent, and then this policy would fail"), ..problem }
+        .with_hint(format!(
+            "ask first: `resource has {attribute} && resource.{attribute} == …`, or `principal has …`"
+        ))
 }
 
 fn located(source: &Source, otherwise: usize, error: &DetailedError) -> Problem {

@@ -4,14 +4,14 @@
 //! than a request is decided. Look next: `masks`, which answers.
 
 use super::denial::{Denial, RecordDenial};
-use super::engine::Record;
+use super::engine::{Engine, Record};
 use super::masks::{Desk, Disclosure, Masks, judge};
 use super::relation::Relations;
 use super::set::{Action, PolicySet};
 use super::situation::Situation;
 use crate::domain::fhir::facts::Facts;
 use crate::domain::fhir::mask::Mask;
-use crate::domain::fhir::r4::ResourceType;
+use crate::domain::fhir::r4::{ElementPath, ResourceType};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
@@ -54,6 +54,46 @@ impl Rehearsal {
         Some(self.view(action, resource))
     }
 
+    /// What they may do with this record, decided from scratch as a request is. `None`: no action on records has
+    /// this name.
+    #[must_use]
+    pub fn judge(&self, action: &str, facts: &Facts, known: &Relations) -> Option<Trial> {
+        let action = Action::ALL.into_iter().find(|known| known.name() == action)?;
+        let (set, situation) = (&self.desk.set, &self.desk.situation);
+        let relations = situation.relations(facts, &BTreeSet::new(), known);
+        let emergency = situation.emergency(facts, &BTreeSet::new()).is_some();
+        let record = Record { facts, relations: &relations, emergency };
+        let outcome = judge(set, situation, action, &record);
+        let objections = match &outcome {
+            Ok(_) => Ok(BTreeSet::new()),
+            Err(_) => Engine::new(set, situation).and_then(|engine| engine.objections(action, &record)),
+        };
+        let objections = objections.map(|ids| ids.into_iter().collect()).unwrap_or_default();
+        Some(Trial { outcome, objections })
+    }
+
+    /// The forbids because of which an element of this record does not pass; none where nothing permits it.
+    #[must_use]
+    pub fn objections(
+        &self,
+        action: &str,
+        facts: &Facts,
+        known: &Relations,
+        path: &ElementPath,
+    ) -> Vec<String> {
+        let Some(family) = Action::ALL.into_iter().find(|a| a.name() == action).and_then(Action::elements)
+        else {
+            return Vec::new();
+        };
+        let (set, situation) = (&self.desk.set, &self.desk.situation);
+        let relations = situation.relations(facts, &BTreeSet::new(), known);
+        let emergency = situation.emergency(facts, &BTreeSet::new()).is_some();
+        let record = Record { facts, relations: &relations, emergency };
+        let asked =
+            Engine::new(set, situation).and_then(|engine| engine.element_objections(family, &record, path));
+        asked.map(|ids| ids.into_iter().collect()).unwrap_or_default()
+    }
+
     fn view(&self, action: Action, resource: ResourceType) -> Result<TypeRehearsal, Denial> {
         let view = self.desk.view(action, resource)?;
         Ok(TypeRehearsal {
@@ -63,6 +103,15 @@ impl Rehearsal {
             policies: view.policies.to_vec(),
         })
     }
+}
+
+/// A record judged in rehearsal.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    /// What a request would be told.
+    pub outcome: Result<Disclosure, RecordDenial>,
+    /// The forbids because of which it is refused; none where nothing permits it.
+    pub objections: Vec<String>,
 }
 
 impl fmt::Debug for Rehearsal {

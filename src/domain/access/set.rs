@@ -8,8 +8,10 @@ use super::elements::Elements;
 use super::engine::Record;
 use super::expression::{self, Uses};
 use super::groups::Groups;
+use super::lint::Lint;
+use super::reach;
 use super::relation::Relation;
-use super::source::Problem;
+use super::shape::Outline;
 use crate::domain::fhir::r4::{ElementPath, ResourceType};
 use crate::limits;
 use cedar_policy::pst;
@@ -146,7 +148,8 @@ impl Vocabulary {
         self.action_groups.iter().cloned()
     }
 
-    fn covers(&self, constraint: &ActionConstraint, action: Action) -> bool {
+    /// Whether a scope's action is or covers this one.
+    pub(super) fn covers(&self, constraint: &ActionConstraint, action: Action) -> bool {
         let Some(asked) = self.actions.get(&action) else { return true };
         let is = |uid: &EntityUid| uid == asked || self.action_groups.is_ancestor_of(uid, asked);
         match constraint {
@@ -215,10 +218,22 @@ impl Rule {
             }
             PrincipalConstraint::Any | PrincipalConstraint::Eq(_) | PrincipalConstraint::Is(_) => None,
         };
-        let types = types(&policy.resource_constraint(), groups);
+        let scope = types(&policy.resource_constraint(), groups);
+        let types = narrower(scope, reach::types(body.clauses(), groups));
         let actions = policy.action_constraint();
         let reserve = policy.annotation(JOURNAL).is_some();
         Ok(Self { exact, before_records, in_emergency, asks, actions, role, types, reserve })
+    }
+}
+
+/// What both leave; `None` is all.
+fn narrower(
+    one: Option<BTreeSet<ResourceType>>,
+    other: Option<BTreeSet<ResourceType>>,
+) -> Option<BTreeSet<ResourceType>> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(&one & &other),
+        (one, other) => one.or(other),
     }
 }
 
@@ -278,7 +293,8 @@ pub struct PolicySet {
     forbidden_by_fhir_user: BTreeSet<Option<String>>,
     /// Ids of the policies that let the journal's reserve be used.
     reserve: BTreeSet<String>,
-    lints: Vec<Problem>,
+    lints: Vec<Lint>,
+    outlines: Vec<Outline>,
 }
 
 impl fmt::Debug for PolicySet {
@@ -297,7 +313,7 @@ impl PolicySet {
         rules: Vec<Rule>,
         elements: Elements,
         uses: Uses,
-        lints: Vec<Problem>,
+        (lints, outlines): (Vec<Lint>, Vec<Outline>),
     ) -> Self {
         let mut index: HashMap<_, Vec<usize>> = HashMap::new();
         for (at, rule) in rules.iter().enumerate() {
@@ -330,6 +346,7 @@ impl PolicySet {
             forbidden_by_fhir_user,
             reserve,
             lints,
+            outlines,
         }
     }
 
@@ -354,8 +371,14 @@ impl PolicySet {
 
     /// What deserves a second look although it is allowed, in order of file and line.
     #[must_use]
-    pub fn lints(&self) -> &[Problem] {
+    pub fn lints(&self) -> &[Lint] {
         &self.lints
+    }
+
+    /// What each policy is about, in order of file and line.
+    #[must_use]
+    pub fn outlines(&self) -> &[Outline] {
+        &self.outlines
     }
 
     /// The policies whose scope can match; all others are certainly not satisfied.

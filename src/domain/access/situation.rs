@@ -144,6 +144,35 @@ impl Situation {
         self
     }
 
+    /// The same person, whose second factor was proven by these methods.
+    #[must_use]
+    pub fn with_methods(mut self, methods: BTreeSet<String>, phishing_resistant: bool) -> Self {
+        self.methods = methods;
+        self.phishing_resistant = phishing_resistant;
+        self
+    }
+
+    /// The same person, with this application.
+    #[must_use]
+    pub fn with_application(mut self, id: &str) -> Self {
+        id.clone_into(&mut self.application);
+        self
+    }
+
+    /// The same person, coming from this address.
+    #[must_use]
+    pub fn with_network(mut self, network: IpAddr) -> Self {
+        self.network = network.to_canonical();
+        self
+    }
+
+    /// The same person, whose token was issued for this patient's chart.
+    #[must_use]
+    pub fn with_launch_patient(mut self, patient: &str) -> Self {
+        self.launch_patient = Some(patient.to_owned());
+        self
+    }
+
     /// The same person, to whom emergency access to this patient was granted.
     #[must_use]
     pub fn with_emergency(mut self, patient: &str, grant: &str) -> Self {

@@ -42,7 +42,8 @@ impl fmt::Display for Problem {
 
 impl Source {
     /// A problem at a byte offset of this file.
-    pub(super) fn problem(&self, offset: usize, message: impl Into<String>) -> Problem {
+    #[must_use]
+    pub fn problem(&self, offset: usize, message: impl Into<String>) -> Problem {
         let before = self.text.get(..offset).unwrap_or("");
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
         Problem {
@@ -57,7 +58,8 @@ impl Source {
 
 impl Problem {
     /// The same problem with advice.
-    pub(super) fn with_hint(mut self, hint: impl Into<String>) -> Self {
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(one_line(&hint.into()));
         self
     }

@@ -55,7 +55,7 @@ fn a_forbid_by_relation_is_not_decided_without_the_claim() {
         }
         let everyone = forbidding("principal", condition);
         assert_eq!(is_missing(&everyone, &CallerSpecimen::with_roles(&["doctor"])), concerns, "{condition}");
-        let lints = set.lints().iter().filter(|lint| lint.message.contains("fhirUser")).count();
+        let lints = set.lints().iter().filter(|lint| lint.problem.message.contains("fhirUser")).count();
         assert_eq!(lints, usize::from(concerns), "{condition}");
     }
 }

@@ -1,51 +1,19 @@
-//! `chartgate policy`: what the policies say, asked without an EMR.
+//! `chartgate policy mask`: which elements of a type a role may see or write.
 //!
-//! Owns: the commands' arguments and output. Must never: decide; `domain::access` rehearses the same decision
-//! that a request meets.
-//! Look next: `domain::access::Rehearsal`.
+//! Owns: the command's arguments and output. Must never: decide; `domain::access` rehearses the same decision
+//! that a request meets. Look next: `domain::access::Rehearsal`.
 
-use super::{Ending, show};
-use crate::domain::access::{PolicySet, Rehearsal, Situation, TypeRehearsal};
+use super::{Which, load};
+use crate::cli::{Ending, show};
+use crate::domain::access::{Rehearsal, Situation, TypeRehearsal};
 use crate::domain::fhir::r4::{self, ElementPath, ResourceType};
-use crate::{app, config};
-use clap::{Args, Subcommand};
+use clap::Args;
 use serde_json::json;
-use std::path::PathBuf;
 use std::sync::Arc;
-
-/// `policy check|mask`
-#[derive(Debug, Subcommand)]
-pub(super) enum Policy {
-    /// Parse and validate a policies directory; every problem with file and line
-    Check(Check),
-    /// Show which elements of a type a role may see or write
-    Mask(Mask),
-}
-
-/// Which policies are meant.
-#[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
-struct Which {
-    /// The policies directory
-    directory: Option<PathBuf>,
-    /// The configuration file that names it
-    #[arg(long = "config", value_name = "FILE")]
-    config: Option<PathBuf>,
-}
-
-/// `policy check DIRECTORY|--config F [--json]`
-#[derive(Debug, Args)]
-pub(super) struct Check {
-    #[command(flatten)]
-    which: Which,
-    /// One JSON object a line
-    #[arg(long)]
-    json: bool,
-}
 
 /// `policy mask DIRECTORY|--config F --role R --type T [--purpose P] [--action A] [--json]`
 #[derive(Debug, Args)]
-pub(super) struct Mask {
+pub(in crate::cli) struct Mask {
     #[command(flatten)]
     which: Which,
     /// Role names; may be given more than once
@@ -68,48 +36,7 @@ pub(super) struct Mask {
 /// The actions that move elements.
 const ACTIONS: [&str; 8] = ["read", "vread", "history", "search", "create", "update", "patch", "export"];
 
-pub(super) fn run(policy: &Policy) -> Ending {
-    match policy {
-        Policy::Check(check) => run_check(check),
-        Policy::Mask(mask) => run_mask(mask),
-    }
-}
-
-fn directory(which: &Which) -> Result<PathBuf, Vec<config::Problem>> {
-    match (&which.directory, &which.config) {
-        (Some(directory), _) => Ok(directory.clone()),
-        (None, Some(file)) => config::load(file).map(|settings| settings.policies),
-        (None, None) => Ok(PathBuf::from("policies")),
-    }
-}
-
-fn load(which: &Which) -> Result<(PathBuf, PolicySet), Vec<config::Problem>> {
-    let directory = directory(which)?;
-    let policies = app::load_policies(&directory)?;
-    Ok((directory, policies))
-}
-
-fn run_check(check: &Check) -> Ending {
-    match load(&check.which) {
-        Ok((directory, policies)) => {
-            let lints = app::lints(&directory, &policies);
-            for lint in &lints {
-                show::error(&format!("note: {lint}"));
-            }
-            if check.json {
-                show::line(
-                    &json!({ "ok": true, "policies": policies.len(), "hash": policies.hash() }).to_string(),
-                );
-            } else {
-                show::line(&format!("{} policies, no problems found", policies.len()));
-            }
-            Ending::Good
-        }
-        Err(problems) => show::problems(&problems, check.json),
-    }
-}
-
-fn run_mask(mask: &Mask) -> Ending {
+pub(super) fn run(mask: &Mask) -> Ending {
     let Some(resource) = ResourceType::from_name(&mask.resource) else {
         show::error("`--type` must be an R4 resource type, such as `Patient`");
         return Ending::WrongUse;

@@ -1,0 +1,301 @@
+//! What comes of a case: the decision a request would meet, beside the one that is expected.
+//!
+//! Owns: the comparison, in words that say which policy it was. Must never: decide; `access` and `filter` do.
+//! Look next: `case`; `coverage`, which counts what passed.
+
+use super::case::{Case, Subject};
+use super::record::{self, Records};
+use crate::domain::access::{Disclosure, PolicySet, RecordDenial, Rehearsal, Relation, Relations, Situation};
+use crate::domain::fhir::facts::Facts;
+use crate::domain::fhir::mask::Mask;
+use crate::domain::fhir::r4::{self, ElementPath, ResourceType};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// One thing that is not as expected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What it is about: `decision`, an element path, or a policy id.
+    pub about: String,
+    /// What the case expects.
+    pub expected: String,
+    /// What is so, and by which policy.
+    pub got: String,
+}
+
+/// What came of a case.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    /// What is not as expected; empty: it passed.
+    pub findings: Vec<Finding>,
+    /// It is permitted.
+    pub permitted: bool,
+    /// The policies that permit, or the forbids that hold.
+    pub policies: Vec<String>,
+    /// The forbids because of which the elements are withheld that the case names.
+    pub withheld_by: BTreeSet<String>,
+    /// The type of the record.
+    pub resource: Option<ResourceType>,
+}
+
+impl Verdict {
+    fn unasked(about: &str, got: String) -> Self {
+        let finding = Finding { about: about.to_owned(), expected: "a record to ask about".to_owned(), got };
+        Self {
+            findings: vec![finding],
+            permitted: false,
+            policies: Vec::new(),
+            withheld_by: BTreeSet::new(),
+            resource: None,
+        }
+    }
+
+    /// Nothing is other than expected.
+    #[must_use]
+    pub fn passed(&self) -> bool {
+        self.findings.is_empty()
+    }
+}
+
+/// Judges a case.
+#[must_use]
+pub fn judge(policies: &Arc<PolicySet>, records: &Records, case: &Case) -> Verdict {
+    match &case.subject {
+        Subject::Type(resource) => {
+            let patients =
+                case.told.patients.clone().unwrap_or_else(|| match belongs_to_patients(*resource) {
+                    true => vec!["example".to_owned()],
+                    false => Vec::new(),
+                });
+            let facts = record::outline(case.add_to(Facts::of_type(*resource)), &patients);
+            Asked::new(policies, case, &facts).compare(&facts, |_, _| true)
+        }
+        Subject::Record(name) => {
+            let Some(json) = records.by_name(name) else {
+                return Verdict::unasked(
+                    name,
+                    "there is no such record in tests/records, nor a built-in one".into(),
+                );
+            };
+            let document = match record::open(json) {
+                Ok(document) => document,
+                Err(message) => return Verdict::unasked(name, message),
+            };
+            let Some(facts) = document.facts_with_content(0).map(|facts| case.add_to(facts)) else {
+                return Verdict::unasked(name, "its facts cannot be read".into());
+            };
+            Asked::new(policies, case, &facts).compare(&facts, |asked, first| {
+                let others = document.records().iter().skip(1).map(|record| asked.outcome(&record.facts));
+                let decided: Vec<_> = std::iter::once(Ok(first.clone())).chain(others).collect();
+                record::goes_out(&document, &decided)
+            })
+        }
+    }
+}
+
+impl Case {
+    /// The facts of a record with what the case tells beside.
+    fn add_to(&self, mut facts: Facts) -> Facts {
+        let told = &self.told;
+        facts.labels.extend(told.labels.iter().cloned());
+        facts.category.extend(told.category.iter().cloned());
+        facts.code.extend(told.code.iter().cloned());
+        if told.status.is_some() {
+            facts.status.clone_from(&told.status);
+        }
+        facts
+    }
+
+    fn situation(&self, facts: &Facts) -> Situation {
+        let told = &self.told;
+        let roles: Vec<&str> = self.roles.iter().map(String::as_str).collect();
+        let mut situation = Situation::rehearsal(&roles, &self.purpose);
+        let first = facts.patients.iter().next().map(String::as_str).unwrap_or_default();
+        if let Some(user) = &told.user {
+            situation = situation.with_fhir_user(user);
+        } else if told.relations.contains(&Relation::Own) {
+            situation = situation.with_fhir_user(&format!("Patient/{first}"));
+        } else if told.relations.iter().any(|relation| relation.needs_fhir_user()) {
+            situation = situation.with_fhir_user("Practitioner/example");
+        }
+        if told.relations.contains(&Relation::Launch) {
+            situation = situation.with_launch_patient(first);
+        }
+        if told.emergency {
+            situation = situation.with_emergency(first, "rehearsed");
+        }
+        if let Some(application) = &told.application {
+            situation = situation.with_application(application);
+        }
+        if let Some(network) = told.network {
+            situation = situation.with_network(network);
+        }
+        if let Some(seconds) = told.factor_age_seconds {
+            situation = situation.with_age_seconds(seconds);
+        }
+        if told.methods.is_some() || told.phishing_resistant.is_some() {
+            let methods = told.methods.clone().unwrap_or_else(|| vec!["mfa".to_owned()]);
+            let resistant = told.phishing_resistant.unwrap_or(false);
+            situation = situation.with_methods(methods.into_iter().collect(), resistant);
+        }
+        match self.operation {
+            Some(operation) => situation.with_operation(operation),
+            None => situation,
+        }
+    }
+}
+
+/// A case with whom it is asked for.
+struct Asked<'c> {
+    case: &'c Case,
+    rehearsal: Rehearsal,
+    known: Relations,
+}
+
+impl<'c> Asked<'c> {
+    fn new(policies: &Arc<PolicySet>, case: &'c Case, facts: &Facts) -> Self {
+        let mut known = Relations::none();
+        for relation in case.told.relations.iter().filter(|relation| relation.is_looked_up()) {
+            facts.patients.iter().for_each(|patient| known.note(patient, *relation));
+        }
+        Self { case, rehearsal: Rehearsal::new(policies, &case.situation(facts)), known }
+    }
+
+    fn outcome(&self, facts: &Facts) -> Result<Disclosure, RecordDenial> {
+        let trial = self.rehearsal.judge(&self.case.action, facts, &self.known);
+        trial.map_or(Err(RecordDenial::NotAsked), |trial| trial.outcome)
+    }
+
+    /// `goes_out`: whether the record leaves under this decision, where there is one to be sent.
+    fn compare(&self, facts: &Facts, goes_out: impl FnOnce(&Self, &Disclosure) -> bool) -> Verdict {
+        let case = self.case;
+        let mut verdict = Verdict {
+            findings: Vec::new(),
+            permitted: false,
+            policies: Vec::new(),
+            withheld_by: BTreeSet::new(),
+            resource: Some(facts.resource_type),
+        };
+        let Some(trial) = self.rehearsal.judge(&case.action, facts, &self.known) else {
+            return Verdict::unasked(&case.action, "no such action".to_owned());
+        };
+        let shows = !matches!(case.action.as_str(), "create" | "update" | "patch" | "delete" | "operate");
+        let outcome = trial.outcome.map(|disclosure| {
+            let leaves = !shows || goes_out(self, &disclosure);
+            (disclosure, leaves)
+        });
+        let got = match outcome {
+            Ok((disclosure, true)) => {
+                verdict.permitted = true;
+                verdict.policies = disclosure.policies().to_vec();
+                if case.permit {
+                    verdict.findings.extend(self.elements(facts, disclosure.mask()));
+                    verdict.withheld_by = self.withheld_by(facts);
+                }
+                format!("permit, by {}", listed(disclosure.policies()))
+            }
+            Ok((_, false)) => {
+                "deny: a modifier element would be left out, so the record is withheld whole".to_owned()
+            }
+            Err(denial) => {
+                verdict.policies = trial.objections;
+                match verdict.policies.is_empty() {
+                    true => format!("deny: {denial}; no policy permits it"),
+                    false => format!("deny, by {}", listed(&verdict.policies)),
+                }
+            }
+        };
+        if verdict.permitted != case.permit {
+            let expected = if case.permit { "permit" } else { "deny" }.to_owned();
+            verdict.findings.push(Finding { about: "decision".to_owned(), expected, got });
+        }
+        let decides = |id: &&String| verdict.policies.contains(*id) || verdict.withheld_by.contains(*id);
+        let absent: Vec<String> = case.by.iter().filter(|id| !decides(id)).cloned().collect();
+        for id in absent {
+            verdict.findings.push(Finding {
+                about: id,
+                expected: "to be among those that decide".to_owned(),
+                got: listed(&verdict.policies),
+            });
+        }
+        verdict
+    }
+
+    fn elements(&self, facts: &Facts, mask: &Mask) -> Vec<Finding> {
+        let kept = mask.kept();
+        let mut findings = Vec::new();
+        for path in &self.case.visible {
+            if !covers(mask, path) {
+                let got = match below(path, &kept) {
+                    parts if parts.is_empty() => format!("withheld: {}", self.why(facts, path)),
+                    parts => format!("only {}", some(&parts)),
+                };
+                findings.push(Finding { about: path.to_string(), expected: "visible".to_owned(), got });
+            }
+        }
+        for path in &self.case.withheld {
+            let parts = below(path, &kept);
+            if mask.covers(path) || !parts.is_empty() {
+                let got = if parts.is_empty() { "visible".to_owned() } else { some(&parts) };
+                findings.push(Finding { about: path.to_string(), expected: "withheld".to_owned(), got });
+            }
+        }
+        findings
+    }
+
+    fn withheld_by(&self, facts: &Facts) -> BTreeSet<String> {
+        let action = &self.case.action;
+        let paths = self.case.withheld.iter();
+        paths.flat_map(|path| self.rehearsal.objections(action, facts, &self.known, path)).collect()
+    }
+
+    fn why(&self, facts: &Facts, path: &ElementPath) -> String {
+        let action = &self.case.action;
+        match self.rehearsal.objections(action, facts, &self.known, path) {
+            none if none.is_empty() => "no policy permits it".to_owned(),
+            forbids => format!("by {}", listed(&forbids)),
+        }
+    }
+}
+
+/// A type covers what it covers in a policy: every element but the record's own extensions.
+fn covers(mask: &Mask, path: &ElementPath) -> bool {
+    let resource = path.resource_type();
+    if path.as_str() != resource.name() {
+        return mask.covers(path);
+    }
+    let elements = r4::elements(r4::root(resource)).iter().filter(|element| element.name != "extension");
+    // A content reference has no path of its own: it is decided where it leads.
+    let mut paths =
+        elements.filter_map(|element| ElementPath::parse(&format!("{path}.{}", element.name)).ok());
+    paths.all(|path| mask.covers(&path))
+}
+
+/// The first of many.
+fn some(paths: &[String]) -> String {
+    let first: Vec<&str> = paths.iter().take(SHOWN).map(String::as_str).collect();
+    match paths.len().saturating_sub(SHOWN) {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
+    }
+}
+
+/// How many paths a finding names.
+const SHOWN: usize = 8;
+
+/// What is kept in an element that is not kept whole.
+fn below(path: &ElementPath, kept: &[String]) -> Vec<String> {
+    let inside = |one: &&String| {
+        one.strip_prefix(path.as_str()).is_some_and(|rest| rest.starts_with('.') || rest.starts_with('('))
+    };
+    kept.iter().filter(inside).cloned().collect()
+}
+
+fn listed(policies: &[String]) -> String {
+    let quoted: BTreeSet<String> = policies.iter().map(|id| format!("`{id}`")).collect();
+    if quoted.is_empty() { "no policy".to_owned() } else { quoted.into_iter().collect::<Vec<_>>().join(", ") }
+}
+
+fn belongs_to_patients(resource: ResourceType) -> bool {
+    resource.name() == "Patient" || !r4::patient_compartment(resource).is_empty()
+}

@@ -1,0 +1,17 @@
+//! The policy workbench: policies tried out on cases, and shown as tables, without an EMR.
+//!
+//! Owns: the form of a test case, judging one, coverage, and the table of what each role sees.
+//! Must never: decide in another way than a request is decided (`access` rehearses, `filter` cuts); read a file.
+//! Look next: `case` (the form), `judge` (what came of it), `coverage`, `table`.
+
+mod case;
+mod coverage;
+mod judge;
+mod record;
+mod table;
+
+pub use case::{Case, Subject, read_cases};
+pub use coverage::{Coverage, RoleCoverage};
+pub use judge::{Finding, Verdict, judge};
+pub use record::{EXAMPLES, Records};
+pub use table::{RoleView, roles};
