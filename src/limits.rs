@@ -8,6 +8,7 @@ mod care;
 mod doctor;
 mod index;
 mod keeping;
+mod listener;
 mod refusals;
 mod sessions;
 mod witness;
@@ -16,107 +17,12 @@ pub use care::*;
 pub use doctor::*;
 pub use index::*;
 pub use keeping::*;
+pub use listener::*;
 pub use refusals::*;
 pub use sessions::*;
 pub use witness::*;
 
 use std::time::Duration;
-
-// --- listener and TLS -------------------------------------------------------------------------
-
-/// Client connections open at once; the next one is closed unheard. Four times the load the product is
-/// measured at, and each may hold about 100 KiB of buffers.
-pub const CONNECTIONS_MAX: usize = 4_096;
-/// Connections to the operations listener: a scraper, a probe and a person.
-pub const OPERATIONS_CONNECTIONS_MAX: usize = 32;
-/// A TLS handshake takes two round trips; ten seconds is generous even over a satellite.
-pub const HANDSHAKE_SECONDS_MAX: u64 = 10;
-/// From the end of one HTTP/1.1 answer to the last byte of the next head: also the keep-alive wait.
-pub const HEADER_READ_SECONDS_MAX: u64 = 30;
-/// Header lines in a request. Browsers send about 20, gateways in front add a few.
-pub const HEADERS_MAX: usize = 64;
-/// All header bytes of a request: room for the largest token, a paging link and the rest.
-pub const HEADER_BYTES_MAX: usize = 32 * 1024;
-/// Read buffer of an HTTP/1.1 connection. At least twice the header bytes, so that a whole head fits.
-pub const HTTP1_BUFFER_BYTES_MAX: usize = 64 * 1024;
-/// Requests at once on one HTTP/2 connection.
-pub const HTTP2_STREAMS_MAX: u32 = 100;
-/// Streams the peer reset before we took them up (CVE-2023-44487); one more ends the connection.
-pub const HTTP2_PENDING_RESETS_MAX: usize = 20;
-/// Streams we had to reset because of what the peer sent (CVE-2025-8671); one more ends the connection.
-pub const HTTP2_LOCAL_RESETS_MAX: usize = 64;
-/// Request body bytes a peer may send on one stream before we read them.
-pub const HTTP2_STREAM_WINDOW_BYTES: u32 = 64 * 1024;
-/// The same for all streams of a connection together: what one connection may make us hold.
-pub const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
-/// Answer bytes held for a stream whose client does not read yet.
-pub const HTTP2_SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
-/// An HTTP/2 peer that is silent this long is asked for a sign of life.
-pub const HTTP2_PING_SECONDS: u64 = 20;
-/// It has this long to give it.
-pub const HTTP2_PING_ANSWER_SECONDS_MAX: u64 = 20;
-/// A connection without a request under way for this long is closed.
-pub const IDLE_SECONDS_MAX: u64 = 60;
-/// While the peer does not read, it must take `WRITE_STALL_BYTES_MIN` in every window of this length.
-pub const WRITE_STALL_SECONDS_MAX: u64 = 30;
-/// About 550 bytes a second: slower than any network a clinician uses.
-pub const WRITE_STALL_BYTES_MIN: usize = 16 * 1024;
-/// A request that makes no step for this long (no head, no piece of a body taken) ends its connection.
-pub const REPLY_STALL_SECONDS_MAX: u64 = 120;
-/// Pieces in which an answer is handed to the connection, so that a stalled reader is noticed.
-pub const REPLY_FRAME_BYTES_MAX: usize = 64 * 1024;
-/// A request body must have arrived whole after this long.
-pub const REQUEST_BODY_SECONDS_MAX: u64 = 30;
-/// And never pause for longer than this.
-pub const REQUEST_BODY_IDLE_SECONDS_MAX: u64 = 10;
-/// At shutdown, requests under way may take this long to finish.
-pub const SHUTDOWN_SECONDS_MAX: u64 = 30;
-/// After a failed accept (no file handle left) the listener waits, so as not to spin.
-pub const ACCEPT_PAUSE_MILLIS: u64 = 100;
-/// A PEM file: the largest public CA bundle is a quarter of this.
-pub const PEM_BYTES_MAX: u64 = 1024 * 1024;
-/// Watched files are looked at this often; a change is applied after two equal looks, so within 8 s.
-pub const WATCH_SECONDS: u64 = 2;
-/// What could not be applied is tried again after this long, even if it did not change.
-pub const WATCH_RETRY_SECONDS: u64 = 30;
-/// Files under one watched directory.
-pub const WATCHED_FILES_MAX: usize = 4_096;
-/// Bytes read of one watched file to tell whether it changed.
-pub const WATCHED_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// Directories below a watched directory.
-pub const WATCHED_DEPTH_MAX: usize = 4;
-/// Links of an export are sealed in multiples of this: their length tells of the question roughly, and of nothing else.
-pub const EXPORT_LINK_STEP_BYTES: usize = 256;
-/// What may be sealed into one token: an upstream's paging link with a long cursor.
-pub const SEALED_BYTES_MAX: usize = 8 * 1024;
-
-/// Conditions (`If-None-Exist`, conditional update) that may be under way at once; each is a search's text. Far more than
-/// an interface engine's connections, and some megabytes at the most.
-pub const TURNS_MAX: usize = 1_024;
-/// How long a conditional change waits for another one under the same condition. The EMR is asked a few times in a turn.
-pub const TURN_WAIT: Duration = Duration::from_secs(30);
-/// After the first `REQUEST_BODY_SECONDS_MAX` a body must have come at this rate on average: a transaction of
-/// 64 MiB over a slow line may take two and a half minutes, a client that drips may not.
-pub const REQUEST_BODY_BYTES_PER_SECOND_MIN: u64 = 512 * 1024;
-/// A request body that may be larger than this counts as a large one.
-pub const LARGE_BODY_BYTES_MIN: usize = 1024 * 1024;
-/// Large bodies in memory at once, each of up to `CHANGE_BYTES_MAX` and as much again while it is unfolded. Others wait to be
-/// read, for `REQUEST_BODY_SECONDS_MAX` at the most.
-pub const LARGE_BODIES_MAX: usize = 8;
-/// Folding and unfolding of more bytes than this (about a millisecond) is left to threads that may block.
-pub const CODING_INLINE_BYTES_MAX: usize = 64 * 1024;
-/// A gzip body may unfold to this many times its size. FHIR JSON reaches 10 to 20; Deflate itself ends at 1,032.
-pub const GZIP_RATIO_MAX: usize = 100;
-/// The ratio is not asked for below this size: short bodies of one repeated form compress very well.
-pub const GZIP_RATIO_FREE_BYTES: usize = 1024 * 1024;
-
-const _: () = assert!(HTTP1_BUFFER_BYTES_MAX >= 2 * HEADER_BYTES_MAX);
-const _: () = assert!(HTTP2_STREAM_WINDOW_BYTES <= HTTP2_CONNECTION_WINDOW_BYTES);
-const _: () = assert!(REQUEST_BODY_IDLE_SECONDS_MAX < REQUEST_BODY_SECONDS_MAX);
-const _: () = assert!(REPLY_STALL_SECONDS_MAX > UPSTREAM_TIMEOUT_SECONDS_MAX);
-const _: () = assert!(3 * WATCH_SECONDS < 8);
-// A sealed link, base64 and the rest of the request line fit into a request's head.
-const _: () = assert!(SEALED_BYTES_MAX / 3 * 4 + 4 * 1024 < HEADER_BYTES_MAX);
 
 // --- upstream -----------------------------------------------------------------------------------
 

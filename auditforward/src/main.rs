@@ -270,7 +270,7 @@ fn run(order: &Run) -> Done {
     for Receiver { name, start, kind } in settings.receivers {
         let job = match kind {
             Kind::Syslog(syslog) => Job::Items(start, Sender::Syslog(SyslogSender::new(syslog))),
-            Kind::Otlp(otlp) => Job::Items(start, Sender::Otlp(OtlpSender::new(otlp))),
+            Kind::Otlp(otlp) => Job::Items(start, Sender::Otlp(Box::new(OtlpSender::new(otlp)))),
             Kind::S3(s3) => {
                 let bucket = Bucket::new(s3);
                 runtime.block_on(lock_problem(&name, &bucket))?;

@@ -47,7 +47,7 @@ pub(crate) enum Sender {
     /// Over RFC 5425.
     Syslog(SyslogSender),
     /// Over OTLP/HTTP.
-    Otlp(OtlpSender),
+    Otlp(Box<OtlpSender>),
 }
 
 impl Sender {
