@@ -59,7 +59,8 @@ impl RightEdge {
 /// Whether a file of an edge may change while the log stands still.
 #[must_use]
 pub fn is_beside(name: &str) -> bool {
-    name == WITHHELD || BESIDE.iter().any(|folder| name.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/')))
+    name == WITHHELD
+        || BESIDE.iter().any(|folder| name.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/')))
 }
 
 /// The folders whose files lie beside the log.
