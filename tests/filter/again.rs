@@ -84,8 +84,8 @@ fn holds(seed: u64) -> Result<(), TestCaseError> {
         [first, second].into_iter().filter(|text| is_record(text) && text.len() < 4000).collect();
     prop_assume!(!own.is_empty());
     let trees: Vec<Tree> = own.iter().map(|text| Tree::parse(text).unwrap()).collect();
-    let terms: Vec<Terms> =
-        trees.iter().flat_map(|tree| Terms::both(random_oracle(tree, &mut dice))).collect();
+    let twice = trees.iter().flat_map(|tree| [tree, tree]);
+    let terms: Vec<Terms> = twice.flat_map(|tree| Terms::both(random_oracle(tree, &mut dice))).collect();
     let records = sequence(&own, &mut dice);
     let bundle = searchset(&records);
     let document = filter::parse(bundle.as_bytes(), &BASES);
@@ -211,4 +211,115 @@ fn a_reference_says_its_own_in_records_built_alike() {
         let alone = filter::parse(records[at].as_bytes(), &BASES).unwrap();
         assert_eq!(terms.given(&document, at), terms.given(&alone, 0), "{target}");
     }
+}
+
+/// Who sees what of the record at a place, and of those inside it.
+type Sight<'s> = dyn Fn(usize, &filter::Record) -> Verdict<'s> + 's;
+
+/// Each record among the others is written as it would be alone, under a sight and hidden names of its own.
+fn each_is_written_as_alone(records: &[String], sight: &Sight<'_>, hidden: &dyn Fn(usize) -> References) {
+    let bundle = searchset(records);
+    let among = filter::parse(bundle.as_bytes(), &BASES).unwrap();
+    let written = |document: &Document<'_>, record: usize, at: usize| {
+        let verdicts: Vec<_> = document.records().iter().map(|record| sight(at, record)).collect();
+        let mut out = Vec::new();
+        let emitted = document.emit(record, &verdicts, &hidden(at), &BASES, &mut out);
+        (emitted, String::from_utf8(out).unwrap())
+    };
+    let mut seen = BTreeSet::new();
+    for (at, entry) in among.bundle().unwrap().entries.iter().enumerate() {
+        let alone = filter::parse(records[at].as_bytes(), &BASES).unwrap();
+        let wanted = written(&alone, 0, at);
+        assert_eq!(written(&among, entry.record.unwrap(), at), wanted, "{}", records[at]);
+        seen.insert(wanted.1.len());
+    }
+    assert!(seen.len() > 1, "all came out alike: nothing had a say");
+}
+
+fn mask(kind: &str, decided: &[(&str, bool)]) -> Mask {
+    let paths = decided.iter().map(|(path, keep)| (ElementPath::parse(path).unwrap(), *keep));
+    Mask::new(ResourceType::from_name(kind).unwrap(), paths)
+}
+
+fn nothing_hidden(_: usize) -> References {
+    References::default()
+}
+
+fn observations(member: impl Fn(usize) -> String) -> Vec<String> {
+    let record = |at: usize| {
+        let member = member(at);
+        format!(
+            r#"{{"resourceType":"Observation","id":"o{at}","status":"final",{member},"code":{{"text":"made up"}},
+            "valueString":"value {at}"}}"#
+        )
+    };
+    (0..300).map(record).collect()
+}
+
+#[test]
+fn a_mask_has_a_say_in_records_built_alike() {
+    let records = observations(|at| format!(r#""subject":{{"reference":"Patient/{at}"}}"#));
+    let all = mask("Observation", &[("Observation", true)]);
+    let masks = [
+        &all,
+        &mask("Observation", &[("Observation", true), ("Observation.value", false)]),
+        &mask("Observation", &[("Observation", true), ("Observation.subject", false)]),
+    ];
+    let sight = |at: usize, _: &filter::Record| Verdict::whole(masks[at / 7 % 3]);
+    each_is_written_as_alone(&records, &sight, &nothing_hidden);
+    // Under one mask, but policy's own was total for every other record.
+    let narrative = |at: usize| format!(r#""text":{{"status":"generated","div":"<div>{at}</div>"}}"#);
+    let few = mask("Observation", &[("Observation", true), ("Observation.value", false)]);
+    let sight = |at: usize, _: &filter::Record| Verdict::Release { mask: &few, complete: at / 7 % 2 == 0 };
+    each_is_written_as_alone(&observations(narrative), &sight, &nothing_hidden);
+}
+
+#[test]
+fn a_string_has_a_say_in_records_built_alike() {
+    let all = mask("Observation", &[("Observation", true)]);
+    let sight = |_: usize, _: &filter::Record| Verdict::whole(&all);
+    let moved = |at: usize| {
+        let base = ["https://emr.internal/fhir/R4/", "https://elsewhere.example/f/"][at / 5 % 2];
+        format!(r#""subject":{{"reference":"{base}Patient/{at}"}}"#)
+    };
+    each_is_written_as_alone(&observations(moved), &sight, &nothing_hidden);
+    let tagged = |at: usize| {
+        let system = "http://terminology.hl7.org/CodeSystem/v3-ObservationValue";
+        let code = ["SUBSETTED", "CREATEDBY"][at / 5 % 2];
+        format!(r#""meta":{{"tag":[{{"system":"{system}","code":"{code}"}}]}}"#)
+    };
+    each_is_written_as_alone(&observations(tagged), &sight, &nothing_hidden);
+    let extended = |at: usize| {
+        let url = ["http://a.example/open", "http://a.example/shut"][at / 5 % 2];
+        format!(r#""extension":[{{"url":"{url}","valueString":"{at}"}}]"#)
+    };
+    let open = "Observation.extension('http://a.example/open')";
+    let some = mask("Observation", &[("Observation", true), (open, true)]);
+    let sight = |_: usize, _: &filter::Record| Verdict::whole(&some);
+    each_is_written_as_alone(&observations(extended), &sight, &nothing_hidden);
+}
+
+#[test]
+fn names_and_records_inside_have_a_say_in_records_built_alike() {
+    let all = mask("Observation", &[("Observation", true)]);
+    let patient = mask("Patient", &[("Patient", true)]);
+    let named = |at: usize| format!(r#""subject":{{"reference":"Patient/{at}","display":"Somebody {at}"}}"#);
+    let hidden = |at: usize| {
+        let kinds = [ResourceType::from_name("Patient").unwrap()].into_iter().filter(|_| at / 5 % 2 == 0);
+        References { hide_display: kinds.collect(), ..References::default() }
+    };
+    let sight = |_: usize, _: &filter::Record| Verdict::whole(&all);
+    each_is_written_as_alone(&observations(named), &sight, &hidden);
+    let containing = |at: usize| {
+        let inside =
+            format!(r#"{{"resourceType":"Patient","id":"p","birthDate":"1970-01-{:02}"}}"#, at % 28 + 1);
+        let subject = ["#p".to_owned(), format!("Patient/{at}")][at / 11 % 2].clone();
+        format!(r#""contained":[{inside}],"subject":{{"reference":"{subject}"}}"#)
+    };
+    let sight = |at: usize, record: &filter::Record| match record.contained {
+        true if at / 5 % 2 == 0 => Verdict::Withhold,
+        true => Verdict::whole(&patient),
+        false => Verdict::whole(&all),
+    };
+    each_is_written_as_alone(&observations(containing), &sight, &nothing_hidden);
 }
