@@ -95,7 +95,7 @@ mod tests {
             ),
             ("when { context.emergency || resource is FHIR::Patient }", "*"),
             ("when { !(resource is FHIR::Patient) }", "*"),
-            ("when { resource is FHIR::Patient == false }", "*"),
+            ("when { (resource is FHIR::Patient) == false }", "*"),
             ("when { if context.emergency then resource is FHIR::Patient else true }", "*"),
             ("when { resource in Subject::\"p\" }", "*"),
             ("when { resource in [Subject::\"p\", FHIR::Element::\"Basic\"] }", "*"),
