@@ -270,7 +270,8 @@ fn a_mask_has_a_say_in_records_built_alike() {
     // Under one mask, but policy's own was total for every other record.
     let narrative = |at: usize| format!(r#""text":{{"status":"generated","div":"<div>{at}</div>"}}"#);
     let few = mask("Observation", &[("Observation", true), ("Observation.value", false)]);
-    let sight = |at: usize, _: &filter::Record| Verdict::Release { mask: &few, complete: at / 7 % 2 == 0 };
+    let sight =
+        |at: usize, _: &filter::Record| Verdict::Release { mask: &few, complete: (at / 7).is_multiple_of(2) };
     each_is_written_as_alone(&observations(narrative), &sight, &nothing_hidden);
 }
 
@@ -305,7 +306,8 @@ fn names_and_records_inside_have_a_say_in_records_built_alike() {
     let patient = mask("Patient", &[("Patient", true)]);
     let named = |at: usize| format!(r#""subject":{{"reference":"Patient/{at}","display":"Somebody {at}"}}"#);
     let hidden = |at: usize| {
-        let kinds = [ResourceType::from_name("Patient").unwrap()].into_iter().filter(|_| at / 5 % 2 == 0);
+        let kinds =
+            [ResourceType::from_name("Patient").unwrap()].into_iter().filter(|_| (at / 5).is_multiple_of(2));
         References { hide_display: kinds.collect(), ..References::default() }
     };
     let sight = |_: usize, _: &filter::Record| Verdict::whole(&all);
@@ -317,7 +319,7 @@ fn names_and_records_inside_have_a_say_in_records_built_alike() {
         format!(r#""contained":[{inside}],"subject":{{"reference":"{subject}"}}"#)
     };
     let sight = |at: usize, record: &filter::Record| match record.contained {
-        true if at / 5 % 2 == 0 => Verdict::Withhold,
+        true if (at / 5).is_multiple_of(2) => Verdict::Withhold,
         true => Verdict::whole(&patient),
         false => Verdict::whole(&all),
     };
