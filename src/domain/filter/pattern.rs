@@ -247,7 +247,8 @@ impl Patterns {
                 stand = further;
             } else {
                 cursor.at = stand.at;
-                (at, stand) = another(&self.pieces, at, stand, cursor)?;
+                self.effort = self.effort.saturating_sub(piece.len as usize);
+                (at, stand) = another(&self.pieces, at, stand, &mut self.effort, cursor)?;
                 to_front(&mut self.pieces, parent, at);
                 piece = self.pieces.get(at as usize)?;
             }
@@ -482,15 +483,24 @@ fn fits(piece: &Piece, stand: Stand, cursor: &mut Cursor<'_>) -> Option<Stand> {
     }
 }
 
-/// Another piece beside that one fits.
+/// Another piece beside that one fits. Each that does not costs its length.
 #[inline(never)]
-fn another(pieces: &[Piece], mut at: u32, stand: Stand, cursor: &mut Cursor<'_>) -> Option<(u32, Stand)> {
-    loop {
+fn another(
+    pieces: &[Piece],
+    mut at: u32,
+    stand: Stand,
+    effort: &mut usize,
+    cursor: &mut Cursor<'_>,
+) -> Option<(u32, Stand)> {
+    while *effort > 0 {
         at = pieces.get(at as usize)?.next;
-        if let Some(further) = fits(pieces.get(at as usize)?, stand, cursor) {
+        let piece = pieces.get(at as usize)?;
+        if let Some(further) = fits(piece, stand, cursor) {
             return Some((at, further));
         }
+        *effort = effort.saturating_sub(piece.len as usize);
     }
+    None
 }
 
 /// What was found is looked at first the next time.
