@@ -136,6 +136,11 @@ impl<'a> Engine<'a> {
         action: Action,
         record: &Record<'_>,
     ) -> Result<Option<BTreeSet<String>>, Fault> {
+        exact(&self.answer(action, record)?)
+    }
+
+    /// Cedar's answer for this record, on all that is known of it.
+    fn answer(&self, action: Action, record: &Record<'_>) -> Result<cedar_policy::Response, Fault> {
         let words = &self.set.vocabulary;
         let resource = record.facts.resource_type;
         let (kind, _) = words.record(resource).ok_or_else(Fault::of_question)?;
@@ -143,7 +148,7 @@ impl<'a> Engine<'a> {
         let request = self.request(action, target.clone(), record)?;
         let entities = self.entities(vec![self.record_entity(target, record)?])?;
         let policies = self.slice(Form::Exact, action, resource)?;
-        exact(&Authorizer::new().is_authorized(&request, &policies, &entities))
+        Ok(Authorizer::new().is_authorized(&request, &policies, &entities))
     }
 
     /// Which named elements of this record may pass (`family` is `disclose` or `modify`), and by which policies.
@@ -173,14 +178,7 @@ impl<'a> Engine<'a> {
 
     /// The forbids because of which this record may not be acted on; none where nothing permits it.
     pub(super) fn objections(&self, action: Action, record: &Record<'_>) -> Result<BTreeSet<String>, Fault> {
-        let words = &self.set.vocabulary;
-        let resource = record.facts.resource_type;
-        let (kind, _) = words.record(resource).ok_or_else(Fault::of_question)?;
-        let target = uid(kind, record.facts.id.as_deref().unwrap_or(""));
-        let request = self.request(action, target.clone(), record)?;
-        let entities = self.entities(vec![self.record_entity(target, record)?])?;
-        let policies = self.slice(Form::Exact, action, resource)?;
-        Ok(forbids(&Authorizer::new().is_authorized(&request, &policies, &entities)))
+        Ok(forbids(&self.answer(action, record)?))
     }
 
     /// The forbids because of which an element of this record may not pass; none where nothing permits it.
