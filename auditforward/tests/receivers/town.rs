@@ -33,35 +33,7 @@ const HOSTILE: &[&str] = &[
     "é\u{1F600}\\u0000",
 ];
 
-const GATE: &str = r#"
-[listen]
-address = "127.0.0.1:8443"
-certificate = "server.pem"
-private_key = "server.key"
-[operations]
-address = "127.0.0.1:9443"
-[public]
-base_url = "https://fhir.hospital.example/fhir"
-[upstream]
-base_url = "https://emr.internal/fhir/R4"
-[[issuer]]
-url = "https://idp.hospital.example"
-audience = "https://fhir.hospital.example/fhir"
-algorithms = ["ES256"]
-roles_claim = "/roles"
-[issuer.mfa]
-amr = ["mfa"]
-max_age = "12h"
-[session]
-idle_timeout = "15m"
-absolute_timeout = "12h"
-[policies]
-directory = "policies"
-[audit]
-directory = "audit"
-signing_key = "audit.key"
-encryption_key = "audit.aes"
-"#;
+const GATE: &str = include_str!("../../../tests/data/config/least.toml");
 
 /// A trail and its gate's journal.
 pub(crate) struct Town {
