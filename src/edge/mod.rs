@@ -12,6 +12,7 @@ pub mod keyring;
 pub mod listener;
 pub mod operations;
 pub mod orders;
+pub mod policy_bundle;
 pub mod policy_files;
 pub mod readings;
 pub mod reload;

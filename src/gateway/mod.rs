@@ -81,6 +81,15 @@ use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
 use visit::Visit;
 
+/// The policy set in force, with its number.
+#[derive(Clone, Debug)]
+pub struct InForce {
+    /// The set.
+    pub policies: Arc<PolicySet>,
+    /// How many sets this process has put in force by now, this one among them.
+    pub epoch: u64,
+}
+
 /// Everything a request meets on its way.
 pub struct Gate {
     /// Where clients reach us.
@@ -104,7 +113,7 @@ pub struct Gate {
     /// Issuers that send security events.
     pub events: EventSources,
     /// The policy set in force.
-    pub policies: RwLock<Arc<PolicySet>>,
+    pub policies: RwLock<InForce>,
     /// Masks made lately.
     pub masks: Masks,
     /// How callers were lately found to stand to patients.

@@ -5,7 +5,7 @@
 //! Must never: remember a decision; that is the policies' business.
 //! Look next: `answer`, which tells one interaction from another.
 
-use super::Gate;
+use super::{Gate, InForce};
 use super::draft::Draft;
 use super::refusal::Refusal;
 use crate::domain::access::{self, Challenge, Circumstances, Lacking, Permit, PolicySet};
@@ -54,8 +54,10 @@ impl<'g> Visit<'g> {
         parts: &request::Parts,
         draft: &mut Draft,
     ) -> Result<Self, Refusal> {
-        let policies = Arc::clone(&gate.policies.read().unwrap_or_else(PoisonError::into_inner));
+        let InForce { policies, epoch } =
+            gate.policies.read().unwrap_or_else(PoisonError::into_inner).clone();
         draft.decision.policy_set = Some(policies.hash().to_owned());
+        draft.decision.policy_epoch = Some(epoch);
         let circumstances = Circumstances {
             now: draft.began,
             network: peer.address.ip(),

@@ -7,6 +7,7 @@
 
 mod admit;
 mod basis;
+mod bundle;
 mod checks;
 mod denial;
 mod elements;
@@ -34,6 +35,7 @@ mod step_up;
 mod tests;
 
 pub use admit::admit;
+pub use bundle::{Manifest, Release, VersionFault, Versions};
 pub use denial::{Denial, RecordDenial};
 pub use lint::{Lint, LintName};
 pub use masks::{Change, Disclosure, Masks};

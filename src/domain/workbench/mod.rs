@@ -9,9 +9,11 @@ mod coverage;
 mod judge;
 mod record;
 mod table;
+mod trial;
 
 pub use case::{Case, Subject, read_cases};
 pub use coverage::{Coverage, RoleCoverage};
 pub use judge::{Finding, Verdict, judge};
 pub use record::{EXAMPLES, Records};
 pub use table::{RoleView, roles};
+pub use trial::try_cases;

@@ -51,6 +51,10 @@ pub struct Readiness {
     pub policy_hash: String,
     /// Its number; grows by one with each set put in force.
     pub policy_epoch: u64,
+    /// Its version, where signatures are asked for.
+    pub policy_version: Option<u64>,
+    /// Why the set that the directory holds now is not in force; nothing when it is.
+    pub policy_rejected: Option<String>,
 }
 
 impl Readiness {
@@ -166,6 +170,8 @@ mod tests {
             silent_event_streams: Vec::new(),
             policy_hash: "ab12".into(),
             policy_epoch: 3,
+            policy_version: None,
+            policy_rejected: None,
         }
     }
 
