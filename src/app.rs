@@ -518,7 +518,15 @@ fn readiness(gate: &Gate, standing: &Standing, silent: &RwLock<Vec<String>>) -> 
     }
 }
 
-/// Which versions of the policies were in force, as the trail tells.
+/// Which versions of signed policies were in force, as the trail tells. Takes no lock.
+///
+/// # Errors
+/// When the trail cannot tell.
+pub fn recorded_policy_versions(settings: &Settings) -> Result<Versions, Problem> {
+    policies::recorded(&settings.policy_terms, &journal_settings(settings))
+}
+
+/// The same from a task.
 async fn recorded_versions(settings: &Settings) -> Result<Versions, Problem> {
     let (terms, trail) = (settings.policy_terms.clone(), journal_settings(settings));
     let read = tokio::task::spawn_blocking(move || policies::recorded(&terms, &trail)).await;

@@ -274,3 +274,73 @@ fn about_directory(directory: &Path, error: &io::Error) -> Problem {
         hint: None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    const PERMIT: &str = "@why(\"why (ground)\") permit(principal in Role::\"nurse\", action == Action::\"read\", resource is FHIR::Patient);";
+
+    fn write(directory: &Path, path: &str, text: &str) {
+        let path = directory.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    #[test]
+    fn each_extent_reads_its_files_and_no_other() {
+        let place = tempfile::tempdir().unwrap();
+        for path in [
+            "nurse.cedar", "groups.toml", "README.md", ".hidden.cedar", "tests/nurse.toml", "tests/records/a.json",
+            "tests/records/deep/b.json", "tables/nurse.txt", "more/x.cedar", ".git/config",
+        ] {
+            write(place.path(), path, "");
+        }
+        std::os::unix::fs::symlink("nowhere", place.path().join("dangling")).unwrap();
+        let read = |extent| {
+            let folder = Folder::read(place.path(), extent)?;
+            Ok::<_, Problem>(folder.files().map(|(path, _)| path.to_owned()).collect::<Vec<_>>())
+        };
+        assert_eq!(read(Extent::Policies).unwrap(), ["groups.toml", "nurse.cedar"]);
+        let cases = ["groups.toml", "nurse.cedar", "tests/nurse.toml", "tests/records/a.json"];
+        assert_eq!(read(Extent::Cases).unwrap(), cases);
+        assert!(read(Extent::Everything).is_err(), "what cannot be read cannot be signed");
+        std::fs::remove_file(place.path().join("dangling")).unwrap();
+        assert_eq!(read(Extent::Everything).unwrap().len(), 8);
+    }
+
+    #[test]
+    fn what_is_loaded_is_what_was_read() {
+        let place = tempfile::tempdir().unwrap();
+        write(place.path(), "nurse.cedar", PERMIT);
+        let folder = Folder::read(place.path(), Extent::Policies).unwrap();
+        write(place.path(), "nurse.cedar", "permit (principal, action");
+        assert_eq!(folder.load().unwrap().len(), 1);
+        assert!(load(place.path()).is_err());
+        std::fs::write(place.path().join("nurse.cedar"), [0xFF]).unwrap();
+        let problems = load(place.path()).unwrap_err();
+        assert!(problems[0].to_string().contains("nurse.cedar:1:1: is no text"), "{problems:?}");
+    }
+
+    /// Never half of what is being written, and never what does not hold still.
+    #[test]
+    fn a_directory_is_taken_when_it_holds_still() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = place.path().to_owned();
+        write(&directory, "a.cedar", "0");
+        let written = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for number in 1..=6 {
+                    std::thread::sleep(limits::POLICY_SETTLE / 2);
+                    write(&directory, &format!("{number}.cedar"), "x");
+                }
+                written.store(true, Ordering::SeqCst);
+            });
+            let folder = Folder::settled(&directory, Extent::Policies).unwrap();
+            assert!(written.load(Ordering::SeqCst), "it was still being written");
+            assert_eq!(folder.files().count(), 7);
+        });
+    }
+}

@@ -4,6 +4,7 @@
 //! same decision that a request meets.
 //! Look next: one file for each command.
 
+mod bundle;
 mod check;
 mod mask;
 mod test;
@@ -14,7 +15,7 @@ use crate::{app, config};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
-/// `policy check|mask|test`
+/// `policy check|mask|test|key|sign|verify|rollback`
 #[derive(Debug, Subcommand)]
 pub(super) enum Policy {
     /// Parse and validate a policies directory; every problem and doubt with file and line
@@ -23,6 +24,14 @@ pub(super) enum Policy {
     Mask(mask::Mask),
     /// Run the cases beside the policies, and compare the table of what each role sees
     Test(test::Test),
+    /// Make a key for signing policies, unless it is there, and print its public half
+    Key(bundle::Key),
+    /// Sign a policies directory as a bundle with a version
+    Sign(bundle::Sign),
+    /// Check a bundle's signature, and that it is exactly what was signed
+    Verify(bundle::Verify),
+    /// Let one older version be taken again, on the record
+    Rollback(bundle::Rollback),
 }
 
 /// Which policies are meant.
@@ -41,6 +50,10 @@ pub(super) fn run(policy: &Policy) -> Ending {
         Policy::Check(check) => check::run(check),
         Policy::Mask(mask) => mask::run(mask),
         Policy::Test(test) => test::run(test),
+        Policy::Key(key) => bundle::key(key),
+        Policy::Sign(sign) => bundle::sign(sign),
+        Policy::Verify(verify) => bundle::verify(verify),
+        Policy::Rollback(rollback) => bundle::rollback(rollback),
     }
 }
 

@@ -62,7 +62,7 @@ mod tests {
         let policies = Arc::new(policies.unwrap());
         let cases = |decision: &str, name: &str| Source {
             name: name.to_owned(),
-            text: format!("\n[[case]]\nname = \"reads\"\nrole = \"nurse\"\ntype = \"Patient\"\nexpect = \"{decision}\"\n"),
+            text: format!("\n[[case]]\nname = \"reads\"\nrole = \"nurse\"\npurpose = \"TREAT\"\ntype = \"Patient\"\nexpect = \"{decision}\"\n"),
         };
         assert_eq!(try_cases(&policies, &[cases("permit", "good.toml")], BTreeMap::new()), Ok(1));
         let both = [cases("permit", "good.toml"), cases("deny", "bad.toml")];
