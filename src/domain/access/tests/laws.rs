@@ -5,7 +5,7 @@
 use super::writes::{WARD, ward_of, ward_set};
 use super::*;
 use crate::domain::access::engine::{Engine, Verdict};
-use crate::domain::access::key::KeyParts;
+use crate::domain::access::key::{Key, KeyParts, Situated};
 use crate::domain::access::masks::judge;
 use proptest::prelude::*;
 
@@ -23,6 +23,18 @@ fn some_facts() -> impl Strategy<Value = Facts> {
             facts.status = Some(status.to_owned());
             facts
         })
+}
+
+/// What a decision is kept under, with what its number stands for.
+fn key_of(
+    set: &PolicySet,
+    situation: &Situation,
+    asked: (Action, Option<&'static str>),
+    record: &Record<'_>,
+) -> (Situated, Key) {
+    let uses = set.uses(&situation.roles);
+    let situated = Situated::new(set, situation, &uses);
+    (situated, KeyParts::new(0, uses).for_record(asked, record))
 }
 
 fn some_situation() -> impl Strategy<Value = Situation> {
@@ -259,8 +271,7 @@ proptest! {
         let situation = Situation::rehearsal(&["nurse"], "TREAT").with_fhir_user("Patient/p1");
         let facts = facts("Observation", "o1", &["p1"], &["R"]);
         let key = |situation: &Situation, facts: &Facts, relations: &BTreeSet<String>, action| {
-            let parts = KeyParts::of_situation(&CURIOUS, situation);
-            parts.for_record(&CURIOUS, (action, situation.operation), &Record { facts, relations, emergency: false })
+            key_of(&CURIOUS, situation, (action, situation.operation), &Record { facts, relations, emergency: false })
         };
         let (mut other, mut changed, mut relations, mut action) =
             (situation.clone(), facts.clone(), BTreeSet::new(), Action::Read);
@@ -304,25 +315,20 @@ fn a_record_under_emergency_has_a_key_of_its_own() {
     let situation = Situation::rehearsal(&["nurse"], "TREAT").with_emergency("p1", "g1");
     let key = |emergency| {
         let record = Record { facts: &facts, relations: &BTreeSet::new(), emergency };
-        KeyParts::of_situation(&CURIOUS, &situation).for_record(&CURIOUS, (Action::Read, None), &record)
+        key_of(&CURIOUS, &situation, (Action::Read, None), &record)
     };
     assert_ne!(key(true), key(false));
     // Which grant it is does not change what is decided.
     let other = Situation::rehearsal(&["nurse"], "TREAT").with_emergency("p1", "g2");
     let record = Record { facts: &facts, relations: &BTreeSet::new(), emergency: true };
-    let parts = KeyParts::of_situation(&CURIOUS, &other);
-    assert_eq!(key(true), parts.for_record(&CURIOUS, (Action::Read, None), &record));
+    assert_eq!(key(true), key_of(&CURIOUS, &other, (Action::Read, None), &record));
 }
 
 #[test]
 fn a_key_holds_no_more_than_was_used() {
     let key = |situation: &Situation, facts: &Facts| {
-        let parts = KeyParts::of_situation(&hospital(), situation);
-        parts.for_record(
-            &hospital(),
-            (Action::Read, None),
-            &Record { facts, relations: &BTreeSet::new(), emergency: false },
-        )
+        let record = Record { facts, relations: &BTreeSet::new(), emergency: false };
+        key_of(&hospital(), situation, (Action::Read, None), &record)
     };
     let situation = Situation::rehearsal(&["nurse"], "TREAT").with_age_seconds(10);
     let before = key(&situation, &facts("Observation", "o1", &["p1"], &[]));
