@@ -9,6 +9,7 @@ mod care;
 mod policies;
 mod readings;
 mod session;
+mod shadow;
 mod witness;
 
 pub use session::{init_sessions, open_store, session_settings};
@@ -43,7 +44,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use tokio::task::JoinSet;
 
 /// Everything that can be had without opening the trail or a socket.
@@ -94,6 +95,8 @@ pub fn check(settings: &Settings) -> Result<Vec<Problem>, Vec<Problem>> {
         let note = "there is no trail yet: `chartgate audit init` makes it, and keys that are not there";
         notes.push(Problem::whole_file("[audit]", note));
     }
+    let shadow = shadow::check(settings.shadow.as_ref(), settings.policy_terms.tests);
+    let shadow_note = shadow.map_err(|mut found| problems.append(&mut found)).ok().flatten();
     if let Ok(parts) = &parts {
         problems.extend(policies::check_version(settings, &parts.staged).err());
     }
@@ -104,6 +107,7 @@ pub fn check(settings: &Settings) -> Result<Vec<Problem>, Vec<Problem>> {
     match parts {
         Ok(parts) if problems.is_empty() => {
             notes.extend(lints(&settings.policies, &parts.staged.policies));
+            notes.extend(shadow_note);
             notes.extend(applications::notes(settings, clock::now()));
             notes.extend(session::session_notes(settings));
             Ok(notes)
@@ -172,6 +176,8 @@ pub async fn start(settings: &Settings) -> Result<Running, Vec<Problem>> {
         let watch = Watch::begin("certificates", server.files());
         watching.spawn(watch.run(move || server.reload(), nudge.clone(), stop.clone(), telemetry.clone()));
     }
+    let candidate = settings.shadow.clone().map(|terms| (terms, settings.policy_terms.tests));
+    shadow::begin(&mut watching, &gate, candidate, (nudge.clone(), &stop));
     let upstream_gate = Arc::clone(&gate);
     let watch = Watch::begin("upstream credentials", gate.upstream.files());
     watching.spawn(watch.run(move || upstream_gate.upstream.reload(), nudge, stop.clone(), telemetry));
@@ -482,6 +488,7 @@ fn gate(
         events: parts.events,
         policies: RwLock::new(InForce { policies: parts.staged.policies, epoch: 1 }),
         masks: Masks::new(),
+        shadow: OnceLock::new(),
         relations: care::relations(&settings.relations),
         emergencies: care::emergencies(&settings.emergency, sessions.store()),
         sessions,
@@ -515,6 +522,7 @@ fn readiness(gate: &Gate, standing: &Standing, silent: &RwLock<Vec<String>>) -> 
         policy_epoch: epoch,
         policy_version: standing.release().map(|release| release.version),
         policy_rejected: standing.rejected(),
+        policy_shadow: shadow::view(gate),
     }
 }
 

@@ -8,7 +8,7 @@ use super::Problem;
 use super::care::{Emergency, Relations};
 use super::clients::{Dpop, Introspection, Registered};
 use super::parameters;
-use super::policies::PolicyTerms;
+use super::policies::{PolicyTerms, ShadowTerms};
 use super::raw::{self, Raw, Text, Texts};
 use super::section::{Located, Reader};
 use super::witness::Witness;
@@ -44,6 +44,8 @@ pub struct Settings {
     pub policies: PathBuf,
     /// What a set in it must meet before it is put in force.
     pub policy_terms: PolicyTerms,
+    /// A candidate set that is asked beside it.
+    pub shadow: Option<ShadowTerms>,
     /// `[relations]`: how callers stand to patients, looked up in the EMR.
     pub relations: Relations,
     /// `[emergency]`: access in an emergency.
@@ -228,7 +230,7 @@ pub(super) fn build(mut raw: Raw<'_>, folder: &Path, problems: &mut Vec<Problem>
     problems.append(&mut raw.reader.problems);
     let (relations, emergency) = care;
     let (listen, operations, public_base, upstream, issuers, session, policies, audit) = settings;
-    let (policies, policy_terms) = policies?;
+    let (policies, policy_terms, shadow) = policies?;
     Some(Settings {
         listen: listen?,
         operations: operations?,
@@ -239,6 +241,7 @@ pub(super) fn build(mut raw: Raw<'_>, folder: &Path, problems: &mut Vec<Problem>
         session: session?,
         policies,
         policy_terms,
+        shadow,
         relations: relations?,
         emergency: emergency?,
         audit: audit?,

@@ -12,6 +12,7 @@ pub mod keyring;
 pub mod listener;
 pub mod operations;
 pub mod orders;
+pub mod newest_control;
 pub mod policy_bundle;
 pub mod policy_files;
 pub mod readings;

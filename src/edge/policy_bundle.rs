@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::journal::{Finding, Found, KeyError, Keys, Reader, Settings, make_signing_key, replace, signing_key};
+use super::journal::{Finding, KeyError, Keys, Settings, make_signing_key, replace, signing_key};
+use super::newest_control::newest;
 use super::policy_files::{Extent, Folder};
 use crate::domain::access::{Manifest, Problem, Release, Versions};
-use crate::domain::audit::{Assembly, Event, Record};
+use crate::domain::audit::Event;
 use crate::domain::workbench::try_cases;
 use crate::domain::ledger::{KeyKind, NoteError, VerifierKey, sign_statement, verify_statement};
 use crate::limits;
@@ -123,24 +124,16 @@ fn covered(folder: &Folder) -> impl Iterator<Item = (&str, &[u8])> {
 /// # Errors
 /// When the trail cannot be read as far back as that, or entries are withheld that may have told.
 pub fn recorded(trail: &Settings, keys: &Keys) -> Result<Versions, Finding> {
-    let mut reader = Reader::open(&trail.directory, keys)?.reading_on();
-    let (mut rollback, mut is_withheld) = (None, false);
-    for sequence in (0..reader.checkpoint().size).rev() {
-        let part = match reader.entry(sequence)?.1 {
-            Found::Part(part) => *part,
-            Found::Wrong(finding) => return Err(finding),
-            Found::Withheld => {
-                is_withheld = true;
-                continue;
-            }
-        };
-        // What is no whole record is a part of a decision.
-        let Ok(Some((_, Record::Control(control)))) = Assembly::default().push(sequence, part) else { continue };
-        if control.event == Event::PoliciesRollback {
-            rollback = rollback.or_else(|| Versions::rolled_back(&control.details));
-        } else if let Some(versions) = Versions::recorded(&control.details) {
-            return Ok(with(versions, rollback));
+    let mut rollback = None;
+    let (told, is_withheld) = newest(trail, keys, |control| match control.event {
+        Event::PoliciesRollback => {
+            rollback = rollback.take().or_else(|| Versions::rolled_back(&control.details));
+            None
         }
+        event => (event != Event::PoliciesRejected).then(|| Versions::recorded(&control.details)).flatten(),
+    })?;
+    if let Some(versions) = told {
+        return Ok(with(versions, rollback));
     }
     match rollback {
         None if is_withheld => {
@@ -168,7 +161,7 @@ fn about(file: &Path, message: String) -> Problem {
 mod tests {
     use super::*;
     use crate::clock;
-    use crate::domain::audit::{Control, Decision, Verdict};
+    use crate::domain::audit::{Control, Decision, Record, Verdict};
     use crate::edge::journal::{Journal, create, generate_missing};
     use std::collections::BTreeMap;
     use std::fs;

@@ -77,6 +77,8 @@ struct Meters {
     policy_epoch: Gauge<u64, AtomicU64>,
     policy_set: Family<PolicyLabels, Gauge>,
     policy_rejected: Gauge,
+    shadow_on: Gauge,
+    shadow_asked: Family<OutcomeLabel, Counter>,
     agreement_days_left: Family<ClientLabel, Gauge>,
     events: Family<OutcomeLabel, Counter>,
     silent_streams: Gauge,
@@ -249,6 +251,22 @@ impl Telemetry {
         self.0.policy_set.get_or_create(&PolicyLabels { hash: hash.to_owned(), version }).set(1);
     }
 
+    /// Whether a candidate set is asked beside the one in force.
+    pub fn shadow_on(&self, on: bool) {
+        self.0.shadow_on.set(i64::from(on));
+    }
+
+    /// It was asked, and said the same or something else.
+    pub fn shadow_asked(&self, different: bool) {
+        let outcome = if different { "different" } else { "same" };
+        self.0.shadow_asked.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    /// It was not asked, because too many questions waited.
+    pub fn shadow_dropped(&self) {
+        self.0.shadow_asked.get_or_create(&OutcomeLabel { outcome: "dropped" }).inc();
+    }
+
     /// Whether the policies directory holds a set that was rejected, so that an older one is in force.
     pub fn policies_rejected(&self, rejected: bool) {
         self.0.policy_rejected.set(i64::from(rejected));
@@ -331,6 +349,16 @@ impl Meters {
         registry.register("filter_bytes_out", "Bytes released by the filter", self.filter_bytes_out.clone());
         registry.register("policy_epoch", "Number of the policy set in force", self.policy_epoch.clone());
         registry.register("policy_set", "The policy set in force, by hash and version", self.policy_set.clone());
+        registry.register(
+            "policy_shadow",
+            "1 while a candidate set is asked beside the one in force",
+            self.shadow_on.clone(),
+        );
+        registry.register(
+            "policy_shadow_questions",
+            "Questions for the candidate set, by outcome",
+            self.shadow_asked.clone(),
+        );
         registry.register(
             "policy_rejected",
             "1 while the policies directory holds a set that was rejected",

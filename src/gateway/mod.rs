@@ -31,6 +31,7 @@ mod reply;
 mod reserve;
 pub mod review;
 mod rows;
+mod shadow;
 mod standing;
 mod step_up;
 mod stream;
@@ -38,6 +39,7 @@ mod turns;
 mod visit;
 mod write;
 
+pub use shadow::Shadow;
 pub use body::LargeBodies;
 pub use capabilities::Statement;
 pub use events::{EventSource, EventSources, heard_streams, silent_streams};
@@ -74,7 +76,7 @@ use outlet::Outlet;
 use refusal::Refusal;
 use reply::{Answer, unrecorded};
 use std::fmt;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
 use stream::Part;
 use tokio::sync::mpsc::Receiver;
@@ -114,6 +116,8 @@ pub struct Gate {
     pub events: EventSources,
     /// The policy set in force.
     pub policies: RwLock<InForce>,
+    /// A candidate set that is asked beside, if one is.
+    pub shadow: OnceLock<Arc<Shadow>>,
     /// Masks made lately.
     pub masks: Masks,
     /// How callers were lately found to stand to patients.

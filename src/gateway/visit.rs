@@ -101,7 +101,11 @@ impl<'g> Visit<'g> {
 
     /// May this be asked? The permit is noted for the record.
     pub(super) fn admit(&self, question: &Interaction, draft: &mut Draft) -> Result<Permit, Refusal> {
-        let permit = self.admits(question).map_err(|refusal| self.reconsidered(question, refusal))?;
+        let asked = self.admits(question);
+        if let Some(shadow) = self.gate.shadow.get() {
+            shadow.question(&self.caller, question, &self.circumstances, asked.as_ref().ok());
+        }
+        let permit = asked.map_err(|refusal| self.reconsidered(question, refusal))?;
         draft.permitted(&permit);
         Ok(permit)
     }

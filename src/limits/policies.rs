@@ -19,5 +19,22 @@ pub const MANIFEST_PATH_BYTES_MAX: usize = 256;
 pub const POLICY_SIGNERS_MAX: usize = 16;
 /// A reason for taking an older version again, in bytes.
 pub const ROLLBACK_REASON_BYTES_MAX: usize = 400;
+/// The longest that a candidate is asked beside the set in force: a month. Whoever wants more says so again.
+pub const SHADOW_MAX: Duration = Duration::from_secs(31 * 24 * 3600);
+/// Questions that wait to be put to a candidate; further ones are counted and not put.
+pub const SHADOW_QUEUE_MAX: usize = 1_024;
+/// Records among them: some 500 bytes each.
+pub const SHADOW_RECORDS_WAITING_MAX: usize = 20_000;
+/// Differences that are told apart: roles, interaction and type.
+pub const SHADOW_DIFFERENCES_MAX: usize = 1_000;
+/// Elements, and policies, that are named with each.
+pub const SHADOW_NAMES_MAX: usize = 64;
+/// Differences in one record of the trail, which holds 64 details.
+pub const SHADOW_ROWS_IN_RECORD_MAX: usize = 40;
+/// How often it is said that a candidate is asked, and at most a record says what is new.
+pub const SHADOW_NOTICE_INTERVAL: Duration = Duration::from_secs(60);
+/// How often a record says how it stands although nothing is new.
+pub const SHADOW_SUMMARY_INTERVAL: Duration = Duration::from_secs(3600);
 
+const _: () = assert!(SHADOW_ROWS_IN_RECORD_MAX + 12 < super::RECORD_ROLES_MAX);
 const _: () = assert!((MANIFEST_PATH_BYTES_MAX + 72) * (super::WATCHED_FILES_MAX + 16) < MANIFEST_BYTES_MAX as usize);

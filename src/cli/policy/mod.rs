@@ -7,6 +7,7 @@
 mod bundle;
 mod check;
 mod mask;
+mod shadow;
 mod test;
 
 use super::Ending;
@@ -15,7 +16,7 @@ use crate::{app, config};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
-/// `policy check|mask|test|key|sign|verify|rollback`
+/// `policy check|mask|test|key|sign|verify|rollback|shadow`
 #[derive(Debug, Subcommand)]
 pub(super) enum Policy {
     /// Parse and validate a policies directory; every problem and doubt with file and line
@@ -32,6 +33,8 @@ pub(super) enum Policy {
     Verify(bundle::Verify),
     /// Let one older version be taken again, on the record
     Rollback(bundle::Rollback),
+    /// What a candidate set would have decided otherwise
+    Shadow(shadow::Shadow),
 }
 
 /// Which policies are meant.
@@ -54,6 +57,7 @@ pub(super) fn run(policy: &Policy) -> Ending {
         Policy::Sign(sign) => bundle::sign(sign),
         Policy::Verify(verify) => bundle::verify(verify),
         Policy::Rollback(rollback) => bundle::rollback(rollback),
+        Policy::Shadow(shadow) => shadow::run(shadow),
     }
 }
 

@@ -27,6 +27,7 @@ mod relation;
 mod rewrite;
 mod scopes;
 mod set;
+mod shadow;
 mod shape;
 mod situation;
 mod source;
@@ -44,6 +45,7 @@ pub use rehearsal::{Rehearsal, Trial, TypeRehearsal, rehearse_record, rehearse_r
 pub use relation::{Evidence, Party, Relation, Relations, Windows};
 pub use scopes::is_scope;
 pub use set::PolicySet;
+pub use shadow::{Candidate, Comparison};
 pub use shape::Outline;
 pub use situation::{Circumstances, Situation};
 pub use source::{Problem, Source};

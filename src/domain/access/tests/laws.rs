@@ -336,5 +336,35 @@ fn a_key_holds_no_more_than_was_used() {
     later.now = now();
     later.subject = "somebody else".to_owned();
     assert_eq!(before, key(&later, &facts("Observation", "o2", &["p2"], &[])));
-    assert_ne!(before, key(&later.with_age_seconds(3600), &facts("Observation", "o2", &["p2"], &[])));
+    let later = later.with_age_seconds(3600);
+    assert_eq!(before, key(&later, &facts("Observation", "o2", &["p2"], &[])), "only doctors are asked how long ago");
+    let doctor = Situation::rehearsal(&["doctor"], "TREAT").with_age_seconds(3599);
+    let of_doctor = |situation: &Situation| key(situation, &facts("Observation", "o1", &["p1"], &[]));
+    assert_ne!(of_doctor(&doctor), of_doctor(&doctor.clone().with_age_seconds(3600)));
+    let both = Situation::rehearsal(&["doctor", "nurse"], "TREAT").with_age_seconds(3599);
+    assert_ne!(of_doctor(&both), of_doctor(&both.clone().with_age_seconds(3600)));
+}
+
+/// What policies of other roles name is not asked about, and changes no mask.
+#[test]
+fn what_other_roles_name_changes_nothing() {
+    let stranger = r#"
+        permit (principal in Role::"stranger", action == Action::"disclose", resource in [
+          FHIR::Element::"Patient.name.family", FHIR::Element::"Patient.contact.telecom", FHIR::Element::"Observation.code.text",
+          FHIR::Element::"Patient.extension('http://example.org/race')", ElementGroup::"face"]);
+        forbid (principal in Role::"stranger", action, resource == FHIR::Element::"Observation.value");"#;
+    let (plain, more) = (hospital(), load(&format!("{HOSPITAL}{stranger}")).unwrap());
+    for roles in [&["nurse"][..], &["doctor"], &["patient"], &["nurse", "patient"], &[]] {
+        let situation = Situation::rehearsal(roles, "TREAT").with_fhir_user("Patient/p1");
+        for name in ["Patient", "Observation", "Condition"] {
+            let kept = |set: &Arc<PolicySet>| {
+                let seen = rehearse_type(set, &situation, resource(name)).unwrap();
+                let one = facts(name, "p1", &["p1"], &["R"]);
+                (seen.possible.kept(), seen.definite.kept(), shown(&ask(set, &situation, &one)))
+            };
+            assert_eq!(kept(&plain), kept(&more), "{roles:?} {name}");
+            let asked = |set: &PolicySet| set.branches(Action::Disclose, resource(name), &situation.roles).len();
+            assert_eq!(asked(&plain), asked(&more), "{roles:?} {name}");
+        }
+    }
 }
