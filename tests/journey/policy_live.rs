@@ -13,6 +13,7 @@ use chartgate::cli::demo::stage::{POLICIES, Script, Stage};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::child::until;
 use crate::harness::{Hospital, run};
 
 const NAME: &str = "town-policies";
@@ -320,4 +321,102 @@ fn bundles_are_signed_and_verified_by_commands() {
     assert!(code == 1 && said.contains("more.cedar:1"), "{said}");
     let (code, said) = chartgate(&["policy", "key", "--name", "two words", "--key", key]);
     assert!(code == 1 && said.contains("spaces"), "{said}");
+}
+
+/// A candidate that shows a nurse no birth dates and refuses front desks, until so many seconds from now.
+fn candidate(seconds: i64) -> (TempDir, Script) {
+    let place = TempDir::new().unwrap();
+    for (name, text) in POLICIES.iter().filter(|(name, _)| *name != "front-desk.cedar") {
+        fs::write(place.path().join(name), text).unwrap();
+    }
+    let forbid = "@id(\"no-birth-dates\") forbid(principal in Role::\"nurse\", action == Action::\"disclose\", resource in FHIR::Element::\"Patient.birthDate\");";
+    fs::write(place.path().join("candidate.cedar"), forbid).unwrap();
+    let until = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(seconds);
+    let more = format!("[policies.shadow]\ndirectory = {:?}\nuntil = \"{until}\"\n", place.path());
+    (place, Script { more, ..Script::default() })
+}
+
+#[test]
+fn a_candidate_in_the_shadow_is_reported_and_changes_no_answer() {
+    run(async {
+        let (_candidate, script) = candidate(3600);
+        let mut hospital = Hospital::open(script).await;
+        let config = hospital.stage.config_file();
+        let config = config.to_str().unwrap().to_owned();
+        let (code, said) = chartgate(&["check", "--config", &config]);
+        assert!(code == 0 && said.contains("is asked beside the policies in force, until"), "{said}");
+        hospital.edited("shadow-began", 0).await;
+        let now = readiness(&hospital).await;
+        let shadow = &now["policyShadow"];
+        assert_ne!(shadow["candidate"], now["policyHash"]);
+        assert!(shadow["until"].is_string(), "{now}");
+
+        for _ in 0..3 {
+            let read = hospital.get("nurse", "Patient/p1").await;
+            read.check_ok();
+            assert!(read.json()["birthDate"].is_string(), "the candidate decides nothing");
+        }
+        let found = hospital.get("front-desk", "Patient?_id=p1").await;
+        found.check_ok();
+        let recorded = hospital.check_recorded([&found])[0]["policySet"].clone();
+        assert_eq!(recorded, now["policyHash"]);
+        let mut told = Value::Null;
+        for _ in 0..300 {
+            told = readiness(&hospital).await["policyShadow"].clone();
+            if told["different"].as_u64() >= Some(4) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert!(told["different"].as_u64() >= Some(4) && told["dropped"] == 0, "{told}");
+        let text = metrics(&hospital).await;
+        assert!(text.contains("chartgate_policy_shadow 1\n"), "{text}");
+        assert!(text.contains("chartgate_policy_shadow_questions_total{outcome=\"different\"}"), "{text}");
+
+        hospital.stage.stop().await.unwrap();
+        let (code, said) = chartgate(&["policy", "shadow", "--config", &config, "--json"]);
+        assert_eq!(code, 0, "{said}");
+        let rows: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let row = |roles: &str| {
+            let found = rows.iter().find(|row| row["roles"] == roles && row["type"] == "Patient");
+            found.unwrap_or_else(|| panic!("{roles}: {said}"))
+        };
+        assert_eq!(row("nurse")["lost"], serde_json::json!({ "Patient.birthDate": 3 }));
+        assert!(row("nurse")["gained"].as_object().unwrap().is_empty() && row("nurse")["refused"] == 0, "{said}");
+        assert!(row("front-desk")["refused"].as_u64() >= Some(1), "{said}");
+        let numbers = rows.last().unwrap();
+        assert_eq!((&numbers["event"], &numbers["candidate"]), (&Value::from("shadow-ended"), &shadow["candidate"]));
+        for id in ["p1", "Patient/"] {
+            assert!(!said.contains(id), "a report names no patient: {said}");
+        }
+        let (code, said) = chartgate(&["policy", "shadow", "--config", &config]);
+        assert!(code == 0 && said.contains("withholds Patient.birthDate") && said.contains("newly refused"), "{said}");
+    });
+}
+
+#[test]
+fn a_candidate_is_asked_no_more_when_its_time_is_over() {
+    run(async {
+        let (_candidate, script) = candidate(40);
+        let hospital = Hospital::open(script).await;
+        hospital.edited("shadow-began", 0).await;
+        hospital.get("nurse", "Patient/p1").await.check_ok();
+        let ended = until(Duration::from_secs(90), || hospital.events("shadow-ended") == 1).await;
+        assert!(ended, "it went on");
+        let told = last(&hospital.trail(), "shadow-ended")["details"]["because"].clone();
+        assert_eq!(told, "its time is over");
+        assert_eq!(readiness(&hospital).await["policyShadow"], Value::Null);
+        let text = metrics(&hospital).await;
+        assert!(text.contains("chartgate_policy_shadow 0\n"), "{text}");
+        let asked = |text: &str| {
+            let lines = text.lines().filter(|line| line.starts_with("chartgate_policy_shadow_questions_total"));
+            lines.map(str::to_owned).collect::<Vec<_>>()
+        };
+        hospital.get("nurse", "Patient/p1").await.check_ok();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(asked(&metrics(&hospital).await), asked(&text), "it was asked after its end");
+        let config = hospital.stage.config_file();
+        let (code, said) = chartgate(&["check", "--config", config.to_str().unwrap()]);
+        assert!(code == 0 && said.contains("its time was over"), "{said}");
+    });
 }

@@ -146,7 +146,7 @@ mod tests {
     use super::super::source::Source;
     use super::*;
     use crate::domain::fhir::r4::ResourceType;
-    use crate::domain::identity::CallerSpecimen;
+    use crate::domain::identity::specimen::CallerSpecimen;
     use jiff::Timestamp;
     use std::collections::BTreeMap;
     use std::net::{IpAddr, Ipv4Addr};
