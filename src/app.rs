@@ -12,12 +12,13 @@ mod session;
 mod shadow;
 mod witness;
 
+pub use policies::recorded_policy_versions;
 pub use session::{init_sessions, open_store, session_settings};
 pub use witness::{RunningWitness, start_witness, witness_keys, witness_settings};
 
 use crate::clock;
 use crate::config::{Problem, Settings, settings};
-use crate::domain::access::{self, Masks, PolicySet, Versions};
+use crate::domain::access::{self, Masks, PolicySet};
 use crate::domain::audit::{Control, Event, Record};
 use crate::domain::fhir::capabilities::IssuerEndpoints;
 use crate::domain::fhir::path::PublicBase;
@@ -142,10 +143,7 @@ pub async fn start(settings: &Settings) -> Result<Running, Vec<Problem>> {
 
     // Last, because it takes the lock and reads the whole trail.
     let (journal, exports) = open_trail(settings, &telemetry).await.map_err(one)?;
-    let versions = recorded_versions(settings).await.map_err(|problem| vec![problem])?;
-    let release = parts.staged.release.clone();
-    let versions = policies::admitted(&versions, release.as_ref()).map_err(|problem| vec![problem])?;
-    let standing = Arc::new(Standing::new(versions, release));
+    let standing = policies::standing(settings, &parts.staged).await.map_err(|problem| vec![problem])?;
     let cosigning = witness::greet(settings, witnesses, &journal, &telemetry).await.map_err(|p| vec![p])?;
     let sessions = session::open_sessions(settings).await.map_err(|error| one(error.to_string()))?;
     let desk = session::desk(settings, &parts.operations_bearer, &sessions, &journal);
@@ -154,7 +152,7 @@ pub async fn start(settings: &Settings) -> Result<Running, Vec<Problem>> {
     let gate =
         Arc::new(gate(settings, parts, (journal, sessions, exports), cosigning.clone(), telemetry.clone()));
     let revocations = gate.sessions.revoked().all().len();
-    let started = started(&gate, &standing, &[("revocations", revocations.to_string())]);
+    let started = policies::started(&gate, &standing, &[("revocations", revocations.to_string())]);
     let _recorded = gate.journal.append(&[started]).await.map_err(|error| one(error.to_string()))?;
     let (address, operations_address) = (listener.address(), operations.address());
     let mut serving = JoinSet::new();
@@ -176,8 +174,7 @@ pub async fn start(settings: &Settings) -> Result<Running, Vec<Problem>> {
         let watch = Watch::begin("certificates", server.files());
         watching.spawn(watch.run(move || server.reload(), nudge.clone(), stop.clone(), telemetry.clone()));
     }
-    let candidate = settings.shadow.clone().map(|terms| (terms, settings.policy_terms.tests));
-    shadow::begin(&mut watching, &gate, candidate, (nudge.clone(), &stop));
+    shadow::begin(&mut watching, &gate, settings, (nudge.clone(), &stop));
     let upstream_gate = Arc::clone(&gate);
     let watch = Watch::begin("upstream credentials", gate.upstream.files());
     watching.spawn(watch.run(move || upstream_gate.upstream.reload(), nudge, stop.clone(), telemetry));
@@ -524,34 +521,6 @@ fn readiness(gate: &Gate, standing: &Standing, silent: &RwLock<Vec<String>>) -> 
         policy_rejected: standing.rejected(),
         policy_shadow: shadow::view(gate),
     }
-}
-
-/// Which versions of signed policies were in force, as the trail tells. Takes no lock.
-///
-/// # Errors
-/// When the trail cannot tell.
-pub fn recorded_policy_versions(settings: &Settings) -> Result<Versions, Problem> {
-    policies::recorded(&settings.policy_terms, &journal_settings(settings))
-}
-
-/// The same from a task.
-async fn recorded_versions(settings: &Settings) -> Result<Versions, Problem> {
-    let (terms, trail) = (settings.policy_terms.clone(), journal_settings(settings));
-    let read = tokio::task::spawn_blocking(move || policies::recorded(&terms, &trail)).await;
-    read.unwrap_or_else(|error| Err(Problem::whole_file("[policies]", error.to_string())))
-}
-
-/// The record of the start; tells metrics what is in force.
-fn started(gate: &Gate, standing: &Standing, more: &[(&str, String)]) -> Record {
-    let (in_force, release) = (policies::in_force(gate), standing.release());
-    let version = release.as_ref().map(|release| release.version);
-    gate.telemetry.policies_in_force(in_force.epoch, in_force.policies.hash(), version);
-    gate.telemetry.policies_rejected(false);
-    let mut started = policies::record(Event::Started, &in_force, release.as_ref(), &standing.versions());
-    if let Record::Control(control) = &mut started {
-        control.details.extend(more.iter().map(|(name, text)| ((*name).to_owned(), text.clone())));
-    }
-    started
 }
 
 /// What runs beside the requests until `stop`.

@@ -4,7 +4,7 @@
 //! Must never: put a set in force that a step refused or that is not recorded; let a request wait for any of it.
 //! Look next: `edge::policy_files`, the directory; `edge::policy_bundle`, its signature; docs/decisions/0017.
 
-use super::{control, policy_problem};
+use super::{control, journal_settings, policy_problem};
 use crate::clock;
 use crate::config::policies::PolicyTerms;
 use crate::config::{Problem, Settings};
@@ -61,7 +61,8 @@ pub(super) fn stage(directory: &Path, terms: &PolicyTerms, reading: Reading) -> 
     let policies = Arc::new(folder.load().map_err(located)?);
     if release.as_ref().is_some_and(|release| release.set != policies.hash()) {
         let message = "was signed for a build with another vocabulary: these files make another set here";
-        let problem = Problem::whole_file(&directory.join(policy_bundle::MANIFEST).display().to_string(), message);
+        let problem =
+            Problem::whole_file(&directory.join(policy_bundle::MANIFEST).display().to_string(), message);
         return Err(vec![problem.with_hint("check the policies with this build and sign them again")]);
     }
     if terms.tests {
@@ -84,6 +85,39 @@ pub(super) fn recorded(terms: &PolicyTerms, trail: &Trail) -> Result<Versions, P
     policy_bundle::recorded(trail, &keys).map_err(|finding| wrong(finding.to_string()))
 }
 
+/// Which versions of signed policies were in force, as the trail tells. Takes no lock.
+///
+/// # Errors
+/// When the trail cannot tell.
+pub fn recorded_policy_versions(settings: &Settings) -> Result<Versions, Problem> {
+    recorded(&settings.policy_terms, &journal_settings(settings))
+}
+
+/// How the first set stands, once the trail is open.
+///
+/// # Errors
+/// Its version may not be in force, or the trail cannot tell.
+pub(super) async fn standing(settings: &Settings, staged: &Staged) -> Result<Arc<Standing>, Problem> {
+    let (terms, trail) = (settings.policy_terms.clone(), journal_settings(settings));
+    let read = tokio::task::spawn_blocking(move || recorded(&terms, &trail)).await;
+    let versions = read.unwrap_or_else(|error| Err(Problem::whole_file("[policies]", error.to_string())))?;
+    let versions = admitted(&versions, staged.release.as_ref())?;
+    Ok(Arc::new(Standing::new(versions, staged.release.clone())))
+}
+
+/// The record of the start; tells metrics what is in force.
+pub(super) fn started(gate: &Gate, standing: &Standing, more: &[(&str, String)]) -> Record {
+    let (in_force, release) = (in_force(gate), standing.release());
+    let version = release.as_ref().map(|release| release.version);
+    gate.telemetry.policies_in_force(in_force.epoch, in_force.policies.hash(), version);
+    gate.telemetry.policies_rejected(false);
+    let mut started = record(Event::Started, &in_force, release.as_ref(), &standing.versions());
+    if let Record::Control(control) = &mut started {
+        control.details.extend(more.iter().map(|(name, text)| ((*name).to_owned(), text.clone())));
+    }
+    started
+}
+
 /// What is so once `staged` is in force.
 ///
 /// # Errors
@@ -98,7 +132,7 @@ pub(super) fn admitted(versions: &Versions, release: Option<&Release>) -> Result
 
 /// The same for `check`, which takes no lock: a trail that is not there yet knows no version.
 pub(super) fn check_version(settings: &Settings, staged: &Staged) -> Result<(), Problem> {
-    let trail = super::journal_settings(settings);
+    let trail = journal_settings(settings);
     if staged.release.is_none() || !trail.directory.exists() {
         return Ok(());
     }
@@ -107,7 +141,12 @@ pub(super) fn check_version(settings: &Settings, staged: &Staged) -> Result<(), 
 }
 
 /// A control record about a set that is or comes into force.
-pub(super) fn record(event: Event, in_force: &InForce, release: Option<&Release>, versions: &Versions) -> Record {
+pub(super) fn record(
+    event: Event,
+    in_force: &InForce,
+    release: Option<&Release>,
+    versions: &Versions,
+) -> Record {
     let (set, epoch) = (in_force.policies.hash().to_owned(), in_force.epoch.to_string());
     let mut details = release.map(|release| versions.details(release)).unwrap_or_default();
     details.extend([("policySet".to_owned(), set), ("policyEpoch".to_owned(), epoch)]);
@@ -167,7 +206,8 @@ pub(super) fn reload(
     let runtime = tokio::runtime::Handle::current();
     move || {
         let offered = stage(&directory, &terms, Reading::Settled).and_then(|staged| {
-            let versions = admitted(&standing.versions(), staged.release.as_ref()).map_err(|problem| vec![problem])?;
+            let versions =
+                admitted(&standing.versions(), staged.release.as_ref()).map_err(|problem| vec![problem])?;
             Ok((staged, versions))
         });
         let append = |record: Record| runtime.block_on(gate.journal.append(&[record]));
@@ -191,7 +231,8 @@ pub(super) fn reload(
                 // It is tried again and again; once in the trail is enough.
                 if standing.note(Some(first.clone())) {
                     let more = problems.len().saturating_sub(1).to_string();
-                    let told = control(Event::PoliciesRejected, &[("problem", first.clone()), ("more", more)]);
+                    let told =
+                        control(Event::PoliciesRejected, &[("problem", first.clone()), ("more", more)]);
                     let _unrecorded = append(told);
                 }
                 Err(first)
@@ -200,7 +241,13 @@ pub(super) fn reload(
     }
 }
 
-fn put_in_force(gate: &Gate, standing: &Standing, now: InForce, release: Option<Release>, versions: Versions) {
+fn put_in_force(
+    gate: &Gate,
+    standing: &Standing,
+    now: InForce,
+    release: Option<Release>,
+    versions: Versions,
+) {
     gate.telemetry.policies_in_force(now.epoch, now.policies.hash(), release.as_ref().map(|one| one.version));
     let doubts = now.policies.lints().len();
     if doubts > 0 {

@@ -51,12 +51,7 @@ async fn take_up(journal: &Journal, trail: &journal::Settings) {
 
 /// Carries out what was ordered while the gate runs. An order that is refused goes too: whoever left it sees that nothing
 /// was recorded.
-async fn carry_out(
-    journal: &Journal,
-    trail: &journal::Settings,
-    policy: Option<Keep>,
-    standing: &Standing,
-) {
+async fn carry_out(journal: &Journal, trail: &journal::Settings, policy: Option<Keep>, standing: &Standing) {
     let place = trail.clone();
     let waiting = tokio::task::spawn_blocking(move || orders::waiting(&place, clock::now())).await;
     let Ok(Ok(waiting)) = waiting else {

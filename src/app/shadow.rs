@@ -5,8 +5,8 @@
 
 use super::policies::{self, Reading};
 use crate::clock;
-use crate::config::Problem;
 use crate::config::policies::{PolicyTerms, ShadowTerms};
+use crate::config::{Problem, Settings};
 use crate::domain::access::Candidate;
 use crate::domain::audit::{Control, Event, Record};
 use crate::edge::listener::Stop;
@@ -25,10 +25,11 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(super) fn begin(
     watching: &mut JoinSet<()>,
     gate: &Arc<Gate>,
-    terms: Option<(ShadowTerms, bool)>,
+    settings: &Settings,
     (nudge, stop): (Nudge, &Stop),
 ) {
-    let Some((shadow_terms, tests)) = terms else { return };
+    let Some(shadow_terms) = settings.shadow.clone() else { return };
+    let tests = settings.policy_terms.tests;
     if clock::now() >= shadow_terms.until {
         tracing::warn!(until = %shadow_terms.until, "the time of `policies.shadow` is over: take it out of the configuration");
         return;
@@ -50,7 +51,8 @@ pub(super) fn begin(
     let apply = move || {
         let terms = PolicyTerms { tests, signers: Vec::new() };
         let staged = policies::stage(&directory, &terms, Reading::Settled);
-        let staged = staged.map_err(|problems| problems.first().map(ToString::to_string).unwrap_or_default())?;
+        let staged =
+            staged.map_err(|problems| problems.first().map(ToString::to_string).unwrap_or_default())?;
         let candidate = Candidate::new(staged.policies);
         if asked.candidate().as_deref() == Some(candidate.hash()) || asked.is_over() {
             return Ok(());
@@ -108,7 +110,8 @@ async fn keep(gate: Arc<Gate>, shadow: Arc<Shadow>, mut stop: Stop) {
 
 async fn sum_up(gate: &Gate, shadow: &Shadow, event: Event, why: &str) {
     let (tally, dropped) = shadow.tally();
-    let mut record = record(gate, event, &[("candidate", shadow.last_candidate()), ("dropped", dropped.to_string())]);
+    let mut record =
+        record(gate, event, &[("candidate", shadow.last_candidate()), ("dropped", dropped.to_string())]);
     if let Record::Control(control) = &mut record {
         control.details.extend(tally.details());
         control.details.extend((!why.is_empty()).then(|| ("because".to_owned(), why.to_owned())));
@@ -141,10 +144,19 @@ pub(super) fn check(terms: Option<&ShadowTerms>, tests: bool) -> Result<Option<P
     const PLACE: &str = "[policies.shadow]";
     let Some(terms) = terms else { return Ok(None) };
     if clock::now() >= terms.until {
-        let over = Problem::whole_file(PLACE, format!("its time was over on {}: nothing is asked", terms.until));
+        let over =
+            Problem::whole_file(PLACE, format!("its time was over on {}: nothing is asked", terms.until));
         return Ok(Some(over.with_hint("take it out of the configuration")));
     }
-    let staged = policies::stage(&terms.directory, &PolicyTerms { tests, signers: Vec::new() }, Reading::Once)?;
-    let message = format!("the candidate {} is asked beside the policies in force, until {}", staged.policies.hash(), terms.until);
-    Ok(Some(Problem::whole_file(PLACE, message).with_hint("it changes no answer; `chartgate policy shadow` reports")))
+    let staged =
+        policies::stage(&terms.directory, &PolicyTerms { tests, signers: Vec::new() }, Reading::Once)?;
+    let message = format!(
+        "the candidate {} is asked beside the policies in force, until {}",
+        staged.policies.hash(),
+        terms.until
+    );
+    Ok(Some(
+        Problem::whole_file(PLACE, message)
+            .with_hint("it changes no answer; `chartgate policy shadow` reports"),
+    ))
 }

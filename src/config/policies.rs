@@ -80,7 +80,8 @@ impl Meaning<'_, '_> {
         const KEY: &str = "policies.shadow.until";
         let until = raw.until?;
         let Ok(end) = until.value.parse::<Timestamp>() else {
-            self.reader.report(until.offset, format!("`{KEY}` must be a time such as `2026-12-24T00:00:00Z`"));
+            self.reader
+                .report(until.offset, format!("`{KEY}` must be a time such as `2026-12-24T00:00:00Z`"));
             return None;
         };
         let last = clock::now().checked_add(limits::SHADOW_MAX).unwrap_or(Timestamp::MAX);
@@ -100,7 +101,11 @@ impl Meaning<'_, '_> {
         if texts.value.is_empty() || texts.value.len() > limits::POLICY_SIGNERS_MAX {
             let most = limits::POLICY_SIGNERS_MAX;
             let hint = "leave it out where no signature is asked for";
-            self.reader.report_with_hint(texts.offset, format!("`{KEY}` must name 1 to {most} keys"), hint.to_owned());
+            self.reader.report_with_hint(
+                texts.offset,
+                format!("`{KEY}` must name 1 to {most} keys"),
+                hint.to_owned(),
+            );
         }
         let mut keys: Vec<VerifierKey> = Vec::new();
         for text in texts.value {
@@ -108,7 +113,11 @@ impl Meaning<'_, '_> {
             match VerifierKey::parse(&text.value) {
                 Ok(key) if key.kind() != KeyKind::Log || key.name().len() > limits::ORIGIN_BYTES_MAX => {
                     let hint = "`chartgate policy key` prints it";
-                    self.reader.report_with_hint(offset, format!("`{KEY}` holds no key of a bundle"), hint.to_owned());
+                    self.reader.report_with_hint(
+                        offset,
+                        format!("`{KEY}` holds no key of a bundle"),
+                        hint.to_owned(),
+                    );
                 }
                 Ok(key) if keys.iter().any(|known| known.public() == key.public()) => {
                     self.reader.report(offset, format!("`{KEY}` names a key twice"));

@@ -4,9 +4,9 @@
 //! Look next: `settings`.
 
 use super::Problem;
-use super::{clients, policies};
 use super::section::{Located, Reader, Section};
 use super::witness::{self, RawWitness};
+use super::{clients, policies};
 use toml::Spanned;
 use toml::de::DeTable;
 

@@ -14,8 +14,8 @@ use super::newest_control::newest;
 use super::policy_files::{Extent, Folder};
 use crate::domain::access::{Manifest, Problem, Release, Versions};
 use crate::domain::audit::Event;
-use crate::domain::workbench::try_cases;
 use crate::domain::ledger::{KeyKind, NoteError, VerifierKey, sign_statement, verify_statement};
+use crate::domain::workbench::try_cases;
 use crate::limits;
 
 /// The manifest's name in a policies directory; the only file that it does not cover.
@@ -62,11 +62,13 @@ pub fn sign(
     try_cases(&set, &folder.cases()?, folder.records())?;
     let release = Release::new(version, set.hash()).ok_or_else(|| wrong("has no hash".to_owned()))?;
     let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
-    let manifest = Manifest::of(release, now, covered(&folder))
-        .ok_or_else(|| wrong("holds a file whose path cannot be signed: too long, or with control characters".to_owned()))?;
+    let manifest = Manifest::of(release, now, covered(&folder)).ok_or_else(|| {
+        wrong("holds a file whose path cannot be signed: too long, or with control characters".to_owned())
+    })?;
     let _is_a_name = verifier(name, key, false).map_err(&wrong)?;
     let signer = signing_key(key).map_err(|error| wrong(error.to_string()))?;
-    let note = sign_statement(&signer, KIND, name, &manifest.lines()).map_err(|error| wrong(error.to_string()))?;
+    let note =
+        sign_statement(&signer, KIND, name, &manifest.lines()).map_err(|error| wrong(error.to_string()))?;
     Ok((manifest, note))
 }
 
@@ -175,8 +177,13 @@ mod tests {
         fs::write(place.path().join("policies/nurse.cedar"), PERMIT).unwrap();
         fs::write(place.path().join("policies/tests/README.md"), "cases").unwrap();
         let key = verifier("town", &place.path().join("key.pem"), true).unwrap();
-        let (_, note) =
-            sign(&place.path().join("policies"), ("town", &place.path().join("key.pem")), version, clock::now()).unwrap();
+        let (_, note) = sign(
+            &place.path().join("policies"),
+            ("town", &place.path().join("key.pem")),
+            version,
+            clock::now(),
+        )
+        .unwrap();
         write(&place.path().join("policies").join(MANIFEST), &note).unwrap();
         (place, key)
     }
@@ -184,9 +191,9 @@ mod tests {
     fn verified(place: &TempDir, signers: &[VerifierKey]) -> Result<u64, String> {
         let folder = Folder::read(&place.path().join("policies"), Extent::Everything).unwrap();
         let signed = verify(&folder, signers);
-        signed.map(|signed| signed.manifest.release.version).map_err(|problems| {
-            problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
-        })
+        signed
+            .map(|signed| signed.manifest.release.version)
+            .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
     }
 
     /// What is done to a signed directory, and what is said of it.
@@ -196,8 +203,14 @@ mod tests {
         let cases: [(Deed, &str); 7] = [
             (|_| {}, ""),
             (|at| fs::write(at.join("nurse.cedar"), "").unwrap(), "nurse.cedar:1:1: was changed after"),
-            (|at| fs::remove_file(at.join("nurse.cedar")).unwrap(), "nurse.cedar:1:1: is in the signed bundle and"),
-            (|at| fs::write(at.join("tests/more.toml"), "").unwrap(), "tests/more.toml:1:1: is not in the signed"),
+            (
+                |at| fs::remove_file(at.join("nurse.cedar")).unwrap(),
+                "nurse.cedar:1:1: is in the signed bundle and",
+            ),
+            (
+                |at| fs::write(at.join("tests/more.toml"), "").unwrap(),
+                "tests/more.toml:1:1: is not in the signed",
+            ),
             (|at| fs::remove_file(at.join(MANIFEST)).unwrap(), "are not signed"),
             (
                 |at| {
@@ -264,7 +277,9 @@ mod tests {
         let loaded = told(Event::PoliciesLoaded, five.details(&release(5)));
         let unsigned = told(Event::Started, BTreeMap::new());
         let traffic: Vec<Record> = (0..300)
-            .map(|n| Record::Decision(Box::new(Decision::new(clock::now(), format!("r{n}"), Verdict::Refuse))))
+            .map(|n| {
+                Record::Decision(Box::new(Decision::new(clock::now(), format!("r{n}"), Verdict::Refuse)))
+            })
             .collect();
         let _kept = journal.append(&[loaded, unsigned]).await.unwrap();
         let _kept = journal.append(&traffic).await.unwrap();

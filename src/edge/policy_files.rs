@@ -292,8 +292,16 @@ mod tests {
     fn each_extent_reads_its_files_and_no_other() {
         let place = tempfile::tempdir().unwrap();
         for path in [
-            "nurse.cedar", "groups.toml", "README.md", ".hidden.cedar", "tests/nurse.toml", "tests/records/a.json",
-            "tests/records/deep/b.json", "tables/nurse.txt", "more/x.cedar", ".git/config",
+            "nurse.cedar",
+            "groups.toml",
+            "README.md",
+            ".hidden.cedar",
+            "tests/nurse.toml",
+            "tests/records/a.json",
+            "tests/records/deep/b.json",
+            "tables/nurse.txt",
+            "more/x.cedar",
+            ".git/config",
         ] {
             write(place.path(), path, "");
         }

@@ -348,7 +348,11 @@ impl Meters {
         registry.register("filter_bytes_in", "Bytes read by the filter", self.filter_bytes_in.clone());
         registry.register("filter_bytes_out", "Bytes released by the filter", self.filter_bytes_out.clone());
         registry.register("policy_epoch", "Number of the policy set in force", self.policy_epoch.clone());
-        registry.register("policy_set", "The policy set in force, by hash and version", self.policy_set.clone());
+        registry.register(
+            "policy_set",
+            "The policy set in force, by hash and version",
+            self.policy_set.clone(),
+        );
         registry.register(
             "policy_shadow",
             "1 while a candidate set is asked beside the one in force",

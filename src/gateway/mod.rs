@@ -39,11 +39,11 @@ mod turns;
 mod visit;
 mod write;
 
-pub use shadow::Shadow;
 pub use body::LargeBodies;
 pub use capabilities::Statement;
 pub use events::{EventSource, EventSources, heard_streams, silent_streams};
 pub use reply::ReplyBody;
+pub use shadow::Shadow;
 pub use turns::Turns;
 
 use crate::clock;

@@ -43,7 +43,12 @@ impl fmt::Debug for Shadow {
 }
 
 enum Job {
-    Question { caller: Arc<Caller>, question: Box<Interaction>, circumstances: Box<Circumstances>, before: (bool, Vec<String>) },
+    Question {
+        caller: Arc<Caller>,
+        question: Box<Interaction>,
+        circumstances: Box<Circumstances>,
+        before: (bool, Vec<String>),
+    },
     /// Records with the place of what each is contained in.
     Records { permit: Box<Permit>, facts: Vec<(Facts, Option<usize>)> },
 }
@@ -167,7 +172,11 @@ impl Shadow {
     }
 
     /// Records were decided under this permit. Those whose content scopes look at are not asked about.
-    pub(super) fn records<'f>(&self, permit: &Permit, records: impl Iterator<Item = (&'f Facts, Option<usize>)>) {
+    pub(super) fn records<'f>(
+        &self,
+        permit: &Permit,
+        records: impl Iterator<Item = (&'f Facts, Option<usize>)>,
+    ) {
         if !self.is_on() || permit.needs_content() {
             return;
         }

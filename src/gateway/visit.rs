@@ -5,9 +5,9 @@
 //! Must never: remember a decision; that is the policies' business.
 //! Look next: `answer`, which tells one interaction from another.
 
-use super::{Gate, InForce};
 use super::draft::Draft;
 use super::refusal::Refusal;
+use super::{Gate, InForce};
 use crate::domain::access::{self, Challenge, Circumstances, Lacking, Permit, PolicySet};
 use crate::domain::audit::Record;
 use crate::domain::fhir::classify::{self, EntryRequest, FhirRefusal};

@@ -37,4 +37,5 @@ pub const SHADOW_NOTICE_INTERVAL: Duration = Duration::from_secs(60);
 pub const SHADOW_SUMMARY_INTERVAL: Duration = Duration::from_secs(3600);
 
 const _: () = assert!(SHADOW_ROWS_IN_RECORD_MAX + 12 < super::RECORD_ROLES_MAX);
-const _: () = assert!((MANIFEST_PATH_BYTES_MAX + 72) * (super::WATCHED_FILES_MAX + 16) < MANIFEST_BYTES_MAX as usize);
+const _: () =
+    assert!((MANIFEST_PATH_BYTES_MAX + 72) * (super::WATCHED_FILES_MAX + 16) < MANIFEST_BYTES_MAX as usize);

@@ -67,7 +67,9 @@ fn a_set_that_is_rejected_is_told_of_and_changes_nothing() {
 
         // A case that fails: the set is what somebody wrote and not what they meant.
         let case = |expect: &str| {
-            format!("[[case]]\nname = \"a nurse reads claims\"\nrole = \"nurse\"\npurpose = \"TREAT\"\ntype = \"Claim\"\nexpect = \"{expect}\"\n")
+            format!(
+                "[[case]]\nname = \"a nurse reads claims\"\nrole = \"nurse\"\npurpose = \"TREAT\"\ntype = \"Claim\"\nexpect = \"{expect}\"\n"
+            )
         };
         fs::create_dir(hospital.stage.folder().join("policies/tests")).unwrap();
         hospital.edit("tests/nurse.toml", Some(&case("permit")));
@@ -94,8 +96,13 @@ fn a_set_that_is_rejected_is_told_of_and_changes_nothing() {
         assert_eq!((&record["policySet"], &record["policyEpoch"]), (&now["policyHash"], &Value::from(2)));
         let told = metrics(&hospital).await;
         let hash = now["policyHash"].as_str().unwrap();
-        assert!(told.contains(&format!("chartgate_policy_set{{hash=\"{hash}\",version=\"\"}} 1\n")), "{told}");
-        assert!(told.contains("chartgate_policy_rejected 0\n") && told.contains("chartgate_policy_epoch 2\n"));
+        assert!(
+            told.contains(&format!("chartgate_policy_set{{hash=\"{hash}\",version=\"\"}} 1\n")),
+            "{told}"
+        );
+        assert!(
+            told.contains("chartgate_policy_rejected 0\n") && told.contains("chartgate_policy_epoch 2\n")
+        );
         assert_eq!(told.matches("chartgate_policy_set{").count(), 1, "the old set is no longer in force");
     });
 }
@@ -151,7 +158,9 @@ impl Signed {
     }
 
     fn add(&self, name: &str) {
-        let text = format!("@id(\"{name}\") @why(\"more (none)\") permit(principal in Role::\"{name}\", action == Action::\"read\", resource is FHIR::Patient);");
+        let text = format!(
+            "@id(\"{name}\") @why(\"more (none)\") permit(principal in Role::\"{name}\", action == Action::\"read\", resource is FHIR::Patient);"
+        );
         fs::write(self.directory().join(format!("{name}.cedar")), text).unwrap();
     }
 
@@ -208,7 +217,10 @@ fn only_a_signed_bundle_that_is_not_older_comes_into_force() {
         let of_three = signed.keep("three");
         let mut hospital = Hospital::open(signed.script()).await;
         let now = readiness(&hospital).await;
-        assert_eq!((&now["policyVersion"], &now["policyHash"]), (&Value::from(3), &Value::from(third.clone())));
+        assert_eq!(
+            (&now["policyVersion"], &now["policyHash"]),
+            (&Value::from(3), &Value::from(third.clone()))
+        );
         hospital.get("nurse", "Patient/p1").await.check_ok();
 
         tampered(&signed, &hospital).await;
@@ -216,10 +228,19 @@ fn only_a_signed_bundle_that_is_not_older_comes_into_force() {
         signed.add("fourth");
         let fourth = signed.sign(4);
         let now = hospital.until_epoch(2).await;
-        assert_eq!((&now["policyVersion"], &now["policyHash"]), (&Value::from(4), &Value::from(fourth.clone())));
-        assert_eq!(last(&hospital.trail(), "policies-loaded")["details"]["policyHighest"], format!("4 {fourth}"));
+        assert_eq!(
+            (&now["policyVersion"], &now["policyHash"]),
+            (&Value::from(4), &Value::from(fourth.clone()))
+        );
+        assert_eq!(
+            last(&hospital.trail(), "policies-loaded")["details"]["policyHighest"],
+            format!("4 {fourth}")
+        );
         let told = metrics(&hospital).await;
-        assert!(told.contains(&format!("chartgate_policy_set{{hash=\"{fourth}\",version=\"4\"}} 1\n")), "{told}");
+        assert!(
+            told.contains(&format!("chartgate_policy_set{{hash=\"{fourth}\",version=\"4\"}} 1\n")),
+            "{told}"
+        );
         let of_four = signed.keep("four");
 
         // The version before, signed as it is; and the same version with another content.
@@ -260,11 +281,28 @@ async fn tampered(signed: &Signed, hospital: &Hospital) {
     panic!("what was set right is still rejected");
 }
 
-async fn rolled_back(signed: &Signed, hospital: &mut Hospital, (third, of_three, of_four): (&str, &Path, &Path)) {
+async fn rolled_back(
+    signed: &Signed,
+    hospital: &mut Hospital,
+    (third, of_three, of_four): (&str, &Path, &Path),
+) {
     let config = hospital.stage.config_file();
     let config = config.to_str().unwrap().to_owned();
     let order = |version: &str, hash: &str, reason: &str| {
-        chartgate(&["policy", "rollback", "--config", &config, "--version", version, "--hash", hash, "--reason", reason, "--as", "jdoe"])
+        chartgate(&[
+            "policy",
+            "rollback",
+            "--config",
+            &config,
+            "--version",
+            version,
+            "--hash",
+            hash,
+            "--reason",
+            reason,
+            "--as",
+            "jdoe",
+        ])
     };
     assert_eq!(order("3", "abc", "why").0, 2);
     assert_eq!(order("3", third, " ").0, 2);
@@ -278,7 +316,10 @@ async fn rolled_back(signed: &Signed, hospital: &mut Hospital, (third, of_three,
     assert_eq!(readiness(hospital).await["policyVersion"], 3);
     let trail = hospital.trail();
     let ordered = &last(&trail, "policies-rollback")["details"];
-    assert_eq!((&ordered["reason"], &ordered["operator"]), (&Value::from("4 withholds allergies"), &Value::from("jdoe")));
+    assert_eq!(
+        (&ordered["reason"], &ordered["operator"]),
+        (&Value::from("4 withholds allergies"), &Value::from("jdoe"))
+    );
     assert_eq!(last(&trail, "started")["details"]["policyVersion"], "3");
     hospital.get("nurse", "Patient/p1").await.check_ok();
 
@@ -382,15 +423,24 @@ fn a_candidate_in_the_shadow_is_reported_and_changes_no_answer() {
             found.unwrap_or_else(|| panic!("{roles}: {said}"))
         };
         assert_eq!(row("nurse")["lost"], serde_json::json!({ "Patient.birthDate": 3 }));
-        assert!(row("nurse")["gained"].as_object().unwrap().is_empty() && row("nurse")["refused"] == 0, "{said}");
+        assert!(
+            row("nurse")["gained"].as_object().unwrap().is_empty() && row("nurse")["refused"] == 0,
+            "{said}"
+        );
         assert!(row("front-desk")["refused"].as_u64() >= Some(1), "{said}");
         let numbers = rows.last().unwrap();
-        assert_eq!((&numbers["event"], &numbers["candidate"]), (&Value::from("shadow-ended"), &shadow["candidate"]));
+        assert_eq!(
+            (&numbers["event"], &numbers["candidate"]),
+            (&Value::from("shadow-ended"), &shadow["candidate"])
+        );
         for id in ["p1", "Patient/"] {
             assert!(!said.contains(id), "a report names no patient: {said}");
         }
         let (code, said) = chartgate(&["policy", "shadow", "--config", &config]);
-        assert!(code == 0 && said.contains("withholds Patient.birthDate") && said.contains("newly refused"), "{said}");
+        assert!(
+            code == 0 && said.contains("withholds Patient.birthDate") && said.contains("newly refused"),
+            "{said}"
+        );
     });
 }
 
@@ -409,7 +459,8 @@ fn a_candidate_is_asked_no_more_when_its_time_is_over() {
         let text = metrics(&hospital).await;
         assert!(text.contains("chartgate_policy_shadow 0\n"), "{text}");
         let asked = |text: &str| {
-            let lines = text.lines().filter(|line| line.starts_with("chartgate_policy_shadow_questions_total"));
+            let lines =
+                text.lines().filter(|line| line.starts_with("chartgate_policy_shadow_questions_total"));
             lines.map(str::to_owned).collect::<Vec<_>>()
         };
         hospital.get("nurse", "Patient/p1").await.check_ok();

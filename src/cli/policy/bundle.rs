@@ -121,18 +121,20 @@ pub(super) fn sign(sign: &Sign) -> Ending {
 }
 
 pub(super) fn verify(verify: &Verify) -> Ending {
-    let (directory, signers) = match directory(&verify.which).and_then(|directory| Ok((directory, signers(verify)?))) {
-        Ok(found) => found,
-        Err(problems) => return show::problems(&problems, verify.json),
-    };
+    let (directory, signers) =
+        match directory(&verify.which).and_then(|directory| Ok((directory, signers(verify)?))) {
+            Ok(found) => found,
+            Err(problems) => return show::problems(&problems, verify.json),
+        };
     if signers.is_empty() {
         show::error("name a key with `--signer`, or a configuration with `policies.signers`");
         return Ending::WrongUse;
     }
-    let checked = Folder::read(&directory, Extent::Everything).map_err(|problem| vec![problem]).and_then(|folder| {
-        let signed = policy_bundle::verify(&folder, &signers)?;
-        Ok((signed, folder.load()?))
-    });
+    let checked =
+        Folder::read(&directory, Extent::Everything).map_err(|problem| vec![problem]).and_then(|folder| {
+            let signed = policy_bundle::verify(&folder, &signers)?;
+            Ok((signed, folder.load()?))
+        });
     let (signed, set) = match checked {
         Ok(checked) => checked,
         Err(problems) => return show::problems(&located(&directory, problems), verify.json),
@@ -152,7 +154,10 @@ pub(super) fn verify(verify: &Verify) -> Ending {
         return good(&told.to_string());
     }
     let (version, files) = (release.version, manifest.len());
-    good(&format!("{}: version {version}, {files} files, made {}, set {}", signed.name, manifest.created, release.set))
+    good(&format!(
+        "{}: version {version}, {files} files, made {}, set {}",
+        signed.name, manifest.created, release.set
+    ))
 }
 
 pub(super) fn rollback(order: &Rollback) -> Ending {
@@ -170,11 +175,14 @@ pub(super) fn rollback(order: &Rollback) -> Ending {
         Err(problems) => return show::problems(&problems, order.json),
     };
     if settings.policy_terms.signers.is_empty() {
-        return no("the configuration has no `policies.signers`: any version is taken, and none need be allowed");
+        return no(
+            "the configuration has no `policies.signers`: any version is taken, and none need be allowed",
+        );
     }
     let trail = app::journal_settings(&settings);
     let recorded = audit::ordered(&trail, &Order::rollback(&release, &order.reason, &order.operator));
-    let allowed = recorded.and_then(|()| app::recorded_policy_versions(&settings).map_err(|problem| problem.to_string()));
+    let allowed = recorded
+        .and_then(|()| app::recorded_policy_versions(&settings).map_err(|problem| problem.to_string()));
     match allowed {
         Ok(versions) if versions.allowed() == Some(&release) && order.json => {
             good(&json!({ "allowed": { "version": release.version, "hash": release.set } }).to_string())
@@ -188,7 +196,9 @@ pub(super) fn rollback(order: &Rollback) -> Ending {
 }
 
 fn signers(verify: &Verify) -> Result<Vec<VerifierKey>, Vec<Problem>> {
-    let wrong = |text: &String| VerifierKey::parse(text).map_err(|error| vec![Problem::whole_file("--signer", error.to_string())]);
+    let wrong = |text: &String| {
+        VerifierKey::parse(text).map_err(|error| vec![Problem::whole_file("--signer", error.to_string())])
+    };
     if !verify.signers.is_empty() {
         return verify.signers.iter().map(wrong).collect();
     }

@@ -66,13 +66,21 @@ fn tell(control: &Control, as_json: bool) -> Ending {
         Event::ShadowBegan => format!("began {}; nothing is summed up yet", control.time),
         _ => format!("as of {}", control.time),
     };
-    show::line(&escape(&format!("candidate {} beside {}: {stands}", detail("candidate"), detail("policySet"))));
+    show::line(&escape(&format!(
+        "candidate {} beside {}: {stands}",
+        detail("candidate"),
+        detail("policySet")
+    )));
     for row in &rows {
         show::line(&escape(&sentence(row)));
     }
     show::line(&format!(
         "{} questions, {} different; {} could not be told, {} were not put, {} differences are not listed",
-        number("asked"), number("different"), number("unknown"), number("dropped"), number("others"),
+        number("asked"),
+        number("different"),
+        number("unknown"),
+        number("dropped"),
+        number("others"),
     ));
     Ending::Good
 }
@@ -94,5 +102,12 @@ fn sentence(row: &Value) -> String {
         Some(policies).filter(|policies| !policies.is_empty()).map(|policies| format!("by {policies}")),
     ];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
-    format!("  {} {} {}, {} times: {}", text("roles"), text("asked"), text("type"), number("times"), parts.join("; "))
+    format!(
+        "  {} {} {}, {} times: {}",
+        text("roles"),
+        text("asked"),
+        text("type"),
+        number("times"),
+        parts.join("; ")
+    )
 }

@@ -78,7 +78,9 @@ impl Manifest {
             format!("created {}", self.created),
             format!("set {}", self.release.set),
         ];
-        head.into_iter().chain(self.files.iter().map(|(path, digest)| format!("file {digest} {path}"))).collect()
+        head.into_iter()
+            .chain(self.files.iter().map(|(path, digest)| format!("file {digest} {path}")))
+            .collect()
     }
 
     /// The manifest with exactly these lines.

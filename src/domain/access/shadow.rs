@@ -170,7 +170,8 @@ mod tests {
         use crate::domain::fhir::classify::{Head, classify};
         use crate::domain::fhir::interaction::Registry;
         use crate::domain::fhir::path::PublicBase;
-        let request = http::Request::get(format!("/fhir/{text}")).header("host", "h.example").body(()).unwrap();
+        let request =
+            http::Request::get(format!("/fhir/{text}")).header("host", "h.example").body(()).unwrap();
         let (parts, ()) = request.into_parts();
         let public = PublicBase::parse("https://h.example/fhir").unwrap();
         classify(&Head::received(&parts), None, &public, &Registry::empty()).unwrap().interaction
@@ -202,7 +203,10 @@ mod tests {
         assert!(same.policies.is_empty() && record.policies.is_empty());
         let (same, record) = against(set(&birth, "Patient"));
         assert!(!same.is_different() && record.is_different());
-        assert_eq!((record.gained, record.lost), (vec!["Patient.birthDate".to_owned()], vec!["Patient.name".to_owned()]));
+        assert_eq!(
+            (record.gained, record.lost),
+            (vec!["Patient.birthDate".to_owned()], vec!["Patient.name".to_owned()])
+        );
         assert_eq!(record.policies, ["read", "show"].map(str::to_owned).into());
         let (question, record) = against(set(name, "Observation"));
         assert!(question.before && !question.after && question.is_different());

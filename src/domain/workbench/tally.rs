@@ -70,22 +70,31 @@ impl Tally {
     pub fn rows(&self) -> Vec<Value> {
         let mut rows: Vec<(&About, &Row)> = self.rows.iter().collect();
         rows.sort_by(|(about, row), (other, than)| than.times.cmp(&row.times).then(about.cmp(other)));
-        rows.into_iter().map(|((roles, asked, resource), row)| row.json(roles, asked, resource, usize::MAX)).collect()
+        rows.into_iter()
+            .map(|((roles, asked, resource), row)| row.json(roles, asked, resource, usize::MAX))
+            .collect()
     }
 
     /// What a record holds: the numbers, and the most frequent differences as JSON.
     #[must_use]
     pub fn details(&self) -> BTreeMap<String, String> {
-        let numbers =
-            [("asked", self.asked), ("different", self.different), ("unknown", self.unknown), ("others", self.others)];
+        let numbers = [
+            ("asked", self.asked),
+            ("different", self.different),
+            ("unknown", self.unknown),
+            ("others", self.others),
+        ];
         let mut details: BTreeMap<String, String> =
             numbers.into_iter().map(|(name, number)| (name.to_owned(), number.to_string())).collect();
         let mut rows: Vec<(&About, &Row)> = self.rows.iter().collect();
         rows.sort_by(|(about, row), (other, than)| than.times.cmp(&row.times).then(about.cmp(other)));
-        for (place, ((roles, asked, resource), row)) in rows.into_iter().take(SHADOW_ROWS_IN_RECORD_MAX).enumerate() {
+        for (place, ((roles, asked, resource), row)) in
+            rows.into_iter().take(SHADOW_ROWS_IN_RECORD_MAX).enumerate()
+        {
             // As many names as fit; a text that is cut is no JSON any more.
             let whole = |names: usize| row.json(roles, asked, resource, names).to_string();
-            let fits = (0..=SHADOW_NAMES_MAX).rev().map(whole).find(|text| text.len() <= RECORD_TEXT_BYTES_MAX);
+            let fits =
+                (0..=SHADOW_NAMES_MAX).rev().map(whole).find(|text| text.len() <= RECORD_TEXT_BYTES_MAX);
             details.extend(fits.map(|text| (format!("difference {:02}", place + 1), text)));
         }
         details

@@ -36,7 +36,8 @@ pub fn try_cases(
                 None => passed += 1,
                 Some(first) => {
                     let (about, expected, got) = (&first.about, &first.expected, &first.got);
-                    let message = format!("case `{}` failed: {about}: expected {expected}, got {got}", case.name);
+                    let message =
+                        format!("case `{}` failed: {about}: expected {expected}, got {got}", case.name);
                     let file = case.file.clone();
                     problems.push(located(Problem { file, line: case.line, column: 1, message, hint: None }));
                 }
@@ -62,7 +63,9 @@ mod tests {
         let policies = Arc::new(policies.unwrap());
         let cases = |decision: &str, name: &str| Source {
             name: name.to_owned(),
-            text: format!("\n[[case]]\nname = \"reads\"\nrole = \"nurse\"\npurpose = \"TREAT\"\ntype = \"Patient\"\nexpect = \"{decision}\"\n"),
+            text: format!(
+                "\n[[case]]\nname = \"reads\"\nrole = \"nurse\"\npurpose = \"TREAT\"\ntype = \"Patient\"\nexpect = \"{decision}\"\n"
+            ),
         };
         assert_eq!(try_cases(&policies, &[cases("permit", "good.toml")], BTreeMap::new()), Ok(1));
         let both = [cases("permit", "good.toml"), cases("deny", "bad.toml")];

@@ -337,7 +337,11 @@ fn a_key_holds_no_more_than_was_used() {
     later.subject = "somebody else".to_owned();
     assert_eq!(before, key(&later, &facts("Observation", "o2", &["p2"], &[])));
     let later = later.with_age_seconds(3600);
-    assert_eq!(before, key(&later, &facts("Observation", "o2", &["p2"], &[])), "only doctors are asked how long ago");
+    assert_eq!(
+        before,
+        key(&later, &facts("Observation", "o2", &["p2"], &[])),
+        "only doctors are asked how long ago"
+    );
     let doctor = Situation::rehearsal(&["doctor"], "TREAT").with_age_seconds(3599);
     let of_doctor = |situation: &Situation| key(situation, &facts("Observation", "o1", &["p1"], &[]));
     assert_ne!(of_doctor(&doctor), of_doctor(&doctor.clone().with_age_seconds(3600)));
@@ -351,7 +355,8 @@ fn what_other_roles_name_changes_nothing() {
     let stranger = r#"
         permit (principal in Role::"stranger", action == Action::"disclose", resource in [
           FHIR::Element::"Patient.name.family", FHIR::Element::"Patient.contact.telecom", FHIR::Element::"Observation.code.text",
-          FHIR::Element::"Patient.extension('http://example.org/race')", ElementGroup::"face"]);
+          FHIR::Element::"Patient.extension('http://example.org/race')"]);
+        permit (principal in Role::"stranger", action == Action::"disclose", resource in ElementGroup::"face");
         forbid (principal in Role::"stranger", action, resource == FHIR::Element::"Observation.value");"#;
     let (plain, more) = (hospital(), load(&format!("{HOSPITAL}{stranger}")).unwrap());
     for roles in [&["nurse"][..], &["doctor"], &["patient"], &["nurse", "patient"], &[]] {
@@ -363,7 +368,8 @@ fn what_other_roles_name_changes_nothing() {
                 (seen.possible.kept(), seen.definite.kept(), shown(&ask(set, &situation, &one)))
             };
             assert_eq!(kept(&plain), kept(&more), "{roles:?} {name}");
-            let asked = |set: &PolicySet| set.branches(Action::Disclose, resource(name), &situation.roles).len();
+            let asked =
+                |set: &PolicySet| set.branches(Action::Disclose, resource(name), &situation.roles).len();
             assert_eq!(asked(&plain), asked(&more), "{roles:?} {name}");
         }
     }
