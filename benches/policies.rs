@@ -19,7 +19,6 @@ use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::time::Instant;
 
 const PUBLIC: &str = "https://fhir.hospital.example/fhir";
 
@@ -49,6 +48,9 @@ const TYPES: [&str; 20] = [
     "Consent",
     "Medication",
 ];
+
+/// The largest set that is loaded again and again.
+const LOADED_MAX: usize = 1_000;
 
 /// Elements named by each policy about elements.
 const ELEMENTS: usize = 14;
@@ -103,6 +105,15 @@ fn elements(kind: &str, role: usize) -> String {
     names.join(", ")
 }
 
+fn sources(policies: usize, roles: usize) -> [Source; 1] {
+    [Source { name: "generated.cedar".to_owned(), text: generated(policies, roles) }]
+}
+
+fn loaded(sources: &[Source]) -> Result<PolicySet, String> {
+    PolicySet::load(sources, None, None)
+        .map_err(|problems| problems.first().map(ToString::to_string).unwrap_or_default())
+}
+
 /// Somebody with a role, who asks for a patient.
 struct Scene {
     policies: Arc<PolicySet>,
@@ -114,11 +125,7 @@ struct Scene {
 
 impl Scene {
     fn new((policies, roles): (usize, usize)) -> Result<Self, String> {
-        let source = Source { name: "generated.cedar".to_owned(), text: generated(policies, roles) };
-        let began = Instant::now();
-        let set = PolicySet::load(&[source], None, None)
-            .map_err(|problems| problems.first().map(ToString::to_string).unwrap_or_default())?;
-        eprintln!("{policies} policies, {roles} roles: loaded in {} ms", began.elapsed().as_millis());
+        let set = loaded(&sources(policies, roles))?;
         let now = chartgate::clock::now();
         let mut facts = Facts::of_type(ResourceType::from_name("Patient").ok_or("no such type")?);
         facts.id = Some("c1".to_owned());
@@ -173,7 +180,7 @@ fn asked() -> Result<Interaction, String> {
 }
 
 fn many(criterion: &mut Criterion) -> Result<(), String> {
-    let most = std::env::var("POLICIES_MAX").ok().and_then(|text| text.parse().ok()).unwrap_or(usize::MAX);
+    let most = option_env!("POLICIES_MAX").and_then(|text| text.parse().ok()).unwrap_or(usize::MAX);
     let sizes: Vec<(usize, usize)> = SIZES.into_iter().filter(|(policies, _)| *policies <= most).collect();
     let scenes: Vec<Scene> = sizes.iter().copied().map(Scene::new).collect::<Result<_, _>>()?;
     let named = || sizes.iter().map(|(policies, roles)| format!("{policies} policies, {roles} roles"));
@@ -191,12 +198,21 @@ fn many(criterion: &mut Criterion) -> Result<(), String> {
         group.bench_function(name, |bench| bench.iter(|| black_box(scene).decide(&masks)));
     }
     group.finish();
+    let mut group = criterion.benchmark_group("load");
+    group.sample_size(10);
+    for (name, (policies, roles)) in named().zip(&sizes).filter(|(_, (policies, _))| *policies <= LOADED_MAX)
+    {
+        let sources = sources(*policies, *roles);
+        group.bench_function(name, |bench| bench.iter(|| loaded(black_box(&sources))));
+    }
+    group.finish();
     Ok(())
 }
 
 fn all(criterion: &mut Criterion) {
     if let Err(error) = many(criterion) {
-        eprintln!("the bench could not be set up: {error}");
+        use std::io::Write as _;
+        let _nowhere_else_to_say_it = writeln!(std::io::stderr(), "the bench cannot be set up: {error}");
         std::process::exit(1);
     }
 }

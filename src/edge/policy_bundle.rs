@@ -127,12 +127,12 @@ fn covered(folder: &Folder) -> impl Iterator<Item = (&str, &[u8])> {
 /// When the trail cannot be read as far back as that, or entries are withheld that may have told.
 pub fn recorded(trail: &Settings, keys: &Keys) -> Result<Versions, Finding> {
     let mut rollback = None;
-    let (told, is_withheld) = newest(trail, keys, |control| match control.event {
-        Event::PoliciesRollback => {
+    let (told, is_withheld) = newest(trail, keys, |control| {
+        if control.event == Event::PoliciesRollback {
             rollback = rollback.take().or_else(|| Versions::rolled_back(&control.details));
-            None
+            return None;
         }
-        event => (event != Event::PoliciesRejected).then(|| Versions::recorded(&control.details)).flatten(),
+        Versions::recorded(&control.details)
     })?;
     if let Some(versions) = told {
         return Ok(with(versions, rollback));

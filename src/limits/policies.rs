@@ -38,4 +38,4 @@ pub const SHADOW_SUMMARY_INTERVAL: Duration = Duration::from_secs(3600);
 
 const _: () = assert!(SHADOW_ROWS_IN_RECORD_MAX + 12 < super::RECORD_ROLES_MAX);
 const _: () =
-    assert!((MANIFEST_PATH_BYTES_MAX + 72) * (super::WATCHED_FILES_MAX + 16) < MANIFEST_BYTES_MAX as usize);
+    assert!(((MANIFEST_PATH_BYTES_MAX + 72) * (super::WATCHED_FILES_MAX + 16)) as u64 <= MANIFEST_BYTES_MAX);

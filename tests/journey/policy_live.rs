@@ -372,7 +372,7 @@ fn candidate(seconds: i64) -> (TempDir, Script) {
     }
     let forbid = "@id(\"no-birth-dates\") forbid(principal in Role::\"nurse\", action == Action::\"disclose\", resource in FHIR::Element::\"Patient.birthDate\");";
     fs::write(place.path().join("candidate.cedar"), forbid).unwrap();
-    let until = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(seconds);
+    let until = chartgate::clock::now() + jiff::SignedDuration::from_secs(seconds);
     let more = format!("[policies.shadow]\ndirectory = {:?}\nuntil = \"{until}\"\n", place.path());
     (place, Script { more, ..Script::default() })
 }

@@ -61,10 +61,13 @@ fn tell(control: &Control, as_json: bool) -> Ending {
         show::line(&told.to_string());
         return Ending::Good;
     }
-    let stands = match control.event {
-        Event::ShadowEnded => format!("ended {}, {}", control.time, detail("because")),
-        Event::ShadowBegan => format!("began {}; nothing is summed up yet", control.time),
-        _ => format!("as of {}", control.time),
+    let time = control.time;
+    let stands = if control.event == Event::ShadowEnded {
+        format!("ended {time}, {}", detail("because"))
+    } else if control.event == Event::ShadowBegan {
+        format!("began {time}; nothing is summed up yet")
+    } else {
+        format!("as of {time}")
     };
     show::line(&escape(&format!(
         "candidate {} beside {}: {stands}",

@@ -158,7 +158,7 @@ enum Kept {
 pub struct Masks {
     decisions: Cache<Key, Kept>,
     /// Numbers that stand for policy sets and situations in keys; none is given twice.
-    situated: Cache<Box<[u8]>, u64>,
+    situated: Cache<Arc<[u8]>, u64>,
     next: Arc<AtomicU64>,
 }
 
@@ -177,7 +177,7 @@ impl Masks {
         let decisions =
             Cache::builder().weigher(weight).max_capacity(limits::DECISIONS_CACHE_BYTES_MAX).build();
         let weight =
-            |bytes: &Box<[u8]>, _: &u64| u32::try_from(bytes.len() + NUMBER_BYTES).unwrap_or(u32::MAX);
+            |bytes: &Arc<[u8]>, _: &u64| u32::try_from(bytes.len() + NUMBER_BYTES).unwrap_or(u32::MAX);
         let situated =
             Cache::builder().weigher(weight).max_capacity(limits::SITUATIONS_CACHE_BYTES_MAX).build();
         Self { decisions, situated, next: Arc::default() }
