@@ -1,4 +1,4 @@
-//! See `chartgate_fuzz::change`.
+//! See `laws::change`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| chartgate_fuzz::change(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| chartgate::laws::change(bytes));

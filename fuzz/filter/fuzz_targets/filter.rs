@@ -1,4 +1,4 @@
-//! See `chartgate_fuzz::filter`.
+//! See `laws::filter`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| chartgate_fuzz::filter(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| chartgate::laws::filter(bytes));

@@ -1,4 +1,4 @@
-//! See `chartgate_fuzz::mask_compiler`.
+//! See `laws::mask_compiler`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| chartgate_fuzz::mask_compiler(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| chartgate::laws::mask_compiler(bytes));

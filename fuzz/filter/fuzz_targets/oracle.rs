@@ -1,4 +1,4 @@
-//! See `chartgate_fuzz::oracle`.
+//! See `laws::oracle`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| chartgate_fuzz::oracle(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| chartgate::laws::oracle(bytes));

@@ -1,4 +1,4 @@
-//! See `chartgate_fuzz::pieces`.
+//! See `laws::pieces`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| chartgate_fuzz::pieces(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| chartgate::laws::pieces(bytes));
