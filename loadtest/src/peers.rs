@@ -1,0 +1,130 @@
+//! The others: programs from the distribution, set up as their manuals would have it.
+//!
+//! Owns: their configuration files. They know nothing of callers or records; they are what the gate is compared with.
+//! Must never: give one of them less than it needs to do well, or let it write a log.
+//! Look next: `site`, which starts them.
+
+use std::fmt::Display;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+fn text(error: impl Display) -> String {
+    error.to_string()
+}
+
+/// Whether `program` can be run.
+pub(crate) fn is_installed(program: &Path) -> bool {
+    let quiet = Command::new(program).arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    quiet.is_ok_and(|status| status.success())
+}
+
+fn quiet(mut command: Command) -> Command {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+/// nginx in front of `upstream`; `stage` is the folder with the certificate.
+///
+/// # Errors
+/// When its files cannot be written.
+pub(crate) fn nginx(
+    program: &Path,
+    stage: &Path,
+    port: u16,
+    upstream: SocketAddr,
+) -> Result<Command, String> {
+    let folder = stage.join("nginx");
+    fs::create_dir(&folder).map_err(text)?;
+    let config = folder.join("nginx.conf");
+    fs::write(&config, nginx_config(&folder, stage, port, upstream)).map_err(text)?;
+    let mut command = Command::new(program);
+    command.arg("-p").arg(&folder).arg("-c").arg(&config).arg("-e").arg(folder.join("error.log"));
+    Ok(quiet(command))
+}
+
+/// HAProxy in front of `upstream`.
+///
+/// # Errors
+/// When its files cannot be written.
+pub(crate) fn haproxy(
+    program: &Path,
+    stage: &Path,
+    port: u16,
+    upstream: SocketAddr,
+) -> Result<Command, String> {
+    let folder = stage.join("haproxy");
+    fs::create_dir(&folder).map_err(text)?;
+    // It wants certificate and key in one file.
+    let pair = ["server.pem", "server.key"].map(|name| fs::read_to_string(stage.join(name)));
+    let [certificate, key] = pair;
+    let both = folder.join("both.pem");
+    fs::write(&both, certificate.map_err(text)? + &key.map_err(text)?).map_err(text)?;
+    let config = folder.join("haproxy.cfg");
+    fs::write(&config, haproxy_config(&both, port, upstream)).map_err(text)?;
+    let mut command = Command::new(program);
+    command.args(["-db", "-q", "-f"]).arg(&config);
+    Ok(quiet(command))
+}
+
+/// A plain TLS reverse proxy: a thread for each processor, upstream connections kept and shared.
+fn haproxy_config(both: &Path, port: u16, upstream: SocketAddr) -> String {
+    let both = both.display();
+    format!(
+        "global
+    maxconn 8192
+    tune.bufsize 32768
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 75s
+    timeout server 75s
+    http-reuse always
+frontend tls
+    bind 127.0.0.1:{port} ssl crt {both} alpn h2,http/1.1 ssl-min-ver TLSv1.2
+    default_backend emr
+backend emr
+    server emr {upstream} pool-max-conn 256
+"
+    )
+}
+
+/// A plain TLS reverse proxy as its manual would have it: a worker for each processor, upstream connections
+/// kept, answers buffered in memory, nothing logged.
+fn nginx_config(folder: &Path, stage: &Path, port: u16, upstream: SocketAddr) -> String {
+    let (folder, stage) = (folder.display(), stage.display());
+    format!(
+        "daemon off;
+worker_processes auto;
+pid {folder}/nginx.pid;
+events {{ worker_connections 4096; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    upstream emr {{ server {upstream}; keepalive 256; keepalive_requests 100000000; }}
+    server {{
+        listen 127.0.0.1:{port} ssl http2;
+        ssl_certificate {stage}/server.pem;
+        ssl_certificate_key {stage}/server.key;
+        ssl_protocols TLSv1.2 TLSv1.3;
+        keepalive_requests 100000000;
+        location / {{
+            proxy_pass http://emr;
+            proxy_http_version 1.1;
+            proxy_set_header Connection \"\";
+            proxy_set_header Host $http_host;
+            proxy_buffer_size 16k;
+            proxy_buffers 64 32k;
+            proxy_busy_buffers_size 256k;
+            proxy_max_temp_file_size 0;
+        }}
+    }}
+}}
+"
+    )
+}
