@@ -267,11 +267,6 @@ impl Findings {
         self.misses.is_empty()
     }
 
-    /// The numbers may be used.
-    pub(crate) fn is_valid(&self) -> bool {
-        self.is_good() && self.doubts.is_empty()
-    }
-
     /// Fills in why the run fails, and why its numbers may not be used.
     pub(crate) fn judge(&mut self) {
         if let Some(gate) = self.sides.first() {
@@ -390,7 +385,8 @@ pub(crate) mod tests {
     fn findings_survive_their_file() {
         let text = serde_json::to_string(&sample()).unwrap();
         let back: Findings = serde_json::from_str(&text).unwrap();
-        assert_eq!(back.sides[0].response, sample().sides[0].response);
+        let (one, two) = (&back.sides[0].response, &sample().sides[0].response);
+        assert!(one.values == two.values && (one.p99_ms - two.p99_ms).abs() < 1e-9);
         assert_eq!(back.setting, sample().setting);
     }
 
