@@ -103,7 +103,7 @@ async fn measure(options: &Options) -> Result<(), String> {
     let counts = scrape::counts(run.site.operations).await?;
     let memory = run.memory();
     progress("reading the trail");
-    let ended = run.end();
+    let ended = run.site.end();
     let answered: Vec<(u128, u16)> = run.answered.iter().map(|id| (*id, 200)).collect();
     let audit = trail::examine(&run.site.gate_program, &run.site.config_file(), &answered)?;
     progress("");
@@ -200,12 +200,6 @@ impl Run<'_> {
     fn memory(&self) -> Vec<Memory> {
         let running = self.site.contenders.iter().filter_map(|c| Some((c.who, c.process.as_ref()?)));
         running.map(|(who, process)| Memory { who, usage: process.usage() }).collect()
-    }
-
-    /// Ends the processes, the gate with whatever is under way finished.
-    fn end(&mut self) -> Result<(), String> {
-        let processes = self.site.contenders.iter_mut().filter_map(|contender| contender.process.as_mut());
-        processes.map(crate::process::Process::end).collect::<Vec<_>>().into_iter().collect()
     }
 }
 

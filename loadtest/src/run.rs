@@ -324,7 +324,7 @@ impl<'o> Run<'o> {
         progress("reading the trail");
         let mut answered = self.rehearsed.clone();
         let mut notes = self.site.notes.clone();
-        let ended = self.end();
+        let ended = self.site.end();
         for turn in &turns {
             match &turn.measured {
                 Some(measured) if turn.who == Who::Gate => answered.extend(&measured.answered),
@@ -375,11 +375,5 @@ impl<'o> Run<'o> {
             people: people.map(|visit| u64::from(scenario.people(visit, self.rate))).sum(),
             seed: options.seed,
         }
-    }
-
-    /// The gate finishes whatever is under way.
-    fn end(&mut self) -> Result<(), String> {
-        let processes = self.site.contenders.iter_mut().filter_map(|contender| contender.process.as_mut());
-        processes.map(crate::process::Process::end).collect::<Vec<_>>().into_iter().collect()
     }
 }

@@ -237,6 +237,21 @@ impl Site {
         Ok(())
     }
 
+    /// Ends everybody, the gate with whatever is under way finished.
+    ///
+    /// # Errors
+    /// When the gate does not end well. Others may end by the signal itself: they have nothing to finish.
+    pub(crate) fn end(&mut self) -> Result<(), String> {
+        let mut ended = Ok(());
+        for contender in &mut self.contenders {
+            let end = contender.process.as_mut().map_or(Ok(()), Process::end);
+            if contender.who == Who::Gate {
+                ended = end;
+            }
+        }
+        ended
+    }
+
     /// Ends the gate and starts it anew on the same trail, so that it knows nobody.
     ///
     /// # Errors
