@@ -85,6 +85,7 @@ async fn measure(options: &Options) -> Result<(), String> {
         nginx: Some(options.nginx.as_path()).filter(|_| !options.without_nginx),
         haproxy: Some(options.haproxy.as_path()).filter(|_| !options.without_haproxy),
         pass_through: true,
+        stages: false,
         policies: None,
         protocol: options.http,
     };
@@ -215,7 +216,7 @@ impl Meter {
         let usage = contender.process.as_ref().map_or_else(Usage::default, |process| process.usage());
         let counts = match contender.who {
             Who::Gate => scrape::counts(site.operations).await?,
-            Who::Direct | Who::Nginx | Who::Haproxy | Who::PassThrough => Counts::default(),
+            Who::Direct | Who::Nginx | Who::Haproxy | Who::PassThrough | Who::Stage(_) => Counts::default(),
         };
         Ok(Self { cpu_seconds: usage.cpu_seconds, counts })
     }

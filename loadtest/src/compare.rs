@@ -45,7 +45,11 @@ impl Pair {
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let (before, after) = (read(&options.before)?, read(&options.after)?);
     let objections = objections(&before, &after);
-    let text = if options.json { as_json(&before, &after, &objections) } else { tables(&before, &after, &objections) };
+    let text = if options.json {
+        as_json(&before, &after, &objections)
+    } else {
+        tables(&before, &after, &objections)
+    };
     writeln!(std::io::stdout().lock(), "{text}").map_err(|error| Failure::Miss(error.to_string()))?;
     match objections.first() {
         None => Ok(()),
@@ -165,7 +169,8 @@ mod tests {
     #[test]
     fn the_same_question_on_the_same_machine_is_comparable() {
         assert!(objections(&sample(), &sample()).is_empty());
-        let cases: [(fn(&mut Findings), &str); 6] = [
+        type Change = fn(&mut Findings);
+        let cases: [(Change, &str); 6] = [
             (|findings| findings.setting.seed = 2, "`seed` is 1 before and 2 after"),
             (|findings| findings.setting.protocol = "HTTP/2".to_owned(), "`protocol`"),
             (|findings| findings.setting.visits_per_second = 5.0, "`visitsPerSecond`"),

@@ -204,7 +204,8 @@ impl Side {
             service: Curve::of(&row.service),
         };
         let interval = |at: &crate::measure::Interval| {
-            let latency = |quantile: f64| millis(at.response.value_at_quantile(quantile).min(at.response.max()));
+            let latency =
+                |quantile: f64| millis(at.response.value_at_quantile(quantile).min(at.response.max()));
             let (p50_ms, p99_ms, max_ms) = match at.response.is_empty() {
                 true => (0.0, 0.0, 0.0),
                 false => (latency(0.5), latency(0.99), millis(at.response.max())),
@@ -255,7 +256,10 @@ impl Side {
             ));
         }
         if self.unsent > 0 {
-            doubts.push(format!("{who}: {} requests were due and not sent: too many were under way", self.unsent));
+            doubts.push(format!(
+                "{who}: {} requests were due and not sent: too many were under way",
+                self.unsent
+            ));
         }
         doubts
     }
@@ -369,7 +373,9 @@ pub(crate) mod tests {
         };
         assert_eq!(judged(|_| ()), (String::new(), String::new()));
         let (misses, _) = judged(|findings| {
-            findings.sides[0].errors.insert("chart open, patient: the withheld value `x` crossed".to_owned(), 3);
+            findings.sides[0]
+                .errors
+                .insert("chart open, patient: the withheld value `x` crossed".to_owned(), 3);
         });
         assert!(misses.contains("3 x chart open, patient: the withheld value"), "{misses}");
         assert!(judged(|findings| findings.audit.missing = 1).0.contains("missing: 1"));

@@ -77,7 +77,8 @@ mod tests {
             {"relation":"next","url":"https://h:1/fhir/~page?x=1"}]}"#;
         assert_eq!(next_page(page).as_deref(), Some("/fhir/~page?x=1"));
         assert_eq!(next_page(br#"{"link":[]}"#), None);
-        let manifest = br#"{"output":[{"type":"A","url":"https://h:1/fhir/f/1"},{"type":"B","url":"https://h/2"}]}"#;
+        let manifest =
+            br#"{"output":[{"type":"A","url":"https://h:1/fhir/f/1"},{"type":"B","url":"https://h/2"}]}"#;
         assert_eq!(files(manifest), ["/fhir/f/1", "/2"]);
         assert!(files(b"{").is_empty());
         assert_eq!(path_of("no address"), None);

@@ -203,7 +203,8 @@ fn vital(number: u32, at: u32) -> Value {
 
 fn value(number: u32, at: u32) -> Value {
     let code = coded("http://loinc.org", "2823-3", "Potassium");
-    let amount = json!({ "value": 4.0, "unit": "mmol/L", "system": "http://unitsofmeasure.org", "code": "mmol/L" });
+    let amount =
+        json!({ "value": 4.0, "unit": "mmol/L", "system": "http://unitsofmeasure.org", "code": "mmol/L" });
     observation(number, &format!("c{number}-l{at}"), "laboratory", code, amount, at)
 }
 
@@ -252,9 +253,7 @@ fn plan(number: u32, at: u32) -> Value {
 
 fn claim(number: u32, at: u32) -> Value {
     let code = |code: &str| coded("http://terminology.hl7.org/CodeSystem/ex-claim", code, code);
-    let item = |sequence: u32| {
-        json!({ "sequence": sequence, "productOrService": code("1205"), "net": { "value": 135.57, "currency": "USD" } })
-    };
+    let item = |sequence: u32| json!({ "sequence": sequence, "productOrService": code("1205"), "net": { "value": 135.57, "currency": "USD" } });
     let body = json!({
         "status": "active",
         "type": code("institutional"),

@@ -29,6 +29,7 @@ mod run;
 mod scenario;
 mod scrape;
 mod site;
+mod stages;
 mod tell;
 mod trail;
 

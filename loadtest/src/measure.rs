@@ -134,7 +134,11 @@ impl Measured {
     ///
     /// # Errors
     /// As [`histogram`].
-    pub(crate) fn empty(scenario: &Scenario, warm_up: Duration, length: Duration) -> Result<(Self, Rows), String> {
+    pub(crate) fn empty(
+        scenario: &Scenario,
+        warm_up: Duration,
+        length: Duration,
+    ) -> Result<(Self, Rows), String> {
         let (mut rows, mut places) = (Vec::new(), Vec::new());
         for visit in &scenario.visits {
             let mut steps = Vec::new();
@@ -173,10 +177,10 @@ impl Measured {
     /// # Errors
     /// As [`histogram`].
     pub(crate) fn take(&mut self, mut sample: Sample, path: Option<u64>) -> Result<(), String> {
-        if let (Some(path), Ok(good)) = (path, &sample.outcome) {
-            if let Some(what) = self.another_length(sample.row, path, good.bytes) {
-                sample.outcome = Err(Bad { what, answered: Some(good.clone()) });
-            }
+        if let (Some(path), Ok(good)) = (path, &sample.outcome)
+            && let Some(what) = self.another_length(sample.row, path, good.bytes)
+        {
+            sample.outcome = Err(Bad { what, answered: Some(good.clone()) });
         }
         self.taken += 1;
         let answer = match &sample.outcome {
@@ -281,7 +285,15 @@ impl Measured {
 impl Row {
     fn new(visit: &str, step: String) -> Result<Self, String> {
         let (response, service) = (histogram(3)?, histogram(3)?);
-        Ok(Self { visit: visit.to_owned(), step, response, service, bytes: 0, bad: 0, statuses: BTreeMap::new() })
+        Ok(Self {
+            visit: visit.to_owned(),
+            step,
+            response,
+            service,
+            bytes: 0,
+            bad: 0,
+            statuses: BTreeMap::new(),
+        })
     }
 
     fn take(&mut self, sample: &Sample, answer: Option<&Good>) {
@@ -342,7 +354,8 @@ mod tests {
     fn an_answer_counts_where_it_came_and_its_latency_where_it_was_due() {
         let mut measured = fresh();
         measured.take(sample(1_200, 2_500, good(1)), None).unwrap();
-        let told: Vec<_> = measured.intervals.iter().map(|at| (at.due, at.answered, at.response.len())).collect();
+        let told: Vec<_> =
+            measured.intervals.iter().map(|at| (at.due, at.answered, at.response.len())).collect();
         assert_eq!(told, [(1, 0, 1), (0, 0, 0), (0, 1, 0)]);
     }
 

@@ -54,6 +54,8 @@ pub(crate) struct Against {
     pub(crate) place: Place,
     /// Others know no callers: what they answer is not judged by who asks.
     pub(crate) is_gate: bool,
+    /// What it lets out is searched for withheld values.
+    pub(crate) filters: bool,
 }
 
 /// What all requests of a run share.
@@ -111,7 +113,8 @@ fn drive(plan: Plan, against: Against, people: Arc<People>, stop: &AtomicBool) -
         under_way: AtomicUsize::new(0),
         began: Instant::now() + RUN_UP,
     });
-    let mut clock = Clock { shared: Arc::clone(&shared), groups, once: HashMap::new(), each, told: Instant::now() };
+    let mut clock =
+        Clock { shared: Arc::clone(&shared), groups, once: HashMap::new(), each, told: Instant::now() };
     let kept = clock.keep(&runtime, stop);
     runtime.shutdown_background();
     kept?;
@@ -192,8 +195,10 @@ impl Clock {
             return self.groups.get(number).cloned();
         }
         let place = &self.shared.against.place;
-        let (lanes, left) =
-            self.once.entry(due.serial).or_insert_with(|| (Arc::new(Lanes::new(place.clone(), self.each)), steps));
+        let (lanes, left) = self
+            .once
+            .entry(due.serial)
+            .or_insert_with(|| (Arc::new(Lanes::new(place.clone(), self.each)), steps));
         let lanes = Arc::clone(lanes);
         *left -= 1;
         if *left == 0 {
@@ -243,7 +248,8 @@ impl Shared {
         let path = path_of(step, ask.due);
         let keeps = self.against.is_gate && step.follow != Follow::Nothing;
         let prefers_async = step.follow == Follow::Export;
-        let (sent, done, outcome, heard) = self.ask(&ask, visit, step.status, &path, prefers_async, keeps).await;
+        let (sent, done, outcome, heard) =
+            self.ask(&ask, visit, step.status, &path, prefers_async, keeps).await;
         let sample = Sample {
             row: self.rows.of(ask.due.visit, ask.due.step, 0),
             due: ask.due.at,
@@ -312,8 +318,9 @@ impl Shared {
             let bad = Bad { what: "there is no token for this visit".to_owned(), answered: None };
             return (now, now, Err(bad), None);
         };
-        let own = (visit.role == Role::Patient).then(|| format!("c{}", own_patient(ask.due.person, self.plan.patients)));
-        let mut watch = self.against.is_gate.then(|| Watch::new(visit.role, own));
+        let own = (visit.role == Role::Patient)
+            .then(|| format!("c{}", own_patient(ask.due.person, self.plan.patients)));
+        let mut watch = self.against.filters.then(|| Watch::new(visit.role, own));
         let mut body = Vec::new();
         let asked = ask
             .lanes
@@ -448,13 +455,16 @@ get = "/Patient/{patient}"
                 connections: 6,
                 name: "t".to_owned(),
             };
-            let against = Against { place: Place::plain(address), is_gate: false };
+            let against = Against { place: Place::plain(address), is_gate: false, filters: false };
             run(plan, against, Arc::new(people)).await.unwrap()
         });
         assert_eq!((measured.response.len(), measured.bad, measured.unsent), (399, 0, 0));
         let slower = |histogram: &crate::measure::Micros, than: Duration| {
-            histogram.iter_recorded().filter(|at| at.value_iterated_to() > than.as_micros() as u64)
-                .map(|at| at.count_at_value()).sum::<u64>()
+            histogram
+                .iter_recorded()
+                .filter(|at| at.value_iterated_to() > u64::try_from(than.as_micros()).unwrap())
+                .map(|at| at.count_at_value())
+                .sum::<u64>()
         };
         // 120 requests were due while it stalled; those of its first half waited for more than half of it.
         let waited = slower(&measured.response, stall / 2);

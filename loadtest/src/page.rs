@@ -8,9 +8,9 @@ use crate::findings::Findings;
 use crate::{picture, tell};
 use std::fmt::Write as _;
 
-const STYLE: &str = "body{font:15px/1.5 sans-serif;max-width:960px;margin:24px auto;padding:0 16px;color:#222}\
-h1{font-size:24px;margin-bottom:4px}h2{font-size:18px;margin-top:32px}table{border-collapse:collapse;font-size:13px;\
-display:block;overflow-x:auto}th,td{padding:3px 9px;border-bottom:1px solid #ddd;text-align:right;white-space:nowrap}\
+const STYLE: &str = "body{font:15px/1.5 sans-serif;max-width:1080px;margin:24px auto;padding:0 16px;color:#222}\
+h1{font-size:24px;margin-bottom:4px}h2{font-size:18px;margin-top:32px}table{border-collapse:collapse;font-size:12.5px;\
+display:block;overflow-x:auto}th,td{padding:3px 7px;border-bottom:1px solid #ddd;text-align:right;white-space:nowrap}\
 th:first-child,td:first-child{text-align:left}.good{background:#e5f3e8}.bad{background:#fbe3e0}.doubt{background:#fdf3d7}\
 .said{padding:8px 12px;margin:6px 0;border-radius:4px}svg{max-width:100%;height:auto}";
 
@@ -39,7 +39,12 @@ pub(crate) fn page(findings: &Findings) -> Result<String, String> {
         ("Requests over time", picture::throughput(findings)?),
         ("Latency over time, by when requests were due", picture::latency(findings)?),
     ];
-    table(&mut page, "Side by side", &tell::SIDES, findings.sides.iter().map(|side| tell::side_cells(findings, side)));
+    table(
+        &mut page,
+        "Side by side",
+        &tell::SIDES,
+        findings.sides.iter().map(|side| tell::side_cells(findings, side)),
+    );
     for (heading, svg) in pictures {
         add(&mut page, &format!("<h2>{heading}</h2>{svg}"));
     }
@@ -124,7 +129,8 @@ mod tests {
         // The only addresses are names of XML.
         assert_eq!(page.matches("http").count(), page.matches("http://www.w3.org/2000/svg").count());
         assert_eq!(page.matches("<svg").count(), 3);
-        for present in ["THE RUN FAILS", "answered with 503", "vital signs", "nginx", "coordinated omission"] {
+        for present in ["THE RUN FAILS", "answered with 503", "vital signs", "nginx", "coordinated omission"]
+        {
             assert!(page.contains(present), "{present}");
         }
     }

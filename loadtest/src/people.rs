@@ -49,7 +49,9 @@ impl People {
         }
         let mut logins = HashMap::new();
         for due in program.filter(|due| due.step == 0) {
-            let Some(visit) = scenario.visits.get(due.visit).filter(|visit| visit.new_session) else { continue };
+            let Some(visit) = scenario.visits.get(due.visit).filter(|visit| visit.new_session) else {
+                continue;
+            };
             if logins.len() as u64 >= LOGINS_MAX {
                 return Err(format!("more than {LOGINS_MAX} people would sign in: ask for less"));
             }

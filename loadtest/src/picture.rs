@@ -7,8 +7,8 @@
 use crate::findings::{Curve, Findings, Interval, Side};
 use plotters::coord::Shift;
 use plotters::prelude::{
-    ChartBuilder, DrawingArea, IntoDrawingArea as _, IntoLogRange as _, LineSeries, PathElement, RGBColor, SVGBackend,
-    SeriesLabelPosition, WHITE,
+    ChartBuilder, DrawingArea, IntoDrawingArea as _, IntoLogRange as _, LineSeries, PathElement, RGBColor,
+    SVGBackend, SeriesLabelPosition, WHITE,
 };
 use plotters::style::Color as _;
 use std::fmt::Display;
@@ -71,6 +71,8 @@ pub(crate) fn percentiles(findings: &Findings) -> Result<String, String> {
         chart
             .configure_mesh()
             .x_labels(12)
+            .light_line_style(WHITE)
+            .bold_line_style(RGBColor(225, 225, 225))
             .x_label_formatter(&|left| percentile(*left))
             .y_label_formatter(&|ms| plain(*ms))
             .x_desc("answers that were as fast, of all")
@@ -82,9 +84,11 @@ pub(crate) fn percentiles(findings: &Findings) -> Result<String, String> {
         for (number, (name, points)) in lines.into_iter().enumerate() {
             let colour = colour(number);
             let series = LineSeries::new(points, colour.stroke_width(2));
-            chart.draw_series(series).map_err(text)?.label(name).legend(move |(x, y)| {
-                PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2))
-            });
+            chart
+                .draw_series(series)
+                .map_err(text)?
+                .label(name)
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
         }
         chart
             .configure_series_labels()
@@ -138,8 +142,8 @@ pub(crate) fn latency(findings: &Findings) -> Result<String, String> {
 fn timed<Y>(canvas: &Canvas<'_>, lines: Vec<Line>, height: Y, unit: &str) -> Result<(), String>
 where
     Y: plotters::coord::ranged1d::AsRangedCoord<Value = f64>,
-    Y::CoordDescType: plotters::coord::ranged1d::Ranged<ValueType = f64>
-        + plotters::coord::ranged1d::ValueFormatter<f64>,
+    Y::CoordDescType:
+        plotters::coord::ranged1d::Ranged<ValueType = f64> + plotters::coord::ranged1d::ValueFormatter<f64>,
 {
     let right = lines.iter().flat_map(|(_, points)| points).map(|point| point.0).fold(1.0, f64::max);
     let mut chart = ChartBuilder::on(canvas)
@@ -150,6 +154,8 @@ where
         .map_err(text)?;
     chart
         .configure_mesh()
+        .light_line_style(WHITE)
+        .bold_line_style(RGBColor(225, 225, 225))
         .x_label_formatter(&|second| plain(*second))
         .y_label_formatter(&|value| plain(*value))
         .x_desc("seconds of the measured time")
@@ -161,9 +167,11 @@ where
     for (number, (name, points)) in lines.into_iter().enumerate() {
         let colour = if name == "due" { RGBColor(150, 150, 150) } else { colour(number) };
         let series = LineSeries::new(points, colour.stroke_width(2));
-        chart.draw_series(series).map_err(text)?.label(name).legend(move |(x, y)| {
-            PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2))
-        });
+        chart
+            .draw_series(series)
+            .map_err(text)?
+            .label(name)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
     }
     chart
         .configure_series_labels()
@@ -213,7 +221,7 @@ fn percentile(tenths: f64) -> String {
 fn plain(value: f64) -> String {
     match value {
         value if value >= 10.0 => format!("{value:.0}"),
-        value if value >= 1.0 => format!("{value:.1}").trim_end_matches(".0").to_owned(),
+        value if value >= 1.0 || value <= 0.0 => format!("{value:.1}").trim_end_matches(".0").to_owned(),
         value => format!("{value:.2}"),
     }
 }
@@ -246,12 +254,15 @@ mod tests {
         for side in &mut findings.sides {
             (side.response, side.service, side.intervals) = (Curve::default(), Curve::default(), Vec::new());
         }
-        assert!(percentiles(&findings).is_ok() && throughput(&findings).is_ok() && latency(&findings).is_ok());
+        assert!(
+            percentiles(&findings).is_ok() && throughput(&findings).is_ok() && latency(&findings).is_ok()
+        );
     }
 
     #[test]
     fn percentiles_are_written_with_as_many_nines_as_they_have() {
-        let cases = [(0.0, "0 %"), (1.0, "90 %"), (2.0, "99 %"), (3.0, "99.9 %"), (4.0, "99.99 %"), (1.5, "")];
+        let cases =
+            [(0.0, "0 %"), (1.0, "90 %"), (2.0, "99 %"), (3.0, "99.9 %"), (4.0, "99.99 %"), (1.5, "")];
         for (tenths, expected) in cases {
             assert_eq!(percentile(tenths), expected);
         }

@@ -83,13 +83,14 @@ impl Program {
         let mut drawn = self.chance.u64(..self.weights.max(1));
         let patients = self.patients;
         let patient = self.chance.u32(1..=patients);
-        let chosen = self.visits.iter_mut().enumerate().find(|(_, line)| match drawn.checked_sub(line.weight) {
-            Some(rest) => {
-                drawn = rest;
-                false
-            }
-            None => true,
-        });
+        let chosen =
+            self.visits.iter_mut().enumerate().find(|(_, line)| match drawn.checked_sub(line.weight) {
+                Some(rest) => {
+                    drawn = rest;
+                    false
+                }
+                None => true,
+            });
         let Some((visit, line)) = chosen else { return };
         let person = line.turn;
         line.turn = (line.turn + 1) % line.people.max(1);

@@ -4,6 +4,7 @@
 //! Must never: report before the trail was read, or call a run good in which anything was missed.
 //! Look next: `open_loop`, which measures; `findings`, which judges.
 
+use crate::arrivals::{Pace, Rate};
 use crate::baseline::progress;
 use crate::client::{Protocol, Question};
 use crate::findings::{Cost, FORMAT, Findings, Setting, Side};
@@ -12,11 +13,11 @@ use crate::measure::Measured;
 use crate::open_loop::{self, Against, Plan};
 use crate::people::{self, People};
 use crate::program::Program;
-use crate::arrivals::{Pace, Rate};
 use crate::report::{Machine, protocol_name};
 use crate::scenario::{CONNECTIONS_MAX, SECONDS_MAX, Scenario};
 use crate::scrape::{self, Counts};
 use crate::site::{Contender, Site, Who, Wishes};
+use crate::stages::Until;
 use crate::{Failure, hospital, page, tell, trail};
 use clap::{Args, ValueEnum};
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -91,6 +92,8 @@ enum Beside {
     Haproxy,
     /// The least that a proxy from the gate's own libraries can do
     Hyper,
+    /// The same with identity, policy and filter put in one by one: three rows
+    Stages,
 }
 
 impl Options {
@@ -101,6 +104,7 @@ impl Options {
             nginx: Some(self.nginx.as_path()).filter(|_| wants(Beside::Nginx)),
             haproxy: Some(self.haproxy.as_path()).filter(|_| wants(Beside::Haproxy)),
             pass_through: wants(Beside::Hyper),
+            stages: wants(Beside::Stages),
             policies: self.policies.as_deref(),
             protocol: self.http,
         }
@@ -109,13 +113,14 @@ impl Options {
     /// The gate comes first.
     fn sides(&self) -> Vec<Who> {
         let who = |beside: &Beside| match beside {
-            Beside::Direct => Who::Direct,
-            Beside::Nginx => Who::Nginx,
-            Beside::Haproxy => Who::Haproxy,
-            Beside::Hyper => Who::PassThrough,
+            Beside::Direct => vec![Who::Direct],
+            Beside::Nginx => vec![Who::Nginx],
+            Beside::Haproxy => vec![Who::Haproxy],
+            Beside::Hyper => vec![Who::PassThrough],
+            Beside::Stages => [Until::Identity, Until::Policy, Until::Filter].map(Who::Stage).to_vec(),
         };
         let mut sides = vec![Who::Gate];
-        for beside in self.beside.iter().map(who) {
+        for beside in self.beside.iter().flat_map(who) {
             if !sides.contains(&beside) {
                 sides.push(beside);
             }
@@ -289,7 +294,8 @@ impl<'o> Run<'o> {
 
     async fn cost(&self, who: Who) -> Result<(crate::process::Usage, Counts), String> {
         let usage = self.contender(who)?.process.as_ref().map(crate::process::Process::usage);
-        let counts = if who == Who::Gate { scrape::counts(self.site.operations).await? } else { Counts::default() };
+        let counts =
+            if who == Who::Gate { scrape::counts(self.site.operations).await? } else { Counts::default() };
         Ok((usage.unwrap_or_default(), counts))
     }
 
@@ -298,7 +304,8 @@ impl<'o> Run<'o> {
         let Ok(contender) = self.contender(turn.who) else { return Ok(()) };
         progress(&format!("signing tokens for {}", self.scenario.title));
         let (patients, program) = (self.options.patients, self.program(round));
-        let people = People::gather(self.site.issuer(), &self.scenario, self.rate, program.clone(), patients)?;
+        let people =
+            People::gather(self.site.issuer(), &self.scenario, self.rate, program.clone(), patients)?;
         let plan = Plan {
             scenario: Arc::clone(&self.scenario),
             program,
@@ -308,7 +315,8 @@ impl<'o> Run<'o> {
             connections: usize::try_from(self.connections).unwrap_or(1),
             name: format!("{}, {}", self.scenario.name, turn.who.name()),
         };
-        let against = Against { place: contender.place.clone(), is_gate: turn.who == Who::Gate };
+        let filters = matches!(turn.who, Who::Gate | Who::Stage(Until::Filter));
+        let against = Against { place: contender.place.clone(), is_gate: turn.who == Who::Gate, filters };
         let before = self.cost(turn.who).await?;
         let measured = open_loop::run(plan, against, Arc::new(people)).await?;
         turn.cost.add(Cost::between(before, self.cost(turn.who).await?, measured.taken));

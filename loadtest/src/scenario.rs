@@ -152,13 +152,12 @@ impl Scenario {
     /// # Errors
     /// Every problem, each in a line.
     pub(crate) fn find(name: &str) -> Result<Self, String> {
-        let lines = |problems: Vec<Problem>| {
-            problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
-        };
+        let lines =
+            |problems: Vec<Problem>| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
         if let Some((name, text)) = SHIPPED.iter().find(|(shipped, _)| *shipped == name) {
             return read(name, &format!("{name}.toml"), text).map_err(lines);
         }
-        if !Path::new(name).extension().is_some_and(|extension| extension == "toml") {
+        if Path::new(name).extension().is_none_or(|extension| extension != "toml") {
             let known: Vec<&str> = SHIPPED.iter().map(|(name, _)| *name).collect();
             return Err(format!(
                 "there is no scenario `{name}` (hint: one of {}, or a file that ends in .toml)",
@@ -353,7 +352,11 @@ impl Meaning<'_> {
         let after = Duration::from_millis(after);
         if before.is_some_and(|before| before.after > after) {
             let hint = "steps stand in the order in which they are sent".to_owned();
-            self.reader.report_with_hint(section.offset(), "this step is before the last one".to_owned(), hint);
+            self.reader.report_with_hint(
+                section.offset(),
+                "this step is before the last one".to_owned(),
+                hint,
+            );
         }
         let status = self.number(&mut section, "status", Some(200), 200..=599);
         let follow = self.one_of(&mut section, "follow", &FOLLOWS).unwrap_or(Follow::Nothing);
@@ -367,7 +370,11 @@ impl Meaning<'_> {
         let is_path = rest.starts_with('/') && rest.bytes().all(|byte| byte.is_ascii_graphic());
         if !is_path || rest.contains(['{', '}']) {
             let hint = "such as `/Patient/{patient}`; only {patient} and {other} are filled in".to_owned();
-            self.reader.report_with_hint(target.offset, "`get` must be a path below the base".to_owned(), hint);
+            self.reader.report_with_hint(
+                target.offset,
+                "`get` must be a path below the base".to_owned(),
+                hint,
+            );
         }
     }
 }

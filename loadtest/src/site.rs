@@ -9,10 +9,12 @@ use crate::client::{Place, Protocol};
 use crate::peers;
 use crate::process::Process;
 use crate::scrape;
+use crate::stages::Until;
 use chartgate::cli::demo::stage::{Script, Stage};
 use chartgate_sandbox::emr::{self, Emr};
 use chartgate_sandbox::issuer::Issuer;
 use chartgate_sandbox::listen::Server;
+use clap::ValueEnum as _;
 use std::fmt::Display;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -38,6 +40,8 @@ pub(crate) enum Who {
     Haproxy,
     /// `pass_through`.
     PassThrough,
+    /// The same with the gate's steps up to this one.
+    Stage(Until),
     /// `chartgate serve`.
     Gate,
 }
@@ -50,6 +54,9 @@ impl Who {
             Self::Nginx => "nginx",
             Self::Haproxy => "HAProxy",
             Self::PassThrough => "hyper pass-through",
+            Self::Stage(Until::Identity) => "+ identity",
+            Self::Stage(Until::Policy) => "+ policy",
+            Self::Stage(Until::Filter) => "+ filter",
             Self::Gate => "chartgate",
         }
     }
@@ -72,6 +79,8 @@ pub(crate) struct Wishes<'a> {
     pub(crate) haproxy: Option<&'a Path>,
     /// The minimal pass-through.
     pub(crate) pass_through: bool,
+    /// The same with the gate's steps switched on one by one.
+    pub(crate) stages: bool,
     /// Other policies than the shipped ones.
     pub(crate) policies: Option<&'a Path>,
     pub(crate) protocol: Protocol,
@@ -86,6 +95,8 @@ pub(crate) struct Site {
     pub(crate) gate_program: GateProgram,
     /// The gate's operations listener.
     pub(crate) operations: SocketAddr,
+    /// The policies in force.
+    policies: PathBuf,
     stage: Stage,
     upstream: Server,
 }
@@ -129,11 +140,18 @@ impl Site {
         stage.stop().await.map_err(text)?;
         let direct =
             Contender { who: Who::Direct, place: Place::plain(upstream.local_addr()), process: None };
+        let policies = wishes.policies.map_or_else(|| stage.folder().join("policies"), Path::to_owned);
+        let notes = Vec::new();
         let mut site =
-            Self { contenders: vec![direct], notes: Vec::new(), gate_program, operations, stage, upstream };
+            Self { contenders: vec![direct], notes, gate_program, operations, policies, stage, upstream };
         site.add_peers(wishes).await?;
         if wishes.pass_through {
-            site.add_pass_through(wishes.protocol).await?;
+            site.add_pass_through(wishes.protocol, None).await?;
+        }
+        if wishes.stages {
+            for until in [Until::Identity, Until::Policy, Until::Filter] {
+                site.add_pass_through(wishes.protocol, Some(until)).await?;
+            }
         }
         site.add_gate(wishes.protocol).await?;
         Ok(site)
@@ -183,7 +201,7 @@ impl Site {
             let (folder, upstream) = (self.folder(), self.upstream_address());
             let mut command = match who {
                 Who::Haproxy => peers::haproxy(program, folder, port, upstream)?,
-                Who::Nginx | Who::Direct | Who::PassThrough | Who::Gate => {
+                Who::Nginx | Who::Direct | Who::PassThrough | Who::Stage(_) | Who::Gate => {
                     peers::nginx(program, folder, port, upstream)?
                 }
             };
@@ -193,7 +211,7 @@ impl Site {
         Ok(())
     }
 
-    async fn add_pass_through(&mut self, protocol: Protocol) -> Result<(), String> {
+    async fn add_pass_through(&mut self, protocol: Protocol, until: Option<Until>) -> Result<(), String> {
         let port = free_port()?;
         let mut command = Command::new(std::env::current_exe().map_err(text)?);
         command.arg("pass-through").args(["--port", &port.to_string()]);
@@ -203,8 +221,16 @@ impl Site {
             .args(["--upstream", &self.upstream_address().to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::null());
+        if let Some(until) = until.and_then(|until| until.to_possible_value()) {
+            let keys = self.folder().join("keys.json");
+            fs::write(&keys, self.issuer().jwks().to_string()).map_err(text)?;
+            command.args(["--until", until.get_name()]).arg("--keys").arg(&keys);
+            command.args(["--issuer", self.issuer().url(), "--audience", self.issuer().audience()]);
+            command.arg("--policies").arg(&self.policies);
+        }
         let process = Process::start("pass-through", &mut command)?;
-        self.take_in(Who::PassThrough, self.secure(port, protocol)?, process).await
+        let who = until.map_or(Who::PassThrough, Who::Stage);
+        self.take_in(who, self.secure(port, protocol)?, process).await
     }
 
     async fn add_gate(&mut self, protocol: Protocol) -> Result<(), String> {

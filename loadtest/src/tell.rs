@@ -73,8 +73,20 @@ pub(crate) fn sides(findings: &Findings) -> String {
 
 /// The columns of [`side_cells`].
 pub(crate) const SIDES: [&str; 14] = [
-    "", "requests", "req/s", "p50 ms", "p90 ms", "p99 ms", "p99.9 ms", "max ms", "sent p50", "sent p99", "lag p99",
-    "CPU us/req", "RSS MiB", "commits/req",
+    "",
+    "requests",
+    "req/s",
+    "p50 ms",
+    "p90 ms",
+    "p99 ms",
+    "p99.9 ms",
+    "max ms",
+    "sent p50",
+    "sent p99",
+    "lag p99",
+    "CPU us/req",
+    "RSS MiB",
+    "commits/req",
 ];
 
 /// A side as cells.
@@ -102,7 +114,8 @@ pub(crate) fn side_cells(findings: &Findings, side: &Side) -> Vec<String> {
 }
 
 /// The columns of [`row_cells`].
-pub(crate) const ROWS: [&str; 8] = ["request", "status", "answers", "misses", "KB", "p50 ms", "p99 ms", "max ms"];
+pub(crate) const ROWS: [&str; 8] =
+    ["request", "status", "answers", "misses", "KB", "p50 ms", "p99 ms", "max ms"];
 
 /// A kind of request as cells.
 pub(crate) fn row_cells(row: &Row) -> Vec<String> {

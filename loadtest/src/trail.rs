@@ -125,7 +125,8 @@ impl Ledger {
             Some("refusal") => self.refusal(&line),
             Some("control") if line.event.as_deref() == Some("refusals-counted") => {
                 let numbers = line.details.iter().flatten().filter(|(name, _)| name.starts_with("code:"));
-                self.audit.counted += numbers.filter_map(|(_, number)| number.parse::<u64>().ok()).sum::<u64>();
+                self.audit.counted +=
+                    numbers.filter_map(|(_, number)| number.parse::<u64>().ok()).sum::<u64>();
             }
             Some(_) | None => {}
         }
@@ -216,8 +217,16 @@ mod tests {
             (heard(), with(unit(1)), sound()),
             (heard(), vec![release(1), unit(0), unit(1), refusal(3)], sound()),
             (heard(), with(refusal(4)), Audit { refused: 1, ..sound() }),
-            (heard(), vec![release(1), release(2), release(3)], Audit { otherwise: 1, missing: 1, ..sound() }),
-            (heard(), vec![release(1), refusal(2), refusal(3)], Audit { otherwise: 1, missing: 1, ..sound() }),
+            (
+                heard(),
+                vec![release(1), release(2), release(3)],
+                Audit { otherwise: 1, missing: 1, ..sound() },
+            ),
+            (
+                heard(),
+                vec![release(1), refusal(2), refusal(3)],
+                Audit { otherwise: 1, missing: 1, ..sound() },
+            ),
             (
                 heard(),
                 vec![release(1), release(2), line("refusal", 3, "refused", r#","status":404"#)],

@@ -116,7 +116,8 @@ fn shown(output: &Output) -> String {
 fn a_sound_run_passes_every_check_and_tells_everything() {
     let bench = Bench::new();
     let page = bench.file("page.html");
-    let output = bench.run(&bench.scenario(SCENARIO), &["--beside", "hyper", "--html", page.to_str().unwrap()]);
+    let output =
+        bench.run(&bench.scenario(SCENARIO), &["--beside", "hyper", "--html", page.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(0), "{}", shown(&output));
     let found = bench.found();
     assert_eq!(found["misses"], Value::Array(Vec::new()), "{}", shown(&output));
@@ -124,7 +125,10 @@ fn a_sound_run_passes_every_check_and_tells_everything() {
     assert!(audit["verifies"] == true && audit["missing"] == 0 && audit["surplus"] == 0, "{audit}");
     assert!(audit["refusals"].as_u64().unwrap() > 2, "{audit}");
     let gate = &found["sides"][0];
-    assert_eq!((gate["who"].as_str(), found["sides"][1]["who"].as_str()), (Some("chartgate"), Some("hyper pass-through")));
+    assert_eq!(
+        (gate["who"].as_str(), found["sides"][1]["who"].as_str()),
+        (Some("chartgate"), Some("hyper pass-through"))
+    );
     for row in gate["rows"].as_array().unwrap() {
         let statuses = row["statuses"].as_object().unwrap();
         let expected = match row["step"].as_str().unwrap() {
@@ -134,7 +138,8 @@ fn a_sound_run_passes_every_check_and_tells_everything() {
         };
         assert!(statuses.keys().all(|status| status == expected), "{row}");
     }
-    let pages = gate["rows"].as_array().unwrap().iter().find(|row| row["step"] == "pages: next page").unwrap();
+    let pages =
+        gate["rows"].as_array().unwrap().iter().find(|row| row["step"] == "pages: next page").unwrap();
     assert!(pages["response"]["count"].as_u64().unwrap() >= 2, "{pages}");
     let page = fs::read_to_string(page).unwrap();
     assert!(page.contains("<svg") && page.contains("the trail verifies"), "{page}");
@@ -165,9 +170,16 @@ fn a_value_that_crosses_fails_the_run() {
     fs::write(policies.join("leak.cedar"), leak).unwrap();
     let output = bench.run(&bench.scenario(SCENARIO), &["--policies", policies.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(1), "{}", shown(&output));
-    assert!(shown(&output).contains("chart, patient: the withheld value `zkmail` crossed"), "{}", shown(&output));
+    assert!(
+        shown(&output).contains("chart, patient: the withheld value `zkmail` crossed"),
+        "{}",
+        shown(&output)
+    );
     let audit = &bench.found()["audit"];
-    assert!(audit["verifies"] == true && audit["missing"] == 0, "what leaked has its record all the same: {audit}");
+    assert!(
+        audit["verifies"] == true && audit["missing"] == 0,
+        "what leaked has its record all the same: {audit}"
+    );
 }
 
 #[test]
@@ -190,5 +202,9 @@ fn wrong_use_is_told_with_its_line() {
     let output = loadtest().args(["compare", "/nonexistent.json", "/nonexistent.json"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", shown(&output));
     let output = loadtest().args(["list", "--json"]).output().unwrap();
-    assert!(output.status.success() && shown(&output).contains("\"name\":\"ward-round\""), "{}", shown(&output));
+    assert!(
+        output.status.success() && shown(&output).contains("\"name\":\"ward-round\""),
+        "{}",
+        shown(&output)
+    );
 }
