@@ -42,7 +42,7 @@ pub(crate) struct Options {
     #[arg(long)]
     upstream: SocketAddr,
     #[command(flatten)]
-    stages: stages::Options,
+    stages: stages::Steps,
 }
 
 /// What every request needs.

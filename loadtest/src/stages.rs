@@ -36,7 +36,7 @@ pub(crate) enum Until {
 
 /// What the steps need to know.
 #[derive(Args, Debug)]
-pub(crate) struct Options {
+pub(crate) struct Steps {
     /// The last step that is switched on; none, and the others below are not needed
     #[arg(long, value_enum, requires_all = ["issuer", "audience", "keys", "policies"])]
     until: Option<Until>,
@@ -76,7 +76,7 @@ impl Stages {
     ///
     /// # Errors
     /// When keys or policies cannot be read.
-    pub(crate) fn ready(options: &Options, port: u16, upstream: &str) -> Result<Option<Self>, String> {
+    pub(crate) fn ready(options: &Steps, port: u16, upstream: &str) -> Result<Option<Self>, String> {
         let Some(until) = options.until else { return Ok(None) };
         let given = |value: &Option<String>| value.clone().unwrap_or_default();
         let trusted = Issuer::new(IssuerSpec {
