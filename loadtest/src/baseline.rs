@@ -84,6 +84,7 @@ async fn measure(options: &Options) -> Result<(), String> {
         gate: options.gate.as_deref(),
         nginx: Some(options.nginx.as_path()).filter(|_| !options.without_nginx),
         haproxy: Some(options.haproxy.as_path()).filter(|_| !options.without_haproxy),
+        haproxy_tokens: None,
         pass_through: true,
         stages: false,
         policies: None,
@@ -216,7 +217,12 @@ impl Meter {
         let usage = contender.process.as_ref().map_or_else(Usage::default, |process| process.usage());
         let counts = match contender.who {
             Who::Gate => scrape::counts(site.operations).await?,
-            Who::Direct | Who::Nginx | Who::Haproxy | Who::PassThrough | Who::Stage(_) => Counts::default(),
+            Who::Direct
+            | Who::Nginx
+            | Who::Haproxy
+            | Who::HaproxyTokens
+            | Who::PassThrough
+            | Who::Stage(_) => Counts::default(),
         };
         Ok(Self { cpu_seconds: usage.cpu_seconds, counts })
     }

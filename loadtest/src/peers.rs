@@ -4,6 +4,7 @@
 //! Must never: give one of them less than it needs to do well, or let it write a log.
 //! Look next: `site`, which starts them.
 
+use chartgate_sandbox::issuer::ACR_TWO_FACTORS;
 use std::fmt::Display;
 use std::fs;
 use std::net::SocketAddr;
@@ -44,7 +45,7 @@ pub(crate) fn nginx(
     Ok(quiet(command))
 }
 
-/// HAProxy in front of `upstream`.
+/// HAProxy in front of `upstream`; with the issuer's key (PEM) it lets in nobody without a good token of two factors.
 ///
 /// # Errors
 /// When its files cannot be written.
@@ -53,23 +54,32 @@ pub(crate) fn haproxy(
     stage: &Path,
     port: u16,
     upstream: SocketAddr,
+    key: Option<&str>,
 ) -> Result<Command, String> {
-    let folder = stage.join("haproxy");
+    let folder = stage.join(if key.is_some() { "haproxy-tokens" } else { "haproxy" });
     fs::create_dir(&folder).map_err(text)?;
     // It wants certificate and key in one file.
     let pair = ["server.pem", "server.key"].map(|name| fs::read_to_string(stage.join(name)));
-    let [certificate, key] = pair;
+    let [certificate, private_key] = pair;
     let both = folder.join("both.pem");
-    fs::write(&both, certificate.map_err(text)? + &key.map_err(text)?).map_err(text)?;
+    fs::write(&both, certificate.map_err(text)? + &private_key.map_err(text)?).map_err(text)?;
     let config = folder.join("haproxy.cfg");
-    fs::write(&config, haproxy_config(&both, port, upstream)).map_err(text)?;
+    let tokens = match key {
+        Some(key) => {
+            let file = folder.join("issuer.pem");
+            fs::write(&file, key).map_err(text)?;
+            tokens_verified(&file)
+        }
+        None => String::new(),
+    };
+    fs::write(&config, haproxy_config(&both, port, upstream, &tokens)).map_err(text)?;
     let mut command = Command::new(program);
     command.args(["-db", "-q", "-f"]).arg(&config);
     Ok(quiet(command))
 }
 
 /// A plain TLS reverse proxy: a thread for each processor, upstream connections kept and shared.
-fn haproxy_config(both: &Path, port: u16, upstream: SocketAddr) -> String {
+fn haproxy_config(both: &Path, port: u16, upstream: SocketAddr, tokens: &str) -> String {
     let both = both.display();
     format!(
         "global
@@ -83,9 +93,25 @@ defaults
     http-reuse always
 frontend tls
     bind 127.0.0.1:{port} ssl crt {both} alpn h2,http/1.1 ssl-min-ver TLSv1.2
-    default_backend emr
+{tokens}    default_backend emr
 backend emr
     server emr {upstream} pool-max-conn 256
+"
+    )
+}
+
+/// Signature, end and second factor of each token. It cannot look into the list that `amr` is, so it asks for `acr`.
+fn tokens_verified(key: &Path) -> String {
+    let key = key.display();
+    format!(
+        "    http-request set-var(txn.bearer) http_auth_bearer
+    http-request set-var(txn.alg) var(txn.bearer),jwt_header_query('$.alg')
+    http-request set-var(txn.end) var(txn.bearer),jwt_payload_query('$.exp','int')
+    http-request set-var(txn.now) date()
+    http-request deny deny_status 401 unless {{ var(txn.alg) -m str RS256 }}
+    http-request deny deny_status 401 unless {{ var(txn.bearer),jwt_verify(txn.alg,\"{key}\") -m int 1 }}
+    http-request deny deny_status 401 if {{ var(txn.end),sub(txn.now) -m int lt 0 }}
+    http-request deny deny_status 401 unless {{ var(txn.bearer),jwt_payload_query('$.acr') -m str {ACR_TWO_FACTORS} }}
 "
     )
 }

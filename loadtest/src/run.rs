@@ -90,6 +90,8 @@ enum Beside {
     Nginx,
     /// HAProxy as a plain TLS reverse proxy
     Haproxy,
+    /// The same, which verifies signature, end and second factor of each token
+    HaproxyTokens,
     /// The least that a proxy from the gate's own libraries can do
     Hyper,
     /// The same with identity, policy and filter put in one by one: three rows
@@ -103,6 +105,7 @@ impl Options {
             gate: self.gate.as_deref(),
             nginx: Some(self.nginx.as_path()).filter(|_| wants(Beside::Nginx)),
             haproxy: Some(self.haproxy.as_path()).filter(|_| wants(Beside::Haproxy)),
+            haproxy_tokens: Some(self.haproxy.as_path()).filter(|_| wants(Beside::HaproxyTokens)),
             pass_through: wants(Beside::Hyper),
             stages: wants(Beside::Stages),
             policies: self.policies.as_deref(),
@@ -116,6 +119,7 @@ impl Options {
             Beside::Direct => vec![Who::Direct],
             Beside::Nginx => vec![Who::Nginx],
             Beside::Haproxy => vec![Who::Haproxy],
+            Beside::HaproxyTokens => vec![Who::HaproxyTokens],
             Beside::Hyper => vec![Who::PassThrough],
             Beside::Stages => [Until::Identity, Until::Policy, Until::Filter].map(Who::Stage).to_vec(),
         };

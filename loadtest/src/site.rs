@@ -38,6 +38,8 @@ pub(crate) enum Who {
     Nginx,
     /// HAProxy from the distribution.
     Haproxy,
+    /// The same with tokens verified.
+    HaproxyTokens,
     /// `pass_through`.
     PassThrough,
     /// The same with the gate's steps up to this one.
@@ -53,6 +55,7 @@ impl Who {
             Self::Direct => "upstream, no TLS",
             Self::Nginx => "nginx",
             Self::Haproxy => "HAProxy",
+            Self::HaproxyTokens => "HAProxy, tokens verified",
             Self::PassThrough => "hyper pass-through",
             Self::Stage(Until::Identity) => "+ identity",
             Self::Stage(Until::Policy) => "+ policy",
@@ -77,6 +80,8 @@ pub(crate) struct Wishes<'a> {
     pub(crate) nginx: Option<&'a Path>,
     /// `None` leaves HAProxy out.
     pub(crate) haproxy: Option<&'a Path>,
+    /// The same, verifying tokens. `None` leaves it out.
+    pub(crate) haproxy_tokens: Option<&'a Path>,
     /// The minimal pass-through.
     pub(crate) pass_through: bool,
     /// The same with the gate's steps switched on one by one.
@@ -188,7 +193,12 @@ impl Site {
     }
 
     async fn add_peers(&mut self, wishes: &Wishes<'_>) -> Result<(), String> {
-        for (who, program) in [(Who::Nginx, wishes.nginx), (Who::Haproxy, wishes.haproxy)] {
+        let asked = [
+            (Who::Nginx, wishes.nginx),
+            (Who::Haproxy, wishes.haproxy),
+            (Who::HaproxyTokens, wishes.haproxy_tokens),
+        ];
+        for (who, program) in asked {
             let Some(program) = program else {
                 self.notes.push(format!("{} was left out", who.name()));
                 continue;
@@ -200,7 +210,11 @@ impl Site {
             let port = free_port()?;
             let (folder, upstream) = (self.folder(), self.upstream_address());
             let mut command = match who {
-                Who::Haproxy => peers::haproxy(program, folder, port, upstream)?,
+                Who::Haproxy => peers::haproxy(program, folder, port, upstream, None)?,
+                Who::HaproxyTokens => {
+                    let key = self.issuer().public_pem().map_err(text)?;
+                    peers::haproxy(program, folder, port, upstream, Some(&key))?
+                }
                 Who::Nginx | Who::Direct | Who::PassThrough | Who::Stage(_) | Who::Gate => {
                     peers::nginx(program, folder, port, upstream)?
                 }
