@@ -298,7 +298,8 @@ impl Shared {
     fn take(&self, sample: Sample, path: Option<u64>) {
         // Answers of others may differ from call to call.
         let path = path.filter(|_| self.against.is_gate);
-        if let Err(why) = self.lock().take(sample, path) {
+        let taken = self.lock().take(sample, path);
+        if let Err(why) = taken {
             // A fault of this program; the run must not go on as if nothing were.
             self.lock().first_bad.get_or_insert(why);
         }

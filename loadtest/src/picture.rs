@@ -13,17 +13,24 @@ use plotters::prelude::{
 use plotters::style::Color as _;
 use std::fmt::Display;
 
+const DUE: &str = "due";
+const FROM_SENDING: &str = "chartgate, from sending";
 const SIZE: (u32, u32) = (900, 380);
-/// Told apart by people who see colours differently (Okabe and Ito), the gate's first.
-const COLOURS: [RGBColor; 7] = [
+/// Told apart by people who see colours differently (Okabe and Ito, then Tol), the gate's first.
+const COLOURS: [RGBColor; 10] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),
     RGBColor(204, 121, 167),
     RGBColor(230, 159, 0),
     RGBColor(86, 180, 233),
-    RGBColor(90, 90, 90),
+    RGBColor(136, 34, 85),
+    RGBColor(51, 34, 136),
+    RGBColor(153, 153, 51),
+    RGBColor(170, 68, 153),
 ];
+/// What is no side of its own: the plan, and the gate's latency from sending.
+const BESIDE: RGBColor = RGBColor(150, 150, 150);
 const FONT: &str = "sans-serif";
 /// A latency that is drawn at the least, in milliseconds: the logarithm of nothing cannot be.
 const FLOOR_MS: f64 = 0.01;
@@ -45,7 +52,10 @@ fn drawn(draw: impl FnOnce(&Canvas<'_>) -> Result<(), String>) -> Result<String,
     Ok(svg)
 }
 
-fn colour(number: usize) -> RGBColor {
+fn colour(number: usize, name: &str) -> RGBColor {
+    if name == DUE || name == FROM_SENDING {
+        return BESIDE;
+    }
     COLOURS.get(number % COLOURS.len()).copied().unwrap_or(RGBColor(0, 0, 0))
 }
 
@@ -57,7 +67,7 @@ pub(crate) fn percentiles(findings: &Findings) -> Result<String, String> {
     let mut lines: Vec<Line> =
         findings.sides.iter().map(|side| (side.who.clone(), tail(&side.response))).collect();
     if let Some(gate) = findings.sides.first() {
-        lines.push((format!("{}, from sending", gate.who), tail(&gate.service)));
+        lines.push((FROM_SENDING.to_owned(), tail(&gate.service)));
     }
     let right = lines.iter().flat_map(|(_, points)| points).map(|point| point.0).fold(2.0, f64::max);
     let (bottom, top) = heights(&lines);
@@ -82,7 +92,7 @@ pub(crate) fn percentiles(findings: &Findings) -> Result<String, String> {
             .draw()
             .map_err(text)?;
         for (number, (name, points)) in lines.into_iter().enumerate() {
-            let colour = colour(number);
+            let colour = colour(number, &name);
             let series = LineSeries::new(points, colour.stroke_width(2));
             chart
                 .draw_series(series)
@@ -92,7 +102,7 @@ pub(crate) fn percentiles(findings: &Findings) -> Result<String, String> {
         }
         chart
             .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
+            .position(SeriesLabelPosition::LowerRight)
             .background_style(WHITE.mix(0.85))
             .border_style(RGBColor(200, 200, 200))
             .label_font((FONT, 13))
@@ -111,7 +121,7 @@ pub(crate) fn throughput(findings: &Findings) -> Result<String, String> {
     };
     let mut lines: Vec<Line> = Vec::new();
     if let Some(gate) = findings.sides.first() {
-        lines.push(("due".to_owned(), series(gate, |interval| interval.due)));
+        lines.push((DUE.to_owned(), series(gate, |interval| interval.due)));
     }
     let answered = findings.sides.iter();
     lines.extend(answered.map(|side| (side.who.clone(), series(side, |interval| interval.answered))));
@@ -165,7 +175,7 @@ where
         .draw()
         .map_err(text)?;
     for (number, (name, points)) in lines.into_iter().enumerate() {
-        let colour = if name == "due" { RGBColor(150, 150, 150) } else { colour(number) };
+        let colour = colour(number, &name);
         let series = LineSeries::new(points, colour.stroke_width(2));
         chart
             .draw_series(series)
