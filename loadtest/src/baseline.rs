@@ -85,6 +85,7 @@ async fn measure(options: &Options) -> Result<(), String> {
         nginx: Some(options.nginx.as_path()).filter(|_| !options.without_nginx),
         haproxy: Some(options.haproxy.as_path()).filter(|_| !options.without_haproxy),
         haproxy_tokens: None,
+        envoy: None,
         pass_through: true,
         stages: false,
         policies: None,
@@ -221,6 +222,7 @@ impl Meter {
             | Who::Nginx
             | Who::Haproxy
             | Who::HaproxyTokens
+            | Who::Envoy
             | Who::PassThrough
             | Who::Stage(_) => Counts::default(),
         };

@@ -11,13 +11,15 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+const ENVOY: &str = include_str!("envoy.yaml");
+
 fn text(error: impl Display) -> String {
     error.to_string()
 }
 
-/// Whether `program` can be run.
-pub(crate) fn is_installed(program: &Path) -> bool {
-    let quiet = Command::new(program).arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).status();
+/// Whether `program` can be run: it says its version.
+pub(crate) fn is_installed(program: &Path, how: &str) -> bool {
+    let quiet = Command::new(program).arg(how).stdout(Stdio::null()).stderr(Stdio::null()).status();
     quiet.is_ok_and(|status| status.success())
 }
 
@@ -75,6 +77,45 @@ pub(crate) fn haproxy(
     fs::write(&config, haproxy_config(&both, port, upstream, &tokens)).map_err(text)?;
     let mut command = Command::new(program);
     command.args(["-db", "-q", "-f"]).arg(&config);
+    Ok(quiet(command))
+}
+
+/// Whose tokens a peer verifies.
+pub(crate) struct Tokens<'t> {
+    pub(crate) issuer: &'t str,
+    pub(crate) audience: &'t str,
+    /// The issuer's key set.
+    pub(crate) keys: &'t str,
+}
+
+/// Envoy in front of `upstream`, which lets in nobody without a good token of two factors.
+///
+/// # Errors
+/// When its files cannot be written.
+pub(crate) fn envoy(
+    program: &Path,
+    stage: &Path,
+    port: u16,
+    upstream: SocketAddr,
+    tokens: &Tokens<'_>,
+) -> Result<Command, String> {
+    let folder = stage.join("envoy");
+    fs::create_dir(&folder).map_err(text)?;
+    fs::write(folder.join("keys.json"), tokens.keys).map_err(text)?;
+    let filled = [
+        ("<port>", port.to_string()),
+        ("<upstream_port>", upstream.port().to_string()),
+        ("<stage>", stage.display().to_string()),
+        ("<folder>", folder.display().to_string()),
+        ("<issuer>", tokens.issuer.to_owned()),
+        ("<audience>", tokens.audience.to_owned()),
+    ];
+    let config = filled.iter().fold(ENVOY.to_owned(), |config, (name, value)| config.replace(name, value));
+    let file = folder.join("envoy.yaml");
+    fs::write(&file, config).map_err(text)?;
+    let workers = std::thread::available_parallelism().map_or(1, usize::from).to_string();
+    let mut command = Command::new(program);
+    command.arg("-c").arg(&file).args(["--concurrency", &workers, "-l", "off", "--disable-hot-restart"]);
     Ok(quiet(command))
 }
 

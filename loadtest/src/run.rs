@@ -79,6 +79,9 @@ pub(crate) struct Options {
     /// The HAProxy to measure beside
     #[arg(long, value_name = "PROGRAM", default_value = "haproxy")]
     haproxy: PathBuf,
+    /// The Envoy to measure beside
+    #[arg(long, value_name = "PROGRAM", default_value = "envoy")]
+    envoy: PathBuf,
 }
 
 /// Who may stand beside the gate.
@@ -92,6 +95,8 @@ enum Beside {
     Haproxy,
     /// The same, which verifies signature, end and second factor of each token
     HaproxyTokens,
+    /// Envoy, which verifies each token and looks for a second factor in it
+    Envoy,
     /// The least that a proxy from the gate's own libraries can do
     Hyper,
     /// The same with identity, policy and filter put in one by one: three rows
@@ -106,6 +111,7 @@ impl Options {
             nginx: Some(self.nginx.as_path()).filter(|_| wants(Beside::Nginx)),
             haproxy: Some(self.haproxy.as_path()).filter(|_| wants(Beside::Haproxy)),
             haproxy_tokens: Some(self.haproxy.as_path()).filter(|_| wants(Beside::HaproxyTokens)),
+            envoy: Some(self.envoy.as_path()).filter(|_| wants(Beside::Envoy)),
             pass_through: wants(Beside::Hyper),
             stages: wants(Beside::Stages),
             policies: self.policies.as_deref(),
@@ -120,6 +126,7 @@ impl Options {
             Beside::Nginx => vec![Who::Nginx],
             Beside::Haproxy => vec![Who::Haproxy],
             Beside::HaproxyTokens => vec![Who::HaproxyTokens],
+            Beside::Envoy => vec![Who::Envoy],
             Beside::Hyper => vec![Who::PassThrough],
             Beside::Stages => [Until::Identity, Until::Policy, Until::Filter].map(Who::Stage).to_vec(),
         };

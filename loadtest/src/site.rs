@@ -40,6 +40,8 @@ pub(crate) enum Who {
     Haproxy,
     /// The same with tokens verified.
     HaproxyTokens,
+    /// Envoy with tokens verified.
+    Envoy,
     /// `pass_through`.
     PassThrough,
     /// The same with the gate's steps up to this one.
@@ -56,6 +58,7 @@ impl Who {
             Self::Nginx => "nginx",
             Self::Haproxy => "HAProxy",
             Self::HaproxyTokens => "HAProxy, tokens verified",
+            Self::Envoy => "Envoy, tokens verified",
             Self::PassThrough => "hyper pass-through",
             Self::Stage(Until::Identity) => "+ identity",
             Self::Stage(Until::Policy) => "+ policy",
@@ -82,6 +85,8 @@ pub(crate) struct Wishes<'a> {
     pub(crate) haproxy: Option<&'a Path>,
     /// The same, verifying tokens. `None` leaves it out.
     pub(crate) haproxy_tokens: Option<&'a Path>,
+    /// Envoy, verifying tokens. `None` leaves it out.
+    pub(crate) envoy: Option<&'a Path>,
     /// The minimal pass-through.
     pub(crate) pass_through: bool,
     /// The same with the gate's steps switched on one by one.
@@ -197,13 +202,15 @@ impl Site {
             (Who::Nginx, wishes.nginx),
             (Who::Haproxy, wishes.haproxy),
             (Who::HaproxyTokens, wishes.haproxy_tokens),
+            (Who::Envoy, wishes.envoy),
         ];
         for (who, program) in asked {
+            let version = if who == Who::Envoy { "--version" } else { "-v" };
             let Some(program) = program else {
                 self.notes.push(format!("{} was left out", who.name()));
                 continue;
             };
-            if !peers::is_installed(program) {
+            if !peers::is_installed(program, version) {
                 self.notes.push(format!("`{}` is not installed: no row for it", program.display()));
                 continue;
             }
@@ -214,6 +221,12 @@ impl Site {
                 Who::HaproxyTokens => {
                     let key = self.issuer().public_pem().map_err(text)?;
                     peers::haproxy(program, folder, port, upstream, Some(&key))?
+                }
+                Who::Envoy => {
+                    let keys = self.issuer().jwks().to_string();
+                    let (issuer, audience) = (self.issuer().url(), self.issuer().audience());
+                    let tokens = peers::Tokens { issuer, audience, keys: &keys };
+                    peers::envoy(program, folder, port, upstream, &tokens)?
                 }
                 Who::Nginx | Who::Direct | Who::PassThrough | Who::Stage(_) | Who::Gate => {
                     peers::nginx(program, folder, port, upstream)?
