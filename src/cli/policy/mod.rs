@@ -4,7 +4,9 @@
 //! same decision that a request meets.
 //! Look next: one file for each command.
 
+mod asked;
 mod check;
+mod explain;
 mod mask;
 mod test;
 
@@ -14,13 +16,15 @@ use crate::{app, config};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
-/// `policy check|mask|test`
+/// `policy check|mask|explain|test`
 #[derive(Debug, Subcommand)]
 pub(super) enum Policy {
     /// Parse and validate a policies directory; every problem and doubt with file and line
     Check(check::Check),
-    /// Show which elements of a type a role may see or write
-    Mask(mask::Mask),
+    /// Show what a role sees of a type or a record, or may write of it, and by which policy the rest is withheld
+    Mask(Box<mask::Mask>),
+    /// Tell why a question is answered as it is, and what would have to be otherwise for it to be permitted
+    Explain(explain::Explain),
     /// Run the cases beside the policies, and compare the table of what each role sees
     Test(test::Test),
 }
@@ -40,6 +44,7 @@ pub(super) fn run(policy: &Policy) -> Ending {
     match policy {
         Policy::Check(check) => check::run(check),
         Policy::Mask(mask) => mask::run(mask),
+        Policy::Explain(order) => explain::run(order),
         Policy::Test(test) => test::run(test),
     }
 }

@@ -14,6 +14,7 @@ mod emergency;
 mod engine;
 mod expression;
 mod groups;
+mod inquiry;
 mod key;
 mod lint;
 mod load;
@@ -32,9 +33,11 @@ mod source;
 mod step_up;
 #[cfg(test)]
 mod tests;
+mod words;
 
 pub use admit::admit;
 pub use denial::{Denial, RecordDenial};
+pub use inquiry::{Hint, Hints, Say, Stand};
 pub use lint::{Lint, LintName};
 pub use masks::{Change, Disclosure, Masks};
 pub use permit::Permit;

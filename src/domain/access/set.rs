@@ -397,6 +397,19 @@ impl PolicySet {
         cedar_policy::PolicySet::from_policies(policies).ok()
     }
 
+    /// The policies that can have a say in a question whoever asks it, each with the role that its scope names.
+    pub(super) fn whoever(
+        &self,
+        action: Action,
+        resource: ResourceType,
+    ) -> impl Iterator<Item = (&Policy, Option<&str>)> {
+        let speaks = move |rule: &&Rule| {
+            self.vocabulary.covers(&rule.actions, action)
+                && rule.types.as_ref().is_none_or(|types| types.contains(&resource))
+        };
+        self.rules.iter().filter(speaks).map(|rule| (&rule.exact, rule.role.as_deref()))
+    }
+
     fn applicable(
         &self,
         action: Action,

@@ -114,7 +114,7 @@ impl Situation {
             launch_patient: None,
             purpose: purpose.to_owned(),
             methods: BTreeSet::from(["mfa".to_owned()]),
-            age_seconds: 60,
+            age_seconds: limits::REHEARSED_FACTOR_AGE_SECONDS,
             phishing_resistant: true,
             emergencies: BTreeMap::new(),
             network: IpAddr::V4(Ipv4Addr::LOCALHOST),

@@ -2,16 +2,20 @@
 //!
 //! Owns: the form of a test case, judging one, coverage, and the table of what each role sees.
 //! Must never: decide in another way than a request is decided (`access` rehearses, `filter` cuts); read a file.
-//! Look next: `case` (the form), `judge` (what came of it), `coverage`, `table`.
+//! Look next: `case` (the form), `judge` (what came of it), `coverage`, `table`, `tree`, `explanation`.
 
 mod case;
 mod coverage;
+mod explanation;
 mod judge;
 mod record;
 mod table;
+mod tree;
 
-pub use case::{Case, Subject, read_cases};
+pub use case::{ACTIONS, Case, OPERATIONS, Subject, Told, read_cases, seconds};
 pub use coverage::{Coverage, RoleCoverage};
+pub use explanation::{Answer, Change, Explanation, Suggestion, explain};
 pub use judge::{Finding, Verdict, judge};
 pub use record::{EXAMPLES, Records};
 pub use table::{RoleView, roles};
+pub use tree::{Node, Standing, Tree, record_trees, type_tree};
