@@ -137,7 +137,9 @@ fn found(name: &str, records: &mut Records) -> Result<String, String> {
         return Ok(name.to_owned());
     }
     let unreadable = |why: &dyn std::fmt::Display| {
-        format!("the record `{name}` is no file that can be read, and no record of tests/records or built in: {why}")
+        format!(
+            "the record `{name}` is no file that can be read, and no record of tests/records or built in: {why}"
+        )
     };
     let bytes = fs::metadata(name).map_err(|error| unreadable(&error.kind()))?.len();
     if bytes > limits::POLICY_FILE_BYTES_MAX as u64 {

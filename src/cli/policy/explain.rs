@@ -4,21 +4,26 @@
 //! Look next: `domain::workbench::explain`; docs/policies.md, which explains the form of a case.
 
 use super::asked::records;
+use super::recorded::Trail;
 use super::{Which, load};
-use crate::app;
+use crate::cli::audit::{self, Filter};
+use crate::cli::trail::Reader;
 use crate::cli::{Ending, show};
-use crate::config::Problem;
-use crate::domain::access::{PolicySet, Say, Source};
+use crate::config::{self, Problem};
+use crate::domain::access::{Denial, PolicySet, Say, Source};
+use crate::domain::audit::{Decision, escape};
 use crate::domain::fhir::r4::ElementPath;
-use crate::domain::workbench::{Answer, Case, Explanation, Records, Suggestion, explain, read_cases};
-use crate::limits;
+use crate::domain::workbench::replay::{Recorded, Replay};
+use crate::domain::workbench::{Answer, Case, Change, Explanation, Records, Suggestion, explain, read_cases};
+use crate::{app, limits};
 use clap::Args;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// `policy explain DIRECTORY|--config F FILE [--case NAME] [--element PATH] [--json]`
+/// `policy explain DIRECTORY|--config F --file FILE|--request ID [--case NAME] [--element PATH] [--json]`
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Explain {
     #[command(flatten)]
@@ -28,6 +33,8 @@ pub(in crate::cli) struct Explain {
     /// Elements to explain, such as Patient.telecom; may be given more than once
     #[arg(long = "element", value_name = "PATH", value_parser = element)]
     elements: Vec<ElementPath>,
+    #[command(flatten)]
+    reader: Reader,
     /// One JSON object a line
     #[arg(long)]
     json: bool,
@@ -37,8 +44,11 @@ pub(in crate::cli) struct Explain {
 #[derive(Debug, Args)]
 struct Question {
     /// A file of cases, as `policy test` reads them, or a counterexample
-    #[arg(long = "file", value_name = "FILE", required = true)]
+    #[arg(long = "file", value_name = "FILE", group = "what", required = true)]
     file: Option<PathBuf>,
+    /// X-Request-Id of an answer in the trail; needs `--config`
+    #[arg(long = "request", value_name = "ID", group = "what")]
+    request: Option<String>,
     /// Of several cases in it, those whose name contains this
     #[arg(long, value_name = "NAME", requires = "file")]
     case: Option<String>,
@@ -58,9 +68,123 @@ pub(super) fn run(order: &Explain) -> Ending {
         Err(problems) => return show::problems(&problems, order.json),
     };
     let policies = Arc::new(policies);
-    match &order.question.file {
-        Some(file) => of_file(order, file, &policies, &records),
-        None => Ending::WrongUse,
+    match (&order.question.file, &order.question.request, &order.which.config) {
+        (Some(file), _, _) => of_file(order, file, &policies, &records),
+        (None, Some(request), Some(config)) => of_request(order, (request, config), &policies, &records),
+        (None, Some(_), None) => {
+            show::error("`--request` needs `--config FILE`, which tells where the trail is");
+            Ending::WrongUse
+        }
+        (None, None, _) => Ending::WrongUse,
+    }
+}
+
+/// A request of the trail: what was recorded of it, and what the set at hand says to it.
+fn of_request(
+    order: &Explain,
+    (request, config): (&str, &Path),
+    policies: &Arc<PolicySet>,
+    records: &Records,
+) -> Ending {
+    let settings = match config::load(config) {
+        Ok(settings) => settings,
+        Err(problems) => return show::problems(&problems, order.json),
+    };
+    let filter = Filter { request_id: Some(request.to_owned()), ..Filter::default() };
+    let asked = BTreeMap::from([("request id".to_owned(), request.to_owned())]);
+    let trail = match Trail::open(&settings, &order.reader, "policy explain", asked) {
+        Ok(trail) => trail,
+        Err(why) => {
+            show::error(&why);
+            return Ending::No;
+        }
+    };
+    let mut found = Vec::new();
+    let code = trail.each(&filter, false, &mut |decision, recorded| {
+        found.push((decision.clone(), recorded.clone()));
+        Ok(())
+    });
+    if found.is_empty() {
+        show::error("the trail has no decision about somebody's request of this id");
+        return Ending::No;
+    }
+    let mut permitted = code == audit::GOOD;
+    for (decision, recorded) in &found {
+        permitted &= recorded.permitted;
+        if let Err(why) = of_decision(order, (decision, recorded), policies, records) {
+            show::error(&why);
+            return Ending::No;
+        }
+    }
+    if permitted { Ending::Good } else { Ending::No }
+}
+
+fn of_decision(
+    order: &Explain,
+    (decision, recorded): (&Decision, &Recorded),
+    policies: &Arc<PolicySet>,
+    records: &Records,
+) -> Result<(), String> {
+    let is_same = recorded.policy_set.as_deref() == Some(policies.hash());
+    let fault = |denial: Denial| denial.to_string();
+    let mut foreseen = Replay::new(policies, policies).foresee(recorded).map_err(fault)?;
+    let more = foreseen.len().saturating_sub(limits::EXPLAIN_CASES_MAX);
+    foreseen.truncate(limits::EXPLAIN_CASES_MAX);
+    if !order.json {
+        tell_decision(decision, recorded, is_same);
+    }
+    for (item, now) in &foreseen {
+        let Some(case) = recorded.supposed(item.as_ref()) else { continue };
+        let about = item.as_ref().map_or("some record of the type", |item| item.reference.as_str());
+        let missing: Vec<&str> = now.missing.iter().map(|fact| fact.name()).collect();
+        let explanation = explain(policies, records, &case, &order.elements)?;
+        let known = json!({
+            "requestId": recorded.request_id, "recorded": if recorded.permitted { "permit" } else { "refuse" },
+            "reason": recorded.reason, "recordedPolicies": decision.policies, "basis": decision.basis,
+            "policySet": recorded.policy_set, "samePolicies": is_same, "record": about,
+            "permitted": now.permitted, "missing": missing,
+        });
+        if !order.json {
+            let said = match now.permitted {
+                Some(true) => "is permitted",
+                Some(false) => "is refused",
+                None => "is not decided by what the trail tells",
+            };
+            show::line("");
+            show::line(&escape(&format!("{about}: with the policies at hand it {said}")));
+            if !missing.is_empty() {
+                show::line(&format!("  not recorded, and it matters: {}", missing.join(", ")));
+            }
+            show::line(
+                "  what follows supposes what is not recorded: no labels, status active, a second factor of a minute ago",
+            );
+        }
+        tell(&explanation, order.json, &known);
+    }
+    if more > 0 && !order.json {
+        show::line(&format!("and {more} records more"));
+    }
+    Ok(())
+}
+
+/// What the trail says of it.
+fn tell_decision(decision: &Decision, recorded: &Recorded, is_same: bool) {
+    let verdict = if recorded.permitted { "permitted" } else { "refused" };
+    let reason = recorded.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+    let who = format!("{} ({}), for {}", recorded.subject, recorded.roles.join(" "), recorded.purpose);
+    show::line(&escape(&format!("{} {who}: {} was {verdict}{reason}", recorded.time, decision.request)));
+    let list = |title: &str, words: &[String]| {
+        if !words.is_empty() {
+            show::line(&escape(&format!("  {title} {}", words.join(", "))));
+        }
+    };
+    list("policies", &decision.policies);
+    list("it rested on", &decision.basis);
+    if decision.withheld > 0 {
+        show::line(&format!("  {} records were withheld from the answer", decision.withheld));
+    }
+    if !is_same {
+        show::line("  the policies at hand are not those that decided: their hash is another");
     }
 }
 
@@ -154,12 +278,28 @@ fn list<'s>(title: &str, says: impl Iterator<Item = &'s Say>, more: impl Fn(&Say
 
 fn tell_changes(answer: &Answer) {
     if answer.changes.is_empty() {
-        show::line("  no other purpose, login, relation, role or label would permit it, nor two of them together");
+        show::line(
+            "  no other purpose, login, relation, role or label would permit it, nor two of them together",
+        );
     } else {
-        show::line("  it would be permitted with");
-        for suggestion in &answer.changes {
-            let only = if suggestion.is_emergency() { "  (in an emergency only)" } else { "" };
-            show::line(&format!("    {}{only}, by {}", words(suggestion), suggestion.by.join(", ")));
+        let who = |suggestion: &Suggestion| match suggestion.is_emergency() {
+            true => Who::Emergency,
+            false if suggestion.changes.iter().all(Change::is_the_callers) => Who::Caller,
+            false => Who::Hospital,
+        };
+        for (one, title) in [
+            (Who::Caller, "whoever asks would be permitted it with"),
+            (Who::Hospital, "it would be permitted by what others give or mark:"),
+            (Who::Emergency, "in an emergency, and only then:"),
+        ] {
+            let theirs: Vec<&Suggestion> =
+                answer.changes.iter().filter(|suggestion| who(suggestion) == one).collect();
+            if !theirs.is_empty() {
+                show::line(&format!("  {title}"));
+            }
+            for suggestion in theirs {
+                show::line(&format!("    {}, by {}", words(suggestion), suggestion.by.join(", ")));
+            }
         }
     }
     if answer.cut_short {
@@ -167,8 +307,16 @@ fn tell_changes(answer: &Answer) {
     }
 }
 
+/// Who can bring a change about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Who {
+    Caller,
+    Hospital,
+    Emergency,
+}
+
 fn words(suggestion: &Suggestion) -> String {
-    suggestion.changes.iter().map(crate::domain::workbench::Change::words).collect::<Vec<_>>().join(" and ")
+    suggestion.changes.iter().map(Change::words).collect::<Vec<_>>().join(" and ")
 }
 
 fn answer_json(answer: &Answer) -> Value {
@@ -180,7 +328,7 @@ fn answer_json(answer: &Answer) -> Value {
     };
     let change = |suggestion: &Suggestion| {
         json!({
-            "with": suggestion.changes.iter().map(crate::domain::workbench::Change::words).collect::<Vec<_>>(),
+            "with": suggestion.changes.iter().map(Change::words).collect::<Vec<_>>(),
             "emergency": suggestion.is_emergency(), "policies": suggestion.by,
         })
     };

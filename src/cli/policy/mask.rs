@@ -149,7 +149,9 @@ fn nodes(all: &[Node], indent: usize, width: usize, passes: &str, stays: &str) {
     for node in all {
         let said = match node.standing {
             Standing::Passes => by(passes, &node.permits),
-            Standing::InSomeRecords => but(by(&format!("{passes} in some records"), &node.permits), &node.forbids),
+            Standing::InSomeRecords => {
+                but(by(&format!("{passes} in some records"), &node.permits), &node.forbids)
+            }
             Standing::InParts => but(by("only parts", &node.permits), &node.forbids),
             Standing::Stays if node.forbids.is_empty() => format!("{stays}: no policy permits it"),
             Standing::Stays => format!("{stays} by {}", node.forbids.join(", ")),

@@ -8,6 +8,8 @@ mod asked;
 mod check;
 mod explain;
 mod mask;
+mod recorded;
+mod replay;
 mod test;
 
 use super::Ending;
@@ -16,7 +18,7 @@ use crate::{app, config};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
-/// `policy check|mask|explain|test`
+/// `policy check|mask|explain|replay|test`
 #[derive(Debug, Subcommand)]
 pub(super) enum Policy {
     /// Parse and validate a policies directory; every problem and doubt with file and line
@@ -25,6 +27,8 @@ pub(super) enum Policy {
     Mask(Box<mask::Mask>),
     /// Tell why a question is answered as it is, and what would have to be otherwise for it to be permitted
     Explain(explain::Explain),
+    /// Decide a recorded day again by a candidate set: whom it would refuse or let see more, and whom less
+    Replay(Box<replay::Replay>),
     /// Run the cases beside the policies, and compare the table of what each role sees
     Test(test::Test),
 }
@@ -45,6 +49,7 @@ pub(super) fn run(policy: &Policy) -> Ending {
         Policy::Check(check) => check::run(check),
         Policy::Mask(mask) => mask::run(mask),
         Policy::Explain(order) => explain::run(order),
+        Policy::Replay(order) => replay::run(order),
         Policy::Test(test) => test::run(test),
     }
 }

@@ -256,7 +256,7 @@ impl Rehearsal {
 }
 
 /// The record's own `extension`, or one of them by URL.
-fn is_own_extension(path: &ElementPath) -> bool {
+pub(super) fn is_own_extension(path: &ElementPath) -> bool {
     path.segments().nth(1).is_some_and(|name| name.starts_with("extension"))
 }
 
@@ -273,15 +273,15 @@ impl From<Sides> for Stand {
 }
 
 /// A policy as conditions that all must hold.
-struct Taken {
+pub(super) struct Taken {
     id: String,
-    permits: bool,
+    pub(super) permits: bool,
     role: Option<String>,
-    terms: Vec<Arc<Expr>>,
+    pub(super) terms: Vec<Arc<Expr>>,
 }
 
 impl Taken {
-    fn apart(policy: &Policy, role: Option<&str>) -> Option<Self> {
+    pub(super) fn apart(policy: &Policy, role: Option<&str>) -> Option<Self> {
         let pst::Policy::Static(body) = policy.to_pst().ok()? else { return None };
         let body = body.body();
         let mut terms: Vec<Arc<Expr>> = Vec::new();
@@ -295,6 +295,12 @@ impl Taken {
         }
         let permits = policy.effect() == Effect::Permit;
         Some(Self { id: policy.id().to_string(), permits, role: role.map(str::to_owned), terms })
+    }
+
+    /// What it says, name apart: two with the same text hold for the same questions.
+    pub(super) fn text(&self) -> String {
+        let terms: Vec<String> = self.terms.iter().map(|term| format!("({term})")).collect();
+        format!("{} {}", if self.permits { "permit" } else { "forbid" }, terms.join(" && "))
     }
 
     fn say(&self, truths: &Truths, concerns: bool) -> Say {
@@ -323,7 +329,8 @@ impl Taken {
 }
 
 fn all(terms: &[Arc<Expr>]) -> Arc<Expr> {
-    let join = |left: Arc<Expr>, right: Arc<Expr>| Arc::new(Expr::BinaryOp { op: BinaryOp::And, left, right });
+    let join =
+        |left: Arc<Expr>, right: Arc<Expr>| Arc::new(Expr::BinaryOp { op: BinaryOp::And, left, right });
     let whole = terms.iter().cloned().reduce(join);
     whole.unwrap_or_else(|| Arc::new(Expr::Literal(Literal::Bool(true))))
 }
@@ -384,9 +391,9 @@ fn not(expr: &Arc<Expr>) -> Expr {
 }
 
 /// Conditions by their text: equal ones are asked once.
-type Atoms = BTreeMap<String, Arc<Expr>>;
+pub(super) type Atoms = BTreeMap<String, Arc<Expr>>;
 
-fn collect(expr: &Arc<Expr>, atoms: &mut Atoms) {
+pub(super) fn collect(expr: &Arc<Expr>, atoms: &mut Atoms) {
     match &**expr {
         Expr::UnaryOp { op: UnaryOp::Not, expr } => collect(expr, atoms),
         Expr::BinaryOp { op: BinaryOp::And | BinaryOp::Or, left, right } => {
@@ -403,11 +410,12 @@ fn collect(expr: &Arc<Expr>, atoms: &mut Atoms) {
 }
 
 /// Each condition as a policy of its own, named by its place.
-fn parts(atoms: &Atoms) -> Option<cedar_policy::PolicySet> {
+pub(super) fn parts(atoms: &Atoms) -> Option<cedar_policy::PolicySet> {
     let part = |(at, expr): (usize, &Arc<Expr>)| {
         let (everybody, anything) = (pst::PrincipalConstraint::Any, pst::ResourceConstraint::Any);
         let id = pst::PolicyID(at.to_string().into());
-        let template = pst::Template::new(id, pst::Effect::Permit, everybody, pst::ActionConstraint::Any, anything);
+        let template =
+            pst::Template::new(id, pst::Effect::Permit, everybody, pst::ActionConstraint::Any, anything);
         let template = template.try_with_clauses(vec![Clause::When(Arc::clone(expr))]).ok()?;
         let policy = pst::StaticPolicy::try_from(template).ok()?;
         Policy::from_pst(pst::Policy::Static(policy)).ok()
@@ -418,16 +426,16 @@ fn parts(atoms: &Atoms) -> Option<cedar_policy::PolicySet> {
 
 /// Whether a condition holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Truth {
+pub(super) enum Truth {
     Yes,
     No,
     /// It cannot be asked by itself: it reads what is not there, and another condition before it guards it.
     Guarded,
 }
 
-type Truths = BTreeMap<String, Truth>;
+pub(super) type Truths = BTreeMap<String, Truth>;
 
-fn truths(atoms: &Atoms, response: &cedar_policy::Response) -> Truths {
+pub(super) fn truths(atoms: &Atoms, response: &cedar_policy::Response) -> Truths {
     let place = |id: &PolicyId| AsRef::<str>::as_ref(id).parse::<usize>().ok();
     let yes: BTreeSet<usize> = response.diagnostics().reason().filter_map(place).collect();
     let errors = response.diagnostics().errors();
@@ -443,7 +451,7 @@ fn truths(atoms: &Atoms, response: &cedar_policy::Response) -> Truths {
 }
 
 /// Cedar's own rules, with short circuits: a condition behind one that settles it is not looked at.
-fn truth(expr: &Arc<Expr>, truths: &Truths) -> Truth {
+pub(super) fn truth(expr: &Arc<Expr>, truths: &Truths) -> Truth {
     match &**expr {
         Expr::UnaryOp { op: UnaryOp::Not, expr } => match truth(expr, truths) {
             Truth::Yes => Truth::No,
@@ -546,7 +554,9 @@ fn note(expr: &Expr, found: &mut BTreeSet<Hint>) {
                 "context.labels" | "resource.labels" => found.extend(named.map(Hint::Label)),
                 "context.mfa.age" => found.extend(long(other).map(Hint::Age)),
                 "context.relations" => {
-                    found.extend(texts.iter().filter_map(|name| Relation::from_name(name)).map(Hint::Relation));
+                    found.extend(
+                        texts.iter().filter_map(|name| Relation::from_name(name)).map(Hint::Relation),
+                    );
                 }
                 _ => {}
             }

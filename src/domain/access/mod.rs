@@ -13,6 +13,7 @@ mod elements;
 mod emergency;
 mod engine;
 mod expression;
+mod foresight;
 mod groups;
 mod inquiry;
 mod key;
@@ -37,6 +38,7 @@ mod words;
 
 pub use admit::admit;
 pub use denial::{Denial, RecordDenial};
+pub use foresight::{Admission, Fact, Foreseen, Foresight, Recalled, Sameness};
 pub use inquiry::{Hint, Hints, Say, Stand};
 pub use lint::{Lint, LintName};
 pub use masks::{Change, Disclosure, Masks};

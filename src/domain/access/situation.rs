@@ -123,6 +123,29 @@ impl Situation {
         }
     }
 
+    /// The same person under this name, for policies that name people. A client that acts for itself has its own id.
+    #[must_use]
+    pub fn of_subject(mut self, issuer: &str, subject: &str) -> Self {
+        issuer.clone_into(&mut self.issuer);
+        subject.clone_into(&mut self.subject);
+        self.person = self.application.is_empty() || self.subject != self.application;
+        self
+    }
+
+    /// The same person, whose token is bound to this: `mtls`, `dpop` or nothing.
+    #[must_use]
+    pub fn bound_to(mut self, binding: Option<&str>) -> Self {
+        self.binding = ["mtls", "dpop"].into_iter().find(|known| Some(*known) == binding).unwrap_or("none");
+        self
+    }
+
+    /// The same person, at this time.
+    #[must_use]
+    pub fn at(mut self, now: Timestamp) -> Self {
+        self.now = now;
+        self
+    }
+
     /// The same person as this FHIR resource, such as `Patient/p2`.
     #[must_use]
     pub fn with_fhir_user(mut self, reference: &str) -> Self {

@@ -13,6 +13,9 @@ use super::expression::kind;
 use cedar_policy::pst::{BinaryOp, EntityUID, Expr, Literal, UnaryOp, Var};
 use std::sync::Arc;
 
+/// What bears labels.
+const LABELLED: &str = "the record";
+
 /// How many names of a list are spelt out.
 const NAMES: usize = 6;
 
@@ -44,7 +47,8 @@ fn chain(expr: &Expr, op: BinaryOp, value: bool) -> String {
         names if !value && joined_by_and => said.push(format!("the record is none of {}", listed(names))),
         _ => said.extend(types.iter().map(|term| phrase(term, value))),
     }
-    let nested = |term: &&Expr| matches!(term, Expr::BinaryOp { op: inner, .. } if *inner != op && is_chain(*inner));
+    let nested =
+        |term: &&Expr| matches!(term, Expr::BinaryOp { op: inner, .. } if *inner != op && is_chain(*inner));
     said.extend(others.iter().map(|term| match nested(term) {
         true => format!("({})", phrase(term, value)),
         false => phrase(term, value),
@@ -126,10 +130,14 @@ fn membership(left: &Expr, right: &Expr, value: bool) -> Option<String> {
     let all = |wanted: &[&str]| kinds.iter().all(|kind| wanted.contains(&kind.as_str()));
     let (has, lies) = if value { ("has", "lies") } else { ("has not", "does not lie") };
     match left {
-        Expr::Var(Var::Principal) if all(&["Role"]) => Some(format!("the caller {has} the role {}", listed(&names))),
-        Expr::Var(Var::Resource) if all(&["Patient", "Subject"]) => {
-            Some(format!("the record {} about the patient {}", if value { "is" } else { "is not" }, listed(&names)))
+        Expr::Var(Var::Principal) if all(&["Role"]) => {
+            Some(format!("the caller {has} the role {}", listed(&names)))
         }
+        Expr::Var(Var::Resource) if all(&["Patient", "Subject"]) => Some(format!(
+            "the record {} about the patient {}",
+            if value { "is" } else { "is not" },
+            listed(&names)
+        )),
         Expr::Var(Var::Resource) if all(&["FHIR::Element", "ElementGroup"]) => {
             let names: Vec<String> = named.iter().map(|uid| element_name(uid)).collect();
             Some(format!("the element {lies} in {}", listed(&names)))
@@ -157,7 +165,9 @@ fn comparison(op: BinaryOp, left: &Expr, right: &Expr, value: bool) -> Option<St
     let equal = match op {
         BinaryOp::Eq => value,
         BinaryOp::NotEq => !value,
-        BinaryOp::Contains | BinaryOp::ContainsAny | BinaryOp::ContainsAll => return contains(op, subject, other, swapped, value),
+        BinaryOp::Contains | BinaryOp::ContainsAny | BinaryOp::ContainsAll => {
+            return contains(op, subject, other, swapped, value);
+        }
         _ => return None,
     };
     match other {
@@ -179,6 +189,15 @@ fn contains(
 ) -> Option<String> {
     let names = texts(other)?;
     let verb = if value { is } else { is_not };
+    if subject == LABELLED && names.len() > 1 {
+        let many = match (op == BinaryOp::ContainsAll, value) {
+            (true, true) => "bears all of",
+            (true, false) => "lacks one of",
+            (false, true) => "bears one of",
+            (false, false) => "bears none of",
+        };
+        return Some(format!("{subject} {many} the labels {}", listed(&names)));
+    }
     let all = op == BinaryOp::ContainsAll && names.len() > 1 && !swapped;
     Some(match (names.as_slice(), all, value) {
         ([one], _, _) => format!("{subject} {verb} {one}"),
@@ -195,7 +214,7 @@ fn subject(name: &str) -> Option<(&'static str, &'static str, &'static str)> {
         "context.purpose" => ("the purpose", "is", "is not"),
         "context.relations" => ("the caller's relation to the patient", "is", "is not"),
         "context.mfa.methods" => ("the second factor", "was proven by", "was not proven by"),
-        "context.labels" | "resource.labels" => ("the record", "bears the label", "does not bear the label"),
+        "context.labels" | "resource.labels" => (LABELLED, "bears the label", "does not bear the label"),
         "context.application" => ("the application", "is", "is not"),
         "context.binding" => ("the token's binding", "is", "is not"),
         "context.scopes" => ("the token's scope", "is", "is not"),
@@ -259,7 +278,9 @@ pub(super) fn attribute(expr: &Expr) -> Option<String> {
 pub(super) fn texts(expr: &Expr) -> Option<Vec<String>> {
     match expr {
         Expr::Literal(Literal::String(text)) => Some(vec![text.to_string()]),
-        Expr::Set(items) => items.iter().map(|item| texts(item)).collect::<Option<Vec<_>>>().map(|l| l.concat()),
+        Expr::Set(items) => {
+            items.iter().map(|item| texts(item)).collect::<Option<Vec<_>>>().map(|l| l.concat())
+        }
         _ => None,
     }
 }
@@ -268,9 +289,11 @@ pub(super) fn texts(expr: &Expr) -> Option<Vec<String>> {
 pub(super) fn entities(expr: &Expr) -> Option<Vec<&EntityUID>> {
     match expr {
         Expr::Literal(Literal::EntityUID(uid)) => Some(vec![uid]),
-        Expr::Set(items) => {
-            items.iter().map(|item: &Arc<Expr>| entities(item)).collect::<Option<Vec<_>>>().map(|l| l.concat())
-        }
+        Expr::Set(items) => items
+            .iter()
+            .map(|item: &Arc<Expr>| entities(item))
+            .collect::<Option<Vec<_>>>()
+            .map(|l| l.concat()),
         _ => None,
     }
 }
@@ -335,10 +358,14 @@ mod tests {
             ),
             (
                 "resource.labels.containsAny([\"R\", \"V\"])",
-                "the record bears the label one of R, V",
-                "the record does not bear the label any of R, V",
+                "the record bears one of the labels R, V",
+                "the record bears none of the labels R, V",
             ),
-            ("context.emergency", "emergency access to the patient is in force", "no emergency access is in force"),
+            (
+                "context.emergency",
+                "emergency access to the patient is in force",
+                "no emergency access is in force",
+            ),
             (
                 "principal in Role::\"nurse\"",
                 "the caller has the role nurse",
@@ -363,6 +390,11 @@ mod tests {
                 "context.purpose == \"X\" && !(resource.status == \"draft\" || context.emergency)",
                 "the purpose is X and the record's status is not draft and no emergency access is in force",
                 "the purpose is not X or the record's status is draft or emergency access to the patient is in force",
+            ),
+            (
+                "context.labels.contains(\"R\")",
+                "the record bears the label R",
+                "the record does not bear the label R",
             ),
             ("1 == 2", "`1 == 2`", "not `1 == 2`"),
         ] {

@@ -17,6 +17,9 @@ use std::sync::Arc;
 /// Purposes that state an emergency (HL7 PurposeOfUse).
 const URGENT: [&str; 2] = ["ETREAT", "BTG"];
 
+/// HL7's code for treatment.
+const TREATMENT: &str = "TREAT";
+
 /// One fact that would be otherwise. In the order in which they are suggested.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Change {
@@ -98,7 +101,11 @@ impl Change {
     pub fn is_the_callers(&self) -> bool {
         matches!(
             self,
-            Self::Purpose(_) | Self::SecondFactorAge(_) | Self::PhishingResistant | Self::Method(_) | Self::Application(_)
+            Self::Purpose(_)
+                | Self::SecondFactorAge(_)
+                | Self::PhishingResistant
+                | Self::Method(_)
+                | Self::Application(_)
         ) && !self.is_emergency()
     }
 }
@@ -176,7 +183,11 @@ fn answer(
         let says = says(&asked, case, facts, &met, goal)?;
         let hints = asked.rehearsal.hints(&case.action, facts, &asked.known);
         let hints = hints.transpose().map_err(|denial| denial.to_string())?.unwrap_or_default();
-        let candidates = if permitted { Vec::new() } else { candidates(case, facts, &hints) };
+        let purposes = policies.outlines().iter().flat_map(|outline| outline.purposes.iter());
+        let candidates = match permitted {
+            true => Vec::new(),
+            false => candidates(case, facts, &hints, purposes.cloned().collect()),
+        };
         Ok::<_, String>((permitted, decision, says, candidates))
     });
     let (permitted, decision, says, candidates) =
@@ -214,7 +225,9 @@ fn decision(
 ) -> (bool, String) {
     let by = |ids: &[String]| ids.iter().map(|id| format!("`{id}`")).collect::<Vec<_>>().join(", ");
     let disclosure = match &met.outcome {
-        Err(denial) if met.objections.is_empty() => return (false, format!("refused: {denial}; no policy permits it")),
+        Err(denial) if met.objections.is_empty() => {
+            return (false, format!("refused: {denial}; no policy permits it"));
+        }
         Err(_) => return (false, format!("refused by {}", by(&met.objections))),
         Ok(_) if !met.leaves => {
             return (false, "withheld whole: a modifier element would be left out of it".to_owned());
@@ -241,7 +254,7 @@ fn permitted(disclosure: &Disclosure, by: &str) -> String {
 }
 
 /// The changes to try, in the order of their worth.
-fn candidates(case: &Case, facts: &Facts, hints: &Hints) -> Vec<Change> {
+fn candidates(case: &Case, facts: &Facts, hints: &Hints, purposes: BTreeSet<String>) -> Vec<Change> {
     let mut found: BTreeSet<Change> = BTreeSet::new();
     let age = case.told.factor_age_seconds.unwrap_or(limits::REHEARSED_FACTOR_AGE_SECONDS);
     let resists = case.told.phishing_resistant.unwrap_or(case.told.methods.is_none());
@@ -267,12 +280,18 @@ fn candidates(case: &Case, facts: &Facts, hints: &Hints) -> Vec<Change> {
             _ => {}
         }
     }
-    let borne: Vec<String> = hints.forbids.iter().filter_map(|hint| borne(hint, facts)).collect();
+    if asks_purpose(hints) {
+        // A condition may ask for any purpose but some: every one that is known, and the commonest of all.
+        let known = purposes.into_iter().chain([TREATMENT.to_owned()]);
+        found.extend(known.filter(|purpose| *purpose != case.purpose).map(Change::Purpose));
+    }
+    let both: BTreeSet<&Hint> = hints.forbids.union(&hints.permits).collect();
+    let borne: Vec<String> = both.iter().filter_map(|hint| borne(hint, facts)).collect();
     if borne.len() > 1 {
         found.insert(Change::WithoutLabels(borne.clone()));
     }
     found.extend(borne.into_iter().map(|label| Change::WithoutLabels(vec![label])));
-    found.extend(hints.permits.iter().filter_map(|hint| match hint {
+    found.extend(both.into_iter().filter_map(|hint| match hint {
         Hint::Label(label) if !facts.labels.contains(label) => Some(Change::WithLabel(label.clone())),
         _ => None,
     }));
@@ -285,7 +304,11 @@ fn candidates(case: &Case, facts: &Facts, hints: &Hints) -> Vec<Change> {
     found
 }
 
-/// A label that a forbid names and the record bears.
+fn asks_purpose(hints: &Hints) -> bool {
+    hints.permits.iter().chain(&hints.forbids).any(|hint| matches!(hint, Hint::Purpose(_)))
+}
+
+/// A label that a policy names and the record bears.
 fn borne(hint: &Hint, facts: &Facts) -> Option<String> {
     match hint {
         Hint::Label(label) if facts.labels.contains(label) => Some(label.clone()),
@@ -301,8 +324,9 @@ struct Search<'s> {
 }
 
 impl Search<'_> {
-    /// Single changes; pairs of the others only where no single one does that states no emergency. Tells whether there
-    /// were more than may be tried.
+    /// Single changes; pairs of the others where no single one does that the caller, or a task with the patient, could
+    /// bring about. Pairs with roles and labels only where nothing but an emergency does. Tells whether there were more
+    /// than may be tried.
     fn run(&self, candidates: &[Change]) -> (Vec<Suggestion>, bool) {
         let mut found: Vec<Suggestion> = Vec::new();
         let mut left: Vec<&Change> = Vec::new();
@@ -316,8 +340,12 @@ impl Search<'_> {
                 None => left.push(change),
             }
         }
-        if found.iter().any(|one| !one.is_emergency()) {
+        let is_near = |change: &Change| change.is_the_callers() || matches!(change, Change::Relation(_));
+        if found.iter().any(|one| one.changes.iter().all(is_near)) {
             return (found, false);
+        }
+        if found.iter().any(|one| !one.is_emergency()) {
+            left.retain(|change| is_near(change));
         }
         let (pairs, cut_short) = self.pairs(&left);
         found.extend(pairs);

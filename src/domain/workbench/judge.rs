@@ -61,9 +61,8 @@ impl Verdict {
 /// Judges a case.
 #[must_use]
 pub fn judge(policies: &Arc<PolicySet>, records: &Records, case: &Case) -> Verdict {
-    let judged = case.with_record(records, |facts, document| {
-        Asked::new(policies, case, facts).compare(facts, document)
-    });
+    let judged = case
+        .with_record(records, |facts, document| Asked::new(policies, case, facts).compare(facts, document));
     judged.unwrap_or_else(|(about, got)| Verdict::unasked(&about, got))
 }
 
@@ -91,9 +90,8 @@ impl Case {
         };
         let wrong = |what: &str| (name.clone(), what.to_owned());
         let json = records.by_name(name);
-        let json = json.ok_or_else(|| {
-            wrong("there is no such record in tests/records, nor a built-in one")
-        })?;
+        let json =
+            json.ok_or_else(|| wrong("there is no such record in tests/records, nor a built-in one"))?;
         let document = record::open(json).map_err(|message| (name.clone(), message))?;
         let facts = document.facts_with_content(0).ok_or_else(|| wrong("its facts cannot be read"))?;
         Ok(then(&self.add_to(facts), Some(&document)))

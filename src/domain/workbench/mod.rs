@@ -2,13 +2,17 @@
 //!
 //! Owns: the form of a test case, judging one, coverage, and the table of what each role sees.
 //! Must never: decide in another way than a request is decided (`access` rehearses, `filter` cuts); read a file.
-//! Look next: `case` (the form), `judge` (what came of it), `coverage`, `table`, `tree`, `explanation`.
+//! Look next: `case` (the form), `judge` (what came of it), `coverage`, `table`, `tree`, `explanation`, `replay`.
 
 mod case;
 mod coverage;
+mod difference;
 mod explanation;
+mod flips;
 mod judge;
 mod record;
+mod recorded;
+pub mod replay;
 mod table;
 mod tree;
 

@@ -62,7 +62,12 @@ pub struct Tree {
 }
 
 impl Tree {
-    fn closed(resource: ResourceType, record: Option<String>, forbids: Vec<String>, because: Option<String>) -> Self {
+    fn closed(
+        resource: ResourceType,
+        record: Option<String>,
+        forbids: Vec<String>,
+        because: Option<String>,
+    ) -> Self {
         let (standing, permits, nodes) = (Standing::Stays, Vec::new(), Vec::new());
         Self { resource, record, standing, permits, forbids, because, nodes }
     }
@@ -150,7 +155,7 @@ fn joined(sure: Vec<String>, maybe: Vec<String>) -> Vec<String> {
 }
 
 /// The elements of what has this path, one level down, by path, each once.
-fn elements(path: &str, types: &[Structure]) -> Vec<(String, &'static [Structure])> {
+pub(super) fn elements(path: &str, types: &[Structure]) -> Vec<(String, &'static [Structure])> {
     let mut found: Vec<(String, &'static [Structure])> = Vec::new();
     for element in types.iter().flat_map(|structure| r4::elements(*structure)) {
         let name = format!("{path}.{}", element.name);
@@ -161,7 +166,7 @@ fn elements(path: &str, types: &[Structure]) -> Vec<(String, &'static [Structure
     found
 }
 
-fn cursor<'m>(mask: &'m Mask, path: &str) -> MaskCursor<'m> {
+pub(super) fn cursor<'m>(mask: &'m Mask, path: &str) -> MaskCursor<'m> {
     path.split('.').skip(1).fold(mask.cursor(), MaskCursor::child)
 }
 
@@ -173,12 +178,14 @@ fn cursor<'m>(mask: &'m Mask, path: &str) -> MaskCursor<'m> {
 pub fn record_trees(policies: &Arc<PolicySet>, records: &Records, case: &Case) -> Result<Vec<Tree>, String> {
     let trees = case.with_record(records, |facts, document| {
         let asked = Asked::new(policies, case, facts);
-        let met = asked.met(facts, document).ok_or_else(|| format!("there is no action `{}`", case.action))?;
+        let met =
+            asked.met(facts, document).ok_or_else(|| format!("there is no action `{}`", case.action))?;
         let content = facts.content.clone();
         let mask = match (met.outcome, met.leaves) {
             (Ok(disclosure), true) => Arc::clone(disclosure.mask()),
             (Ok(_), false) => {
-                let because = "a modifier element would be left out, and what is left would mislead".to_owned();
+                let because =
+                    "a modifier element would be left out, and what is left would mislead".to_owned();
                 let reference = document.is_some().then(|| reference(facts));
                 return Ok(vec![Tree::closed(facts.resource_type, reference, Vec::new(), Some(because))]);
             }
@@ -189,11 +196,15 @@ pub fn record_trees(policies: &Arc<PolicySet>, records: &Records, case: &Case) -
             }
         };
         let mut trees = vec![record_tree(&asked, case, facts, content.as_deref(), &mask)?];
-        for (index, record) in document.iter().flat_map(|document| document.records().iter().enumerate().skip(1)) {
+        for (index, record) in
+            document.iter().flat_map(|document| document.records().iter().enumerate().skip(1))
+        {
             let content: Option<Value> =
                 document.and_then(|document| serde_json::from_slice(document.raw(index)).ok());
             trees.push(match asked.outcome(&record.facts) {
-                Ok(disclosure) => record_tree(&asked, case, &record.facts, content.as_ref(), disclosure.mask())?,
+                Ok(disclosure) => {
+                    record_tree(&asked, case, &record.facts, content.as_ref(), disclosure.mask())?
+                }
                 Err(denial) => {
                     let reference = Some(reference(&record.facts));
                     Tree::closed(record.facts.resource_type, reference, Vec::new(), Some(denial.to_string()))
@@ -217,7 +228,8 @@ fn record_tree(
     mask: &Mask,
 ) -> Result<Tree, String> {
     let fault = |denial: Denial| denial.to_string();
-    let whole = stand(asked.rehearsal.stand_of_record(&case.action, facts, &asked.known, None)).map_err(fault)?;
+    let whole =
+        stand(asked.rehearsal.stand_of_record(&case.action, facts, &asked.known, None)).map_err(fault)?;
     let resource = facts.resource_type;
     let mut present = Present::default();
     match content {
@@ -256,7 +268,9 @@ impl Asking<'_> {
     /// An element, if it is among what is there around it.
     fn node(&self, path: &str, types: &[Structure], around: &Present) -> Result<Option<Node>, Denial> {
         let name = path.rsplit('.').next().unwrap_or(path);
-        let (Some(below), Ok(element)) = (around.0.get(name), ElementPath::parse(path)) else { return Ok(None) };
+        let (Some(below), Ok(element)) = (around.0.get(name), ElementPath::parse(path)) else {
+            return Ok(None);
+        };
         let mut inside = Vec::new();
         let standing = match cursor(self.mask, path).whole() {
             Some(true) => Standing::Passes,
