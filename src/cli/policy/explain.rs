@@ -11,7 +11,7 @@ use crate::cli::trail::Reader;
 use crate::cli::{Ending, show};
 use crate::config::{self, Problem};
 use crate::domain::access::{Denial, PolicySet, Say, Source};
-use crate::domain::audit::{Decision, escape};
+use crate::domain::audit::{self as records, Decision, escape};
 use crate::domain::fhir::r4::ElementPath;
 use crate::domain::workbench::replay::{Recorded, Replay};
 use crate::domain::workbench::{Answer, Case, Change, Explanation, Records, Suggestion, explain, read_cases};
@@ -84,7 +84,7 @@ fn of_request(
     order: &Explain,
     (request, config): (&str, &Path),
     policies: &Arc<PolicySet>,
-    records: &Records,
+    examples: &Records,
 ) -> Ending {
     let settings = match config::load(config) {
         Ok(settings) => settings,
@@ -111,7 +111,7 @@ fn of_request(
     let mut permitted = code == audit::GOOD;
     for (decision, recorded) in &found {
         permitted &= recorded.permitted;
-        if let Err(why) = of_decision(order, (decision, recorded), policies, records) {
+        if let Err(why) = of_decision(order, (decision, recorded), policies, examples) {
             show::error(&why);
             return Ending::No;
         }
@@ -123,7 +123,7 @@ fn of_decision(
     order: &Explain,
     (decision, recorded): (&Decision, &Recorded),
     policies: &Arc<PolicySet>,
-    records: &Records,
+    examples: &Records,
 ) -> Result<(), String> {
     let is_same = recorded.policy_set.as_deref() == Some(policies.hash());
     let fault = |denial: Denial| denial.to_string();
@@ -137,7 +137,7 @@ fn of_decision(
         let Some(case) = recorded.supposed(item.as_ref()) else { continue };
         let about = item.as_ref().map_or("some record of the type", |item| item.reference.as_str());
         let missing: Vec<&str> = now.missing.iter().map(|fact| fact.name()).collect();
-        let explanation = explain(policies, records, &case, &order.elements)?;
+        let explanation = explain(policies, examples, &case, &order.elements)?;
         let known = json!({
             "requestId": recorded.request_id, "recorded": if recorded.permitted { "permit" } else { "refuse" },
             "reason": recorded.reason, "recordedPolicies": decision.policies, "basis": decision.basis,
@@ -238,7 +238,7 @@ fn tell(explanation: &Explanation, json: bool, more: &Value) {
         if let (Value::Object(line), Value::Object(more)) = (&mut line, more) {
             line.extend(more.clone());
         }
-        show::line(&line.to_string());
+        show::line(&records::json(&line));
         return;
     }
     show::line(&explanation.asked);

@@ -125,24 +125,36 @@ impl Rehearsal {
         Some(self.say(asked, &record, &[element]))
     }
 
-    /// The facts by which the decision on this record, or on any element of it, could become another: those that permits
-    /// speak of which do not hold, and those that forbids speak of which do. `None`: no action has this name.
+    /// The facts by which the decision on this record could become another, or with `element` that on it: those that
+    /// permits speak of which do not hold, and those that forbids speak of which do. `None`: no action has this name.
     #[must_use]
-    pub fn hints(&self, action: &str, facts: &Facts, known: &Relations) -> Option<Result<Hints, Denial>> {
+    pub fn hints(
+        &self,
+        action: &str,
+        facts: &Facts,
+        known: &Relations,
+        element: Option<&ElementPath>,
+    ) -> Option<Result<Hints, Denial>> {
         let action = Action::ALL.into_iter().find(|known| known.name() == action)?;
         let situation = &self.desk.situation;
         let relations = situation.relations(facts, &BTreeSet::new(), known);
         let emergency = situation.emergency(facts, &BTreeSet::new()).is_some();
         let record = Record { facts, relations: &relations, emergency };
-        Some(self.hints_of(action, &record))
+        Some(self.hints_of(action, &record, element))
     }
 
-    fn hints_of(&self, action: Action, record: &Record<'_>) -> Result<Hints, Denial> {
+    fn hints_of(
+        &self,
+        action: Action,
+        record: &Record<'_>,
+        element: Option<&ElementPath>,
+    ) -> Result<Hints, Denial> {
         let mut hints = Hints::default();
         hints.learn(self.say(action, record, &[None])?);
         if let Some(family) = action.elements() {
             let branches = self.desk.set.elements.of(record.facts.resource_type);
-            let paths: Vec<Option<&ElementPath>> = branches.iter().map(|branch| Some(&branch.path)).collect();
+            let every = || branches.iter().map(|branch| Some(&branch.path)).collect();
+            let paths: Vec<Option<&ElementPath>> = element.map_or_else(every, |path| vec![Some(path)]);
             hints.learn(self.say(family, record, &paths)?);
         }
         Ok(hints)

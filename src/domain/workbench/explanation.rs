@@ -181,7 +181,7 @@ fn answer(
         let met = asked.met(facts, document).ok_or("there is no such action")?;
         let (permitted, decision) = decision(&asked, case, facts, &met, goal);
         let says = says(&asked, case, facts, &met, goal)?;
-        let hints = asked.rehearsal.hints(&case.action, facts, &asked.known);
+        let hints = asked.rehearsal.hints(&case.action, facts, &asked.known, goal);
         let hints = hints.transpose().map_err(|denial| denial.to_string())?.unwrap_or_default();
         let purposes = policies.outlines().iter().flat_map(|outline| outline.purposes.iter());
         let candidates = match permitted {
