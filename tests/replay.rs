@@ -152,7 +152,7 @@ fn day(untold: bool) -> impl Strategy<Value = (Vec<String>, usize, Vec<Reading>)
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     /// A set that says the same flips nothing and leaves nothing open, however little is known.
     #[test]
@@ -183,7 +183,9 @@ proptest! {
                 let then = reading.decide(&present).unwrap();
                 let now = reading.decide(&candidate);
                 let change = changes.first().cloned().unwrap_or_default();
-                prop_assert!(!told || change.missing.is_empty(), "{:?}", change);
+                // Whether the record has modifiers that would be left out, no trail tells.
+                let open = change.missing.iter().any(|fact| *fact != Fact::Modifiers);
+                prop_assert!(!told || !open, "{:?}", change);
                 match &now {
                     Err(_) => {
                         prop_assert!(change.permitted == Some(false) || !change.missing.is_empty(), "{:?}", change);
@@ -367,26 +369,21 @@ fn filled() -> House {
     house
 }
 
+/// The lines told of the day under a candidate.
+fn replayed(house: &House, candidate: &str) -> Vec<Value> {
+    house.policies("candidate", candidate);
+    let day = ["--day", "2026-03-01", "--json"];
+    let order = ["policy", "replay", "--config", "gate.toml", "candidate"];
+    let (_, out, err) = house.run(&[&order[..], &day].concat());
+    assert_eq!(err, "");
+    out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
 /// Candidates, and what must be told of the day: the count, and words of the table.
 #[test]
 fn the_command_lists_what_flips() {
     let house = filled();
-    let replayed = |candidate: &str| {
-        house.policies("candidate", candidate);
-        let (_, out, err) = house.run(&[
-            "policy",
-            "replay",
-            "--config",
-            "gate.toml",
-            "candidate",
-            "--day",
-            "2026-03-01",
-            "--json",
-        ]);
-        assert_eq!(err, "");
-        let lines: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        lines
-    };
+    let replayed = |candidate: &str| replayed(&house, candidate);
     let counted = |line: &Value| ["same", "flipped", "undecided"].map(|name| line[name].as_u64().unwrap());
     let same = replayed(&format!("{BASE}// the same\n"));
     assert_eq!((same.len(), counted(&same[0]), &same[0]["ok"]), (1, [6, 0, 0], &json!(true)), "{same:#?}");
@@ -417,10 +414,19 @@ fn the_command_lists_what_flips() {
         (&opened[0]["was"], &opened[0]["becomes"], &opened[0]["requestId"]),
         (&json!("refuse"), &json!("permit"), &json!("r4"))
     );
+}
 
-    let marked = replayed(&format!(
-        "{BASE}forbid (principal, action, resource is FHIR::Observation) when {{ resource.labels.contains(\"R\") }};"
-    ));
+/// What is undecided is told with the fact, in both forms; and the reading is left word of.
+#[test]
+fn the_command_tells_what_it_cannot_know() {
+    let house = filled();
+    let counted = |line: &Value| ["same", "flipped", "undecided"].map(|name| line[name].as_u64().unwrap());
+    let marked = replayed(
+        &house,
+        &format!(
+            "{BASE}forbid (principal, action, resource is FHIR::Observation) when {{ resource.labels.contains(\"R\") }};"
+        ),
+    );
     assert_eq!(counted(marked.last().unwrap()), [3, 0, 3], "{marked:#?}");
     assert_eq!(marked[0]["undecided"], json!(["labels"]));
 
@@ -472,7 +478,7 @@ fn a_request_of_the_trail_is_explained() {
     );
     house.policies(
         "policies",
-        &format!("{BASE}forbid (principal, action, resource) when {{ resource.labels.contains(\"R\") }};"),
+        &format!("{BASE}forbid (principal, action, resource is FHIR::Observation) when {{ resource.labels.contains(\"R\") }};"),
     );
     let (_, out, _) = explain(&["--request", "r1"]);
     for said in [

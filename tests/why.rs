@@ -366,9 +366,9 @@ fn chartgate(arguments: &[&str]) -> (i32, String, String) {
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }
 
-/// What `policy mask` and `policy explain` print and how they end.
+/// What `policy mask` prints and how it ends.
 #[test]
-fn the_commands_tell_and_end_as_they_should() {
+fn mask_tells_and_ends_as_it_should() {
     let policies = shipped_directory();
     let policies = policies.to_str().unwrap();
     let (code, out, _) = chartgate(&["policy", "mask", policies, "--role", "nurse", "--type", "Patient"]);
@@ -407,7 +407,13 @@ fn the_commands_tell_and_end_as_they_should() {
         let (code, _, err) = chartgate(&[&["policy", "mask", policies], wrong].concat());
         assert!(code == 2 && err.contains(said), "{wrong:?}: {err}");
     }
+}
 
+/// What `policy explain` prints and how it ends.
+#[test]
+fn explain_tells_and_ends_as_it_should() {
+    let policies = shipped_directory();
+    let policies = policies.to_str().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("c.toml");
     let text = "[[case]]\nname = \"one\"\nrole = \"nurse\"\npurpose = \"HRESCH\"\nrecord = \"patient\"\nexpect = \"permit\"\n\

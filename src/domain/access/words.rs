@@ -327,77 +327,79 @@ mod tests {
     use cedar_policy::{PolicySet, pst};
 
     /// A condition, and how it is said as it is and as its opposite.
+    const SAID: &[(&str, &str, &str)] = &[
+        ("context.purpose == \"TREAT\"", "the purpose is TREAT", "the purpose is not TREAT"),
+        (
+            "[\"TREAT\", \"ETREAT\"].contains(context.purpose)",
+            "the purpose is one of TREAT, ETREAT",
+            "the purpose is not any of TREAT, ETREAT",
+        ),
+        (
+            "context.mfa.age < 300",
+            "the second factor is younger than 300 s (5 min)",
+            "the second factor is at least as old as 300 s (5 min)",
+        ),
+        (
+            "43200 < context.mfa.age",
+            "the second factor is older than 43200 s (12 h)",
+            "the second factor is at most as old as 43200 s (12 h)",
+        ),
+        (
+            "context.mfa.phishingResistant",
+            "the second factor resists phishing",
+            "the second factor does not resist phishing",
+        ),
+        (
+            "context.relations.contains(\"care-team\")",
+            "the caller's relation to the patient is care-team",
+            "the caller's relation to the patient is not care-team",
+        ),
+        (
+            "resource.labels.containsAny([\"R\", \"V\"])",
+            "the record bears one of the labels R, V",
+            "the record bears none of the labels R, V",
+        ),
+        (
+            "context.emergency",
+            "emergency access to the patient is in force",
+            "no emergency access is in force",
+        ),
+        (
+            "principal in Role::\"nurse\"",
+            "the caller has the role nurse",
+            "the caller has not the role nurse",
+        ),
+        (
+            "resource in [FHIR::Element::\"Patient.name\", ElementGroup::\"staff\"]",
+            "the element lies in Patient.name, the group staff",
+            "the element does not lie in Patient.name, the group staff",
+        ),
+        (
+            "resource is FHIR::Patient || resource is FHIR::Basic",
+            "the record is one of Patient, Basic",
+            "the record is none of Patient, Basic",
+        ),
+        (
+            "context.network.isInRange(ip(\"10.0.0.0/8\"))",
+            "the network address is in 10.0.0.0/8",
+            "the network address is not in 10.0.0.0/8",
+        ),
+        (
+            "context.purpose == \"X\" && !(resource.status == \"draft\" || context.emergency)",
+            "the purpose is X and the record's status is not draft and no emergency access is in force",
+            "the purpose is not X or the record's status is draft or emergency access to the patient is in force",
+        ),
+        (
+            "context.labels.contains(\"R\")",
+            "the record bears the label R",
+            "the record does not bear the label R",
+        ),
+        ("1 == 2", "`1 == 2`", "not `1 == 2`"),
+    ];
+
     #[test]
     fn conditions_are_said_in_words() {
-        for (condition, holds, fails) in [
-            ("context.purpose == \"TREAT\"", "the purpose is TREAT", "the purpose is not TREAT"),
-            (
-                "[\"TREAT\", \"ETREAT\"].contains(context.purpose)",
-                "the purpose is one of TREAT, ETREAT",
-                "the purpose is not any of TREAT, ETREAT",
-            ),
-            (
-                "context.mfa.age < 300",
-                "the second factor is younger than 300 s (5 min)",
-                "the second factor is at least as old as 300 s (5 min)",
-            ),
-            (
-                "43200 < context.mfa.age",
-                "the second factor is older than 43200 s (12 h)",
-                "the second factor is at most as old as 43200 s (12 h)",
-            ),
-            (
-                "context.mfa.phishingResistant",
-                "the second factor resists phishing",
-                "the second factor does not resist phishing",
-            ),
-            (
-                "context.relations.contains(\"care-team\")",
-                "the caller's relation to the patient is care-team",
-                "the caller's relation to the patient is not care-team",
-            ),
-            (
-                "resource.labels.containsAny([\"R\", \"V\"])",
-                "the record bears one of the labels R, V",
-                "the record bears none of the labels R, V",
-            ),
-            (
-                "context.emergency",
-                "emergency access to the patient is in force",
-                "no emergency access is in force",
-            ),
-            (
-                "principal in Role::\"nurse\"",
-                "the caller has the role nurse",
-                "the caller has not the role nurse",
-            ),
-            (
-                "resource in [FHIR::Element::\"Patient.name\", ElementGroup::\"staff\"]",
-                "the element lies in Patient.name, the group staff",
-                "the element does not lie in Patient.name, the group staff",
-            ),
-            (
-                "resource is FHIR::Patient || resource is FHIR::Basic",
-                "the record is one of Patient, Basic",
-                "the record is none of Patient, Basic",
-            ),
-            (
-                "context.network.isInRange(ip(\"10.0.0.0/8\"))",
-                "the network address is in 10.0.0.0/8",
-                "the network address is not in 10.0.0.0/8",
-            ),
-            (
-                "context.purpose == \"X\" && !(resource.status == \"draft\" || context.emergency)",
-                "the purpose is X and the record's status is not draft and no emergency access is in force",
-                "the purpose is not X or the record's status is draft or emergency access to the patient is in force",
-            ),
-            (
-                "context.labels.contains(\"R\")",
-                "the record bears the label R",
-                "the record does not bear the label R",
-            ),
-            ("1 == 2", "`1 == 2`", "not `1 == 2`"),
-        ] {
+        for (condition, holds, fails) in SAID {
             let text = format!("permit(principal, action, resource) when {{ {condition} }};");
             let set: PolicySet = text.parse().unwrap();
             let body = match set.policies().next().unwrap().to_pst().unwrap() {
@@ -405,8 +407,8 @@ mod tests {
                 pst::Policy::Linked(_) => return,
             };
             let Some(pst::Clause::When(expr)) = body.clauses().first() else { return };
-            assert_eq!(phrase(expr, true), holds, "{condition}");
-            assert_eq!(phrase(expr, false), fails, "{condition}");
+            assert_eq!(phrase(expr, true), *holds, "{condition}");
+            assert_eq!(phrase(expr, false), *fails, "{condition}");
         }
     }
 }
