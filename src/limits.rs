@@ -270,6 +270,20 @@ pub const POLICY_ID_BYTES_MAX: usize = 128;
 pub const POLICY_GROUPS_MAX: usize = 1_000;
 /// Most cases of one policy test file, lists taken each by each: 200 roles with 500 questions each.
 pub const POLICY_CASES_MAX: usize = 100_000;
+/// Most pairs of changes that `policy explain` tries for one question: some ten seconds on a slow machine.
+pub const EXPLAIN_TRIES_MAX: usize = 4_000;
+/// Most different situations of a recorded day whose outcome `policy replay` keeps: beyond, they are asked again.
+pub const REPLAY_SITUATIONS_MAX: usize = 100_000;
+/// After how many decisions `policy replay` tells a terminal how far it is.
+pub const REPLAY_PROGRESS_EVERY: u64 = 1_000;
+/// Most lines of the table of `policy replay`: more are not read by anybody.
+pub const REPLAY_ROWS_MAX: usize = 10_000;
+/// Most patients named in one line of it.
+pub const REPLAY_PATIENTS_MAX: usize = 20;
+/// Most cases that `policy explain` explains at once: more are not read by anybody.
+pub const EXPLAIN_CASES_MAX: usize = 20;
+/// How long ago somebody in a rehearsal proved their second factor unless told otherwise, in seconds.
+pub const REHEARSED_FACTOR_AGE_SECONDS: i64 = 60;
 /// Most elements in one group.
 pub const POLICY_GROUP_PATHS_MAX: usize = 2_000;
 /// Weight of the cached decisions (bytes, estimated from key lengths and path counts): some 10,000 different

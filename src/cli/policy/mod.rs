@@ -4,9 +4,13 @@
 //! same decision that a request meets.
 //! Look next: one file for each command.
 
+mod asked;
 mod bundle;
 mod check;
+mod explain;
 mod mask;
+mod recorded;
+mod replay;
 mod shadow;
 mod test;
 
@@ -16,13 +20,17 @@ use crate::{app, config};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
-/// `policy check|mask|test|key|sign|verify|rollback|shadow`
+/// `policy check|mask|explain|replay|test|key|sign|verify|rollback|shadow`
 #[derive(Debug, Subcommand)]
 pub(super) enum Policy {
     /// Parse and validate a policies directory; every problem and doubt with file and line
     Check(check::Check),
-    /// Show which elements of a type a role may see or write
-    Mask(mask::Mask),
+    /// Show what a role sees of a type or a record, or may write of it, and by which policy the rest is withheld
+    Mask(Box<mask::Mask>),
+    /// Tell why a question is answered as it is, and what would have to be otherwise for it to be permitted
+    Explain(explain::Explain),
+    /// Decide a recorded day again by a candidate set: whom it would refuse or let see more, and whom less
+    Replay(Box<replay::Replay>),
     /// Run the cases beside the policies, and compare the table of what each role sees
     Test(test::Test),
     /// Make a key for signing policies, unless it is there, and print its public half
@@ -52,6 +60,8 @@ pub(super) fn run(policy: &Policy) -> Ending {
     match policy {
         Policy::Check(check) => check::run(check),
         Policy::Mask(mask) => mask::run(mask),
+        Policy::Explain(order) => explain::run(order),
+        Policy::Replay(order) => replay::run(order),
         Policy::Test(test) => test::run(test),
         Policy::Key(key) => bundle::key(key),
         Policy::Sign(sign) => bundle::sign(sign),

@@ -14,7 +14,9 @@ mod elements;
 mod emergency;
 mod engine;
 mod expression;
+mod foresight;
 mod groups;
+mod inquiry;
 mod key;
 mod lint;
 mod load;
@@ -34,10 +36,13 @@ mod source;
 mod step_up;
 #[cfg(test)]
 mod tests;
+mod words;
 
 pub use admit::admit;
 pub use bundle::{Manifest, Release, VersionFault, Versions};
 pub use denial::{Denial, RecordDenial};
+pub use foresight::{Admission, Fact, Foreseen, Foresight, Recalled, Sameness};
+pub use inquiry::{Hint, Hints, Say, Stand};
 pub use lint::{Lint, LintName};
 pub use masks::{Change, Disclosure, Masks};
 pub use permit::Permit;

@@ -2,20 +2,28 @@
 //!
 //! Owns: the form of a test case, judging one, coverage, and the table of what each role sees.
 //! Must never: decide in another way than a request is decided (`access` rehearses, `filter` cuts); read a file.
-//! Look next: `case` (the form), `judge` (what came of it), `coverage`, `table`.
+//! Look next: `case` (the form), `judge` (what came of it), `coverage`, `table`, `tree`, `explanation`, `replay`.
 
 mod case;
 mod coverage;
+mod difference;
+mod explanation;
+mod flips;
 mod judge;
 mod record;
+mod recorded;
+pub mod replay;
 mod table;
 mod tally;
+mod tree;
 mod trial;
 
-pub use case::{Case, Subject, read_cases};
+pub use case::{ACTIONS, Case, OPERATIONS, Subject, Told, read_cases, seconds};
 pub use coverage::{Coverage, RoleCoverage};
+pub use explanation::{Answer, Change, Explanation, Suggestion, explain};
 pub use judge::{Finding, Verdict, judge};
 pub use record::{EXAMPLES, Records};
 pub use table::{RoleView, roles};
 pub use tally::Tally;
+pub use tree::{Node, Standing, Tree, record_trees, type_tree};
 pub use trial::try_cases;
