@@ -7,6 +7,7 @@
 
 mod admit;
 mod basis;
+mod bundle;
 mod checks;
 mod denial;
 mod elements;
@@ -26,6 +27,7 @@ mod relation;
 mod rewrite;
 mod scopes;
 mod set;
+mod shadow;
 mod shape;
 mod situation;
 mod source;
@@ -34,6 +36,7 @@ mod step_up;
 mod tests;
 
 pub use admit::admit;
+pub use bundle::{Manifest, Release, VersionFault, Versions};
 pub use denial::{Denial, RecordDenial};
 pub use lint::{Lint, LintName};
 pub use masks::{Change, Disclosure, Masks};
@@ -42,6 +45,7 @@ pub use rehearsal::{Rehearsal, Trial, TypeRehearsal, rehearse_record, rehearse_r
 pub use relation::{Evidence, Party, Relation, Relations, Windows};
 pub use scopes::is_scope;
 pub use set::PolicySet;
+pub use shadow::{Candidate, Comparison};
 pub use shape::Outline;
 pub use situation::{Circumstances, Situation};
 pub use source::{Problem, Source};

@@ -9,9 +9,13 @@ mod coverage;
 mod judge;
 mod record;
 mod table;
+mod tally;
+mod trial;
 
 pub use case::{Case, Subject, read_cases};
 pub use coverage::{Coverage, RoleCoverage};
 pub use judge::{Finding, Verdict, judge};
 pub use record::{EXAMPLES, Records};
 pub use table::{RoleView, roles};
+pub use tally::Tally;
+pub use trial::try_cases;
