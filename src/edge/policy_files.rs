@@ -60,6 +60,19 @@ pub fn workbench(directory: &Path) -> Result<Workbench, Problem> {
     })
 }
 
+/// The invariants beside the policies (`invariants/*.cedar`), and the groups that they may name; a folder that is not
+/// there is empty.
+///
+/// # Errors
+/// A problem with the first folder or file that cannot be read.
+#[cfg(feature = "prove")]
+pub fn invariants(directory: &Path) -> Result<(Vec<Source>, Option<Source>), Problem> {
+    let folder = directory.join("invariants");
+    let found = files(&folder, ".cedar").map_err(|error| about_directory(&folder, &error))?;
+    let groups = optional(directory, "groups.toml").map_err(|error| about_directory(directory, &error))?;
+    Ok((found, groups))
+}
+
 /// Writes the tables, and takes away those of roles that are gone.
 ///
 /// # Errors

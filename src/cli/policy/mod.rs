@@ -6,6 +6,8 @@
 
 mod check;
 mod mask;
+#[cfg(feature = "prove")]
+mod prove;
 mod test;
 
 use super::Ending;
@@ -21,6 +23,9 @@ pub(super) enum Policy {
     Check(check::Check),
     /// Show which elements of a type a role may see or write
     Mask(mask::Mask),
+    /// Prove the invariants beside the policies for every request, or find one that breaks them (needs the solver cvc5)
+    #[cfg(feature = "prove")]
+    Prove(prove::Prove),
     /// Run the cases beside the policies, and compare the table of what each role sees
     Test(test::Test),
 }
@@ -40,6 +45,8 @@ pub(super) fn run(policy: &Policy) -> Ending {
     match policy {
         Policy::Check(check) => check::run(check),
         Policy::Mask(mask) => mask::run(mask),
+        #[cfg(feature = "prove")]
+        Policy::Prove(prove) => prove::run(prove),
         Policy::Test(test) => test::run(test),
     }
 }

@@ -60,6 +60,12 @@ impl Elements {
     }
 }
 
+/// The branches of a type when just these paths are told apart, whatever the groups.
+#[cfg(feature = "prove")]
+pub(super) fn branches_of(resource: ResourceType, paths: BTreeSet<ElementPath>) -> Vec<Branch> {
+    branches(resource, paths, &BTreeMap::new())
+}
+
 fn branches(
     resource: ResourceType,
     mut paths: BTreeSet<ElementPath>,
@@ -95,7 +101,7 @@ fn ancestors(path: &ElementPath) -> Vec<ElementPath> {
 }
 
 /// The elements one step below. A content reference continues elsewhere and is decided there.
-fn children(path: &ElementPath) -> Vec<ElementPath> {
+pub(super) fn children(path: &ElementPath) -> Vec<ElementPath> {
     let below: Vec<r4::Structure> = match path.element() {
         None => vec![r4::root(path.resource_type())],
         Some(element) => element.types.to_vec(),

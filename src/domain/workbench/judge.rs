@@ -62,12 +62,7 @@ impl Verdict {
 pub fn judge(policies: &Arc<PolicySet>, records: &Records, case: &Case) -> Verdict {
     match &case.subject {
         Subject::Type(resource) => {
-            let patients =
-                case.told.patients.clone().unwrap_or_else(|| match belongs_to_patients(*resource) {
-                    true => vec!["example".to_owned()],
-                    false => Vec::new(),
-                });
-            let facts = record::outline(case.add_to(Facts::of_type(*resource)), &patients);
+            let facts = case.facts_of(*resource);
             Asked::new(policies, case, &facts).compare(&facts, |_, _| true)
         }
         Subject::Record(name) => {
@@ -93,7 +88,27 @@ pub fn judge(policies: &Arc<PolicySet>, records: &Records, case: &Case) -> Verdi
     }
 }
 
+/// The decision about some record of a type, as the case tells of it.
+#[cfg(feature = "prove")]
+pub(super) fn decision(
+    policies: &Arc<PolicySet>,
+    case: &Case,
+    resource: ResourceType,
+) -> Result<Disclosure, RecordDenial> {
+    let facts = case.facts_of(resource);
+    Asked::new(policies, case, &facts).outcome(&facts)
+}
+
 impl Case {
+    /// The facts of some record of a type.
+    fn facts_of(&self, resource: ResourceType) -> Facts {
+        let patients = self.told.patients.clone().unwrap_or_else(|| match belongs_to_patients(resource) {
+            true => vec!["example".to_owned()],
+            false => Vec::new(),
+        });
+        record::outline(self.add_to(Facts::of_type(resource)), &patients)
+    }
+
     /// The facts of a record with what the case tells beside.
     fn add_to(&self, mut facts: Facts) -> Facts {
         let told = &self.told;

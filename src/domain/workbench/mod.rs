@@ -7,11 +7,15 @@
 mod case;
 mod coverage;
 mod judge;
+#[cfg(feature = "prove")]
+mod proof;
 mod record;
 mod table;
 
 pub use case::{Case, Subject, read_cases};
 pub use coverage::{Coverage, RoleCoverage};
 pub use judge::{Finding, Verdict, judge};
+#[cfg(feature = "prove")]
+pub use proof::{Replay, Told, counterexample, place};
 pub use record::{EXAMPLES, Records};
 pub use table::{RoleView, roles};
