@@ -5,6 +5,8 @@
 //! Look next: one file for each command.
 
 mod check;
+#[cfg(feature = "prove")]
+mod diff;
 mod mask;
 #[cfg(feature = "prove")]
 mod prove;
@@ -21,6 +23,9 @@ use std::path::PathBuf;
 pub(super) enum Policy {
     /// Parse and validate a policies directory; every problem and doubt with file and line
     Check(check::Check),
+    /// What becomes visible or hidden for whom between two policies directories, exactly (needs the solver cvc5)
+    #[cfg(feature = "prove")]
+    Diff(diff::Diff),
     /// Show which elements of a type a role may see or write
     Mask(mask::Mask),
     /// Prove the invariants beside the policies for every request, or find one that breaks them (needs the solver cvc5)
@@ -44,6 +49,8 @@ struct Which {
 pub(super) fn run(policy: &Policy) -> Ending {
     match policy {
         Policy::Check(check) => check::run(check),
+        #[cfg(feature = "prove")]
+        Policy::Diff(diff) => diff::run(diff),
         Policy::Mask(mask) => mask::run(mask),
         #[cfg(feature = "prove")]
         Policy::Prove(prove) => prove::run(prove),

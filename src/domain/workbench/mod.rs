@@ -5,6 +5,8 @@
 //! Look next: `case` (the form), `judge` (what came of it), `coverage`, `table`.
 
 mod case;
+#[cfg(feature = "prove")]
+mod change;
 mod coverage;
 mod judge;
 #[cfg(feature = "prove")]
@@ -13,6 +15,8 @@ mod record;
 mod table;
 
 pub use case::{Case, Subject, read_cases};
+#[cfg(feature = "prove")]
+pub use change::{Change, changes};
 pub use coverage::{Coverage, RoleCoverage};
 pub use judge::{Finding, Verdict, judge};
 #[cfg(feature = "prove")]

@@ -222,24 +222,29 @@ pub fn place(place: Place, element: Option<&ElementPath>) -> String {
 
 /// Who, for what, about which record, in words.
 pub(super) fn situation(place: Place, witness: &Witness) -> String {
-    let mut words = match (witness.person, witness.roles.as_slice()) {
+    let who = match (witness.person, witness.roles.as_slice()) {
         (false, _) => "a client for itself".to_owned(),
         (true, []) => "somebody without a role".to_owned(),
         (true, roles) => format!("somebody who is {}", roles.join(" and ")),
     };
-    match witness.purpose.as_str() {
-        "NONE" | "" => words.push_str(", without a purpose"),
-        purpose => {
-            let _ = write!(words, ", for {purpose}");
-        }
-    }
-    let _ = write!(words, ", asks for {}", witness.operation.as_deref().unwrap_or(place.action()));
     let article = if place.resource().name().starts_with(['A', 'E', 'I', 'O', 'U']) { "an" } else { "a" };
-    let _ = write!(words, " of {article} {}", place.resource().name());
-    let mut more = Vec::new();
+    let asked = witness.operation.as_deref().unwrap_or(place.action());
+    let mut parts = circumstances(witness);
+    let purpose = parts.remove(0);
+    let what = format!("asks for {asked} of {article} {}", place.resource().name());
+    let rest: Vec<String> = [who, purpose, what].into_iter().chain(parts).collect();
+    format!("{},", rest.join(", "))
+}
+
+/// The purpose, and everything that is not as it ordinarily is.
+pub(super) fn circumstances(witness: &Witness) -> Vec<String> {
+    let mut parts = vec![match witness.purpose.as_str() {
+        "NONE" | "" => "without a purpose".to_owned(),
+        purpose => format!("for {purpose}"),
+    }];
     let mut tell = |what: &str, items: &[String]| {
         if !items.is_empty() {
-            more.push(format!("{what} {}", items.join(", ")));
+            parts.push(format!("{what} {}", items.join(", ")));
         }
     };
     tell("labelled", &witness.labels);
@@ -247,30 +252,30 @@ pub(super) fn situation(place: Place, witness: &Witness) -> String {
     tell("coded", &witness.code);
     tell("standing to the patient as", &witness.relations);
     if let Some(status) = witness.status.as_deref().filter(|status| *status != "active") {
-        more.push(format!("with the status `{status}`"));
+        parts.push(format!("with the status `{status}`"));
     }
     match witness.patients.len() {
-        0 => more.push("about no patient".to_owned()),
+        0 => parts.push("about no patient".to_owned()),
         1 => {}
-        many => more.push(format!("about {many} patients")),
+        many => parts.push(format!("about {many} patients")),
     }
     if witness.emergency {
-        more.push("under emergency access".to_owned());
+        parts.push("under emergency access".to_owned());
     }
     if witness.methods.is_empty() {
-        more.push("without a second factor".to_owned());
+        parts.push("without a second factor".to_owned());
     } else if witness.methods != ["mfa"] || !witness.phishing_resistant {
-        more.push(format!("with a second factor by {}", witness.methods.join(", ")));
+        parts.push(format!("with a second factor by {}", witness.methods.join(", ")));
     }
     if witness.age_seconds != 60 {
-        more.push(format!("{} seconds after the login", witness.age_seconds));
+        parts.push(format!("{} seconds after the login", witness.age_seconds));
     }
     if !witness.application.is_empty() && witness.person {
-        more.push(format!("through the application `{}`", witness.application));
+        parts.push(format!("through the application `{}`", witness.application));
     }
-    for part in more {
-        let _ = write!(words, ", {part}");
+    if let Some(network) = address(&witness.network).filter(|address| address != "127.0.0.1") {
+        parts.push(format!("from {network}"));
     }
-    words.push(',');
-    words
+    parts.extend(beyond_a_case(witness).into_iter().filter(|_| witness.person).map(|what| format!("with {what}")));
+    parts
 }

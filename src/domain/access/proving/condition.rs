@@ -12,6 +12,7 @@
 use super::super::expression::{children, kind, literals, with_children};
 use cedar_policy::EntityUid;
 use cedar_policy::pst::{BinaryOp, EntityUID, Expr, Literal, UnaryOp, Var};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A Boolean expression.
@@ -250,4 +251,88 @@ fn member(left: &Arc<Expr>, right: &Arc<Expr>, at: &dyn Certain) -> Condition {
         _ => truth(false),
     };
     any(&named.into_iter().map(one).collect::<Vec<_>>())
+}
+
+/// What holds wherever a condition holds: so much need not be asked again beside it.
+#[derive(Default)]
+pub(super) struct Given {
+    held: Vec<(Condition, bool)>,
+    purposes: Option<BTreeSet<String>>,
+}
+
+impl Given {
+    /// Read off the terms of a conjunction.
+    pub(super) fn by(condition: &Condition) -> Self {
+        let mut given = Self::default();
+        given.note(condition, true);
+        given
+    }
+
+    fn note(&mut self, condition: &Condition, value: bool) {
+        match &**condition {
+            Expr::BinaryOp { op: BinaryOp::And, left, right } if value => {
+                self.note(left, true);
+                self.note(right, true);
+            }
+            Expr::BinaryOp { op: BinaryOp::Or, left, right } if !value => {
+                self.note(left, false);
+                self.note(right, false);
+            }
+            Expr::UnaryOp { op: UnaryOp::Not, expr } => self.note(expr, !value),
+            _ => {
+                if let Some(purposes) = purposes(condition).filter(|_| value) {
+                    let both = self.purposes.take().map_or(purposes.clone(), |so_far| &so_far & &purposes);
+                    self.purposes = Some(both);
+                }
+                self.held.push((Arc::clone(condition), value));
+            }
+        }
+    }
+
+    /// The condition as it is where all this holds.
+    pub(super) fn apply(&self, condition: &Condition) -> Condition {
+        if let Some((_, value)) = self.held.iter().find(|(held, _)| held == condition) {
+            return truth(*value);
+        }
+        if let (Some(possible), Some(asked)) = (&self.purposes, purposes(condition)) {
+            if possible.is_subset(&asked) {
+                return truth(true);
+            }
+            if possible.is_disjoint(&asked) {
+                return truth(false);
+            }
+        }
+        match &**condition {
+            Expr::BinaryOp { op: BinaryOp::And, left, right } => {
+                let left = self.apply(left);
+                if known(&left) == Some(false) { left } else { both(left, self.apply(right)) }
+            }
+            Expr::BinaryOp { op: BinaryOp::Or, left, right } => {
+                let left = self.apply(left);
+                if known(&left) == Some(true) { left } else { either(left, self.apply(right)) }
+            }
+            Expr::UnaryOp { op: UnaryOp::Not, expr } => not(self.apply(expr)),
+            _ => Arc::clone(condition),
+        }
+    }
+}
+
+/// The purposes for which a condition holds, if it is about nothing else.
+fn purposes(condition: &Expr) -> Option<BTreeSet<String>> {
+    let is_purpose = |expr: &Expr| matches!(expr, Expr::GetAttr { expr, attr } if attr == "purpose" && is_context(expr));
+    let word = |expr: &Expr| match expr {
+        Expr::Literal(Literal::String(word)) => Some(word.to_string()),
+        _ => None,
+    };
+    match condition {
+        Expr::BinaryOp { op: BinaryOp::Eq, left, right } if is_purpose(left) => {
+            word(right).map(|one| BTreeSet::from([one]))
+        }
+        Expr::BinaryOp { op: BinaryOp::Contains, left, right } if is_purpose(right) => match &**left {
+            Expr::Set(items) => items.iter().map(|item| word(item)).collect(),
+            _ => None,
+        },
+        Expr::BinaryOp { op: BinaryOp::Or, left, right } => Some(&purposes(left)? | &purposes(right)?),
+        _ => None,
+    }
 }

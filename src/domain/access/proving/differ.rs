@@ -42,6 +42,12 @@ pub struct Differing {
     pub changed: usize,
     /// Questions that the solver had to answer.
     pub asked: usize,
+    /// Ids of the policies that are new.
+    pub added: Vec<String>,
+    /// That are gone.
+    pub removed: Vec<String>,
+    /// That say something else under the same id, groups apart.
+    pub reworded: Vec<String>,
 }
 
 /// Compares two sets.
@@ -82,7 +88,21 @@ struct Comparison<'a> {
 }
 
 impl Comparison<'_> {
+    fn texts(&mut self) {
+        let [old, new] = &self.decisions;
+        let of = |decisions: &Decisions| {
+            let rules = decisions.conditions.rules.iter();
+            rules.map(|rule| (rule.id.clone(), rule.text())).collect::<BTreeMap<String, String>>()
+        };
+        let (old, new) = (of(old), of(new));
+        self.found.added = new.keys().filter(|id| !old.contains_key(*id)).cloned().collect();
+        self.found.removed = old.keys().filter(|id| !new.contains_key(*id)).cloned().collect();
+        let other = |id: &&String| new.get(*id).is_some_and(|text| old.get(*id) != Some(text));
+        self.found.reworded = old.keys().filter(other).cloned().collect();
+    }
+
     fn gather(&mut self) {
+        self.texts();
         let lines: Vec<(ResourceType, Vec<Lineage>)> =
             ResourceType::all().map(|resource| (resource, lineages(&self.sets, &[], resource))).collect();
         let lines: BTreeMap<ResourceType, Vec<Lineage>> = lines.into_iter().collect();

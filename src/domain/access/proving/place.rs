@@ -202,6 +202,11 @@ impl Ruled {
         })
     }
 
+    /// Everything that it says.
+    pub(super) fn text(&self) -> String {
+        format!("{} {:?} {}", self.permits, self.actions, self.condition)
+    }
+
     fn concerns(&self, action: Action, resource: ResourceType) -> bool {
         self.actions.contains(&action) && self.types.as_ref().is_none_or(|types| types.contains(&resource))
     }

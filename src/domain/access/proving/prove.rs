@@ -4,7 +4,7 @@
 //! Must never: count what is not known as proved. Look next: `place`, for the conditions; docs/decisions/0016.
 
 use super::super::set::{Action, PolicySet};
-use super::condition::{self as c, Condition};
+use super::condition::{self as c, Condition, Given};
 use super::invariant::{Invariant, Must};
 use super::place::{Conditions, Lineage, Place, guaranteed, lineages};
 use super::question::{Doubt, Model, Question, Solve, plain};
@@ -133,6 +133,7 @@ pub struct Proving<'s> {
     decisions: Decisions,
     numbers: Numbers,
     answers: HashMap<(u32, u32, u32), Ask>,
+    simpler: HashMap<(u32, u32), Known>,
     fallible: BTreeSet<String>,
     solver: &'s mut dyn Solve,
     asked: usize,
@@ -152,10 +153,23 @@ impl<'s> Proving<'s> {
             decisions: Decisions::of(set),
             numbers: Numbers::default(),
             answers: HashMap::new(),
+            simpler: HashMap::new(),
             fallible: BTreeSet::new(),
             solver,
             asked: 0,
         }
+    }
+
+    /// The decision where an invariant means something: what it says itself need not be asked again.
+    fn given(&mut self, meant: &Known, decided: &Known) -> Known {
+        let key = (meant.number, decided.number);
+        if let Some(known) = self.simpler.get(&key) {
+            return known.clone();
+        }
+        let given = Given::by(&meant.condition);
+        let known = self.numbers.known(given.apply(&decided.condition));
+        self.simpler.insert(key, known.clone());
+        known
     }
 
     /// How many questions were asked so far.
@@ -169,6 +183,9 @@ impl<'s> Proving<'s> {
     pub fn failures(&mut self) -> Vec<Failure> {
         let mut failures: Vec<Failure> = Vec::new();
         let mut seen = BTreeSet::new();
+        if self.decisions.conditions.rules.iter().all(|rule| c::cannot_fail(&rule.condition)) {
+            return failures;
+        }
         let shared = self.element_lines(&[]);
         for place in Place::all() {
             let mut folded = self.decisions.conditions.policies(place, None);
@@ -303,9 +320,11 @@ impl<'s> Proving<'s> {
         meant: &Known,
     ) -> Result<Option<(Condition, Rc<Model>)>, Doubt> {
         let record = self.decisions.at(place, None, &mut self.numbers);
+        let record = self.given(meant, &record);
         let decided = match element {
             Some(lineage) => {
                 let passes = self.decisions.at(place, Some(lineage), &mut self.numbers);
+                let passes = self.given(meant, &passes);
                 let passes = match must {
                     Must::Never => passes.condition,
                     Must::Always => c::not(passes.condition),
@@ -318,9 +337,9 @@ impl<'s> Proving<'s> {
                     Ask::No => return Ok(None),
                     Ask::Example(_) | Ask::Unknown(_) => {}
                 }
-                self.released(place, record, all)
+                self.released(place, record, all, meant)
             }
-            None => c::not(self.released(place, record, all)),
+            None => c::not(self.released(place, record, all, meant)),
         };
         let decided = self.numbers.known(decided);
         match self.ask(place, meant, &decided) {
@@ -333,7 +352,13 @@ impl<'s> Proving<'s> {
     }
 
     /// When the action is permitted and, if it moves elements, one passes at least.
-    fn released(&mut self, place: Place, record: Known, all: Option<&Vec<Lineage>>) -> Condition {
+    fn released(
+        &mut self,
+        place: Place,
+        record: Known,
+        all: Option<&Vec<Lineage>>,
+        meant: &Known,
+    ) -> Condition {
         if place.action.elements().is_none() || plain(&record.condition) == Some(false) {
             return record.condition;
         }
@@ -341,6 +366,7 @@ impl<'s> Proving<'s> {
         let mut some = Vec::new();
         for lineage in all.into_iter().flatten() {
             let passes = self.decisions.at(place, Some(lineage), &mut self.numbers);
+            let passes = self.given(meant, &passes);
             if seen.insert(passes.number) {
                 some.push(passes.condition);
             }
