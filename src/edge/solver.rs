@@ -35,7 +35,11 @@ pub struct NoSolver(pub String);
 
 impl fmt::Display for NoSolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the solver cvc5 cannot be run ({}): install the package `cvc5`, or name it in CVC5", self.0)
+        write!(
+            f,
+            "the solver cvc5 cannot be run ({}): install the package `cvc5`, or name it in CVC5",
+            self.0
+        )
     }
 }
 
@@ -66,11 +70,8 @@ impl Solver {
 
     fn compiled(&mut self, question: &Question, schema: &Schema) -> Result<CompiledPolicy, Doubt> {
         let environment = &question.environment;
-        let key = (
-            environment.principal().clone(),
-            environment.action().clone(),
-            environment.resource().clone(),
-        );
+        let key =
+            (environment.principal().clone(), environment.action().clone(), environment.resource().clone());
         let symbolic = match self.environments.get(&key) {
             Some(known) => known.clone(),
             None => {

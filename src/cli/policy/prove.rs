@@ -67,8 +67,8 @@ fn read(prove: &Prove) -> Result<Read, Vec<Problem>> {
     let directory = directory(&prove.which)?;
     let policies = app::load_policies(&directory)?;
     let folder = directory.join("invariants");
-    let (sources, groups) =
-        policy_files::invariants(&directory).map_err(|problem| vec![app::policy_problem(&folder, problem)])?;
+    let (sources, groups) = policy_files::invariants(&directory)
+        .map_err(|problem| vec![app::policy_problem(&folder, problem)])?;
     let located = |problems: Vec<_>| {
         problems.into_iter().map(|problem| app::policy_problem(&folder, problem)).collect::<Vec<_>>()
     };
@@ -114,7 +114,8 @@ impl Report<'_> {
         self.progress("");
         let (good, bad) = (self.good, self.bad);
         if self.prove.json {
-            let line = json!({ "ok": bad == 0, "proved": good, "notProved": bad, "questions": proving.asked() });
+            let line =
+                json!({ "ok": bad == 0, "proved": good, "notProved": bad, "questions": proving.asked() });
             show::line(&line.to_string());
         } else {
             show::line(&format!("{good} proved, {bad} not; {} questions to the solver", proving.asked()));
@@ -171,8 +172,11 @@ impl Report<'_> {
                 for (number, example) in examples.iter().enumerate() {
                     let name = format!("breaks {}: {}", invariant.id, invariant.says);
                     let told = workbench::counterexample(&self.policies, &name, invariant.must, example);
-                    let elsewhere: Vec<String> =
-                        example.elsewhere.iter().map(|(place, path)| workbench::place(*place, path.as_ref())).collect();
+                    let elsewhere: Vec<String> = example
+                        .elsewhere
+                        .iter()
+                        .map(|(place, path)| workbench::place(*place, path.as_ref()))
+                        .collect();
                     self.example(invariant, number + 1, &told, &elsewhere);
                 }
             }
@@ -190,7 +194,11 @@ impl Report<'_> {
     }
 
     fn head(&self, outcome: &str, word: &str, invariant: &Invariant) {
-        let place = format!("{}:{}", self.directory.join("invariants").join(&invariant.file).display(), invariant.line);
+        let place = format!(
+            "{}:{}",
+            self.directory.join("invariants").join(&invariant.file).display(),
+            invariant.line
+        );
         if self.prove.json {
             let line = json!({
                 "invariant": invariant.id, "outcome": outcome, "says": invariant.says, "must": invariant.must.word(),

@@ -326,7 +326,11 @@ fn number(id: &PolicyId) -> usize {
 }
 
 /// Strict validation. Errors are problems; warnings are returned.
-pub(super) fn validate(written: &[Written<'_>], vocabulary: &Vocabulary, problems: &mut Vec<Problem>) -> Vec<Lint> {
+pub(super) fn validate(
+    written: &[Written<'_>],
+    vocabulary: &Vocabulary,
+    problems: &mut Vec<Problem>,
+) -> Vec<Lint> {
     let by_id: BTreeMap<String, &Written<'_>> =
         written.iter().map(|policy| (policy.policy.id().to_string(), policy)).collect();
     let all = cedar_policy::PolicySet::from_policies(written.iter().map(|policy| policy.policy.clone()));

@@ -125,9 +125,9 @@ fn actions(places: &[(Place, Option<ElementPath>)]) -> Vec<&'static str> {
 /// Elements, without those that lie in another of the list; or types.
 fn what(places: &[(Place, Option<ElementPath>)]) -> Vec<String> {
     let paths: BTreeSet<&ElementPath> = places.iter().filter_map(|(_, path)| path.as_ref()).collect();
-    let outermost = paths.iter().filter(|path| {
-        !paths.iter().any(|other| other != *path && other.is_ancestor_or_self(path))
-    });
+    let outermost = paths
+        .iter()
+        .filter(|path| !paths.iter().any(|other| other != *path && other.is_ancestor_or_self(path)));
     let mut names: BTreeSet<String> = outermost.map(ToString::to_string).collect();
     let types = places.iter().filter(|(_, path)| path.is_none());
     names.extend(types.map(|(place, _)| place.resource().name().to_owned()));

@@ -34,12 +34,7 @@ pub struct Told {
 
 /// Tells a counterexample, and asks the gate.
 #[must_use]
-pub fn counterexample(
-    policies: &Arc<PolicySet>,
-    name: &str,
-    must: Must,
-    example: &Counterexample,
-) -> Told {
+pub fn counterexample(policies: &Arc<PolicySet>, name: &str, must: Must, example: &Counterexample) -> Told {
     let (place, witness) = (example.place, &example.witness);
     let element = example.stands_for.as_ref();
     let released = must == Must::Never;
@@ -276,6 +271,8 @@ pub(super) fn circumstances(witness: &Witness) -> Vec<String> {
     if let Some(network) = address(&witness.network).filter(|address| address != "127.0.0.1") {
         parts.push(format!("from {network}"));
     }
-    parts.extend(beyond_a_case(witness).into_iter().filter(|_| witness.person).map(|what| format!("with {what}")));
+    parts.extend(
+        beyond_a_case(witness).into_iter().filter(|_| witness.person).map(|what| format!("with {what}")),
+    );
     parts
 }

@@ -319,7 +319,8 @@ impl Given {
 
 /// The purposes for which a condition holds, if it is about nothing else.
 fn purposes(condition: &Expr) -> Option<BTreeSet<String>> {
-    let is_purpose = |expr: &Expr| matches!(expr, Expr::GetAttr { expr, attr } if attr == "purpose" && is_context(expr));
+    let is_purpose =
+        |expr: &Expr| matches!(expr, Expr::GetAttr { expr, attr } if attr == "purpose" && is_context(expr));
     let word = |expr: &Expr| match expr {
         Expr::Literal(Literal::String(word)) => Some(word.to_string()),
         _ => None,

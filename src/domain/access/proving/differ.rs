@@ -5,7 +5,7 @@
 //! Look next: `place`, for the decisions; `workbench::change`, which says it in words.
 
 use super::super::set::PolicySet;
-use super::condition::{self as c, Condition};
+use super::condition::{self as c, Condition, Given};
 use super::place::{Lineage, Place, guaranteed, lineages};
 use super::prove::{Decisions, Known, Numbers, put};
 use super::question::{Doubt, Model, Solve, plain};
@@ -200,7 +200,9 @@ impl Comparison<'_> {
         let candidates = std::iter::once(None).chain(named.iter().map(Some));
         for role in candidates {
             let who = alone(&set.vocabulary, role.map(String::as_str), &named);
-            let condition = c::both(who, Arc::clone(only));
+            // With the roles settled most policies are out of the question.
+            let left = Given::by(&who).apply(only);
+            let condition = c::both(who, left);
             if let Some(model) = self.example(place, &condition, solver)? {
                 roles.push(role.cloned());
                 first = first.or(Some((condition, model)));

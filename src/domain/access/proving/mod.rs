@@ -12,6 +12,8 @@ mod invariant;
 mod place;
 mod prove;
 mod question;
+#[cfg(test)]
+mod tests;
 mod witness;
 
 pub use differ::{Difference, Differing, differ};

@@ -153,9 +153,9 @@ impl Certain for At<'_> {
         let id = container.eid.as_str();
         match expression::kind(container).as_str() {
             "FHIR::Element" => line.iter().any(|path| path == id),
-            "ElementGroup" => line.iter().any(|path| {
-                groups.get(path).is_some_and(|groups| groups.iter().any(|group| group == id))
-            }),
+            "ElementGroup" => line
+                .iter()
+                .any(|path| groups.get(path).is_some_and(|groups| groups.iter().any(|group| group == id))),
             _ => false,
         }
     }
@@ -298,7 +298,12 @@ impl Conditions {
     }
 
     /// A condition of its own (an invariant's) at a place; for an element in the worlds with its record above it.
-    pub(super) fn fold_at(&self, condition: &Condition, place: Place, element: Option<&Lineage>) -> Condition {
+    pub(super) fn fold_at(
+        &self,
+        condition: &Condition,
+        place: Place,
+        element: Option<&Lineage>,
+    ) -> Condition {
         fold(condition, &self.at(place, element.map(|lineage| (&lineage.path, lineage.line.as_slice()))))
     }
 
@@ -311,17 +316,22 @@ impl Conditions {
         (found.into_iter().map(|(at, _)| at).collect(), asks)
     }
 
+    /// The policies that can have a say about a record of the place or about an element of one.
+    pub(super) fn concerned(&self, place: Place) -> impl Iterator<Item = &Ruled> {
+        let actions = [Some(place.action), place.action.elements()];
+        let concerns = move |rule: &&Ruled| {
+            actions.iter().flatten().any(|action| rule.concerns(*action, place.resource))
+        };
+        self.rules.iter().filter(concerns)
+    }
+
     /// Every policy that can have a say at a place, as it is there.
     pub(super) fn policies(&self, place: Place, element: Option<&Lineage>) -> Vec<(&Ruled, Condition)> {
         let lines = element.map(|lineage| (&lineage.path, lineage.line.as_slice()));
         self.in_world(place, lines)
     }
 
-    fn in_world(
-        &self,
-        place: Place,
-        element: Option<(&ElementPath, &[String])>,
-    ) -> Vec<(&Ruled, Condition)> {
+    fn in_world(&self, place: Place, element: Option<(&ElementPath, &[String])>) -> Vec<(&Ruled, Condition)> {
         let family = place.action.elements().filter(|_| element.is_some());
         let action = family.unwrap_or(place.action);
         let at = self.at(place, element);
@@ -336,9 +346,7 @@ impl Conditions {
         let with_record = decided(&self.in_world(place, Some((&lineage.path, &lineage.line))));
         match &lineage.without_record {
             None => with_record,
-            Some(line) => {
-                c::both(decided(&self.in_world(place, Some((&lineage.path, line)))), with_record)
-            }
+            Some(line) => c::both(decided(&self.in_world(place, Some((&lineage.path, line)))), with_record),
         }
     }
 }

@@ -134,6 +134,7 @@ pub struct Proving<'s> {
     numbers: Numbers,
     answers: HashMap<(u32, u32, u32), Ask>,
     simpler: HashMap<(u32, u32), Known>,
+    lines: HashMap<(ResourceType, Vec<ElementPath>), Rc<Vec<Lineage>>>,
     fallible: BTreeSet<String>,
     solver: &'s mut dyn Solve,
     asked: usize,
@@ -154,6 +155,7 @@ impl<'s> Proving<'s> {
             numbers: Numbers::default(),
             answers: HashMap::new(),
             simpler: HashMap::new(),
+            lines: HashMap::new(),
             fallible: BTreeSet::new(),
             solver,
             asked: 0,
@@ -186,18 +188,17 @@ impl<'s> Proving<'s> {
         if self.decisions.conditions.rules.iter().all(|rule| c::cannot_fail(&rule.condition)) {
             return failures;
         }
-        let shared = self.element_lines(&[]);
         for place in Place::all() {
+            let lines = self.lines(&[], place.resource);
             let mut folded = self.decisions.conditions.policies(place, None);
-            let lines = shared.get(&place.resource).filter(|_| place.action.elements().is_some());
-            for lineage in lines.into_iter().flatten() {
-                folded.extend(self.decisions.conditions.policies(place, Some(lineage)));
+            if place.action.elements().is_some() {
+                for lineage in lines.iter() {
+                    folded.extend(self.decisions.conditions.policies(place, Some(lineage)));
+                }
             }
-            let folded: Vec<(String, Condition)> = folded
-                .into_iter()
-                .filter(|(_, condition)| !c::cannot_fail(condition))
-                .map(|(rule, condition)| (rule.id.clone(), condition))
-                .collect();
+            let folded = folded.into_iter().filter(|(_, condition)| !c::cannot_fail(condition));
+            let folded: Vec<(String, Condition)> =
+                folded.map(|(rule, condition)| (rule.id.clone(), condition)).collect();
             for (policy, condition) in folded {
                 let shape = place.shape(&self.set.vocabulary);
                 if !seen.insert((policy.clone(), shape, condition.to_string())) {
@@ -230,23 +231,27 @@ impl<'s> Proving<'s> {
         }
     }
 
-    fn element_lines(&self, more: &[ElementPath]) -> HashMap<ResourceType, Vec<Lineage>> {
-        let sets = [&*self.set];
-        ResourceType::all().map(|resource| (resource, lineages(&sets, more, resource))).collect()
+    /// The elements of a type that the set tells apart, or these paths.
+    fn lines(&mut self, more: &[ElementPath], resource: ResourceType) -> Rc<Vec<Lineage>> {
+        let more: Vec<ElementPath> =
+            more.iter().filter(|path| path.resource_type() == resource).cloned().collect();
+        let set = Arc::clone(&self.set);
+        let made = self.lines.entry((resource, more));
+        let made = made.or_insert_with_key(|(_, more)| Rc::new(lineages(&[&set], more, resource)));
+        Rc::clone(made)
     }
 
     /// Whether an invariant holds.
     pub fn invariant(&mut self, invariant: &Invariant) -> Proof {
         let before = self.asked;
-        let lines = self.element_lines(&invariant.paths);
         let mut found = Found::default();
         for place in Place::all() {
             if invariant.of_records(place.action) {
-                self.at(invariant, place, None, lines.get(&place.resource), &mut found);
+                self.at(invariant, place, None, &mut found);
             }
             if invariant.of_elements(place.action) {
-                for lineage in lines.get(&place.resource).into_iter().flatten() {
-                    self.at(invariant, place, Some(lineage), None, &mut found);
+                for lineage in self.lines(&invariant.paths, place.resource).iter() {
+                    self.at(invariant, place, Some(lineage), &mut found);
                 }
             }
         }
@@ -255,14 +260,7 @@ impl<'s> Proving<'s> {
         Proof { outcome, places, asked: self.asked - before }
     }
 
-    fn at(
-        &mut self,
-        invariant: &Invariant,
-        place: Place,
-        element: Option<&Lineage>,
-        all: Option<&Vec<Lineage>>,
-        found: &mut Found,
-    ) {
+    fn at(&mut self, invariant: &Invariant, place: Place, element: Option<&Lineage>, found: &mut Found) {
         let meant = self.decisions.conditions.fold_at(&invariant.ruled.condition, place, element);
         if plain(&meant) == Some(false) {
             return;
@@ -276,13 +274,15 @@ impl<'s> Proving<'s> {
             return;
         }
         if invariant.must == Must::Always {
-            let policies = self.decisions.conditions.policies(place, element);
-            let fallible = policies.iter().find(|(rule, _)| self.fallible.contains(&rule.id));
-            if let Some((rule, _)) = fallible {
-                found.doubts.insert(format!("`{}` can fail to evaluate, and then nothing is permitted", rule.id));
+            let mut concerned = self.decisions.conditions.concerned(place);
+            let fallible = concerned.find(|rule| self.fallible.contains(&rule.id));
+            if let Some(rule) = fallible {
+                found
+                    .doubts
+                    .insert(format!("`{}` can fail to evaluate, and then nothing is permitted", rule.id));
             }
         }
-        let broken = self.broken(invariant.must, place, element, all, &meant);
+        let broken = self.broken(invariant.must, place, element, &meant);
         match broken {
             Ok(None) => {}
             Ok(Some((condition, model))) => {
@@ -290,11 +290,9 @@ impl<'s> Proving<'s> {
                 let stands_for = element.map(|lineage| lineage.stands_for.clone());
                 found.broken.push(Broken { place, path, stands_for, condition, model });
             }
-            Err(doubt) => drop(found.doubts.insert(format!(
-                "{} of {}: {doubt}",
-                place.action(),
-                place.resource.name()
-            ))),
+            Err(doubt) => {
+                drop(found.doubts.insert(format!("{} of {}: {doubt}", place.action(), place.resource.name())))
+            }
         }
     }
 
@@ -316,7 +314,6 @@ impl<'s> Proving<'s> {
         must: Must,
         place: Place,
         element: Option<&Lineage>,
-        all: Option<&Vec<Lineage>>,
         meant: &Known,
     ) -> Result<Option<(Condition, Rc<Model>)>, Doubt> {
         let record = self.decisions.at(place, None, &mut self.numbers);
@@ -337,9 +334,9 @@ impl<'s> Proving<'s> {
                     Ask::No => return Ok(None),
                     Ask::Example(_) | Ask::Unknown(_) => {}
                 }
-                self.released(place, record, all, meant)
+                self.released(place, record, meant)
             }
-            None => c::not(self.released(place, record, all, meant)),
+            None => c::not(self.released(place, record, meant)),
         };
         let decided = self.numbers.known(decided);
         match self.ask(place, meant, &decided) {
@@ -352,19 +349,13 @@ impl<'s> Proving<'s> {
     }
 
     /// When the action is permitted and, if it moves elements, one passes at least.
-    fn released(
-        &mut self,
-        place: Place,
-        record: Known,
-        all: Option<&Vec<Lineage>>,
-        meant: &Known,
-    ) -> Condition {
+    fn released(&mut self, place: Place, record: Known, meant: &Known) -> Condition {
         if place.action.elements().is_none() || plain(&record.condition) == Some(false) {
             return record.condition;
         }
         let mut seen = BTreeSet::new();
         let mut some = Vec::new();
-        for lineage in all.into_iter().flatten() {
+        for lineage in self.lines(&[], place.resource).iter() {
             let passes = self.decisions.at(place, Some(lineage), &mut self.numbers);
             let passes = self.given(meant, &passes);
             if seen.insert(passes.number) {

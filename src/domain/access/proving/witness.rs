@@ -282,9 +282,8 @@ impl Search<'_> {
 
 /// Somebody with this role and none of the others.
 pub(super) fn alone(words: &Vocabulary, role: Option<&str>, all: &BTreeSet<String>) -> Condition {
-    let within = |name: &str| {
-        c::binary(BinaryOp::In, c::variable(Var::Principal), c::entity(uid(&words.role, name)))
-    };
+    let within =
+        |name: &str| c::binary(BinaryOp::In, c::variable(Var::Principal), c::entity(uid(&words.role, name)));
     let others = all.iter().filter(|one| Some(one.as_str()) != role).map(|one| c::not(within(one)));
     let terms: Vec<Condition> = role.map(within).into_iter().chain(others).collect();
     c::all(&terms)
