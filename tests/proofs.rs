@@ -3,7 +3,12 @@
 //!
 //! They need the solver cvc5. Without it they say so and pass, unless `CHARTGATE_REQUIRE_SOLVER` is set.
 #![cfg(feature = "prove")]
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a failing test panics")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a failing test panics, and a test that cannot run says so"
+)]
 
 use chartgate::domain::access::PolicySet;
 use chartgate::domain::access::{Source, proving::read_invariants};
@@ -21,8 +26,7 @@ fn shipped() -> PathBuf {
 
 /// Whether there is a solver; without one a test says so.
 fn solver() -> bool {
-    let program = std::env::var("CVC5").unwrap_or_else(|_| "cvc5".to_owned());
-    let found = Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success());
+    let found = Command::new("cvc5").arg("--version").output().is_ok_and(|output| output.status.success());
     assert!(found || std::env::var_os("CHARTGATE_REQUIRE_SOLVER").is_none(), "cvc5 is required here");
     if !found {
         eprintln!("skipped: there is no cvc5");
@@ -226,7 +230,7 @@ fn each_invariant_finds_the_set_that_breaks_it() {
 
 fn refuted(id: &str, lines: &[Value], said: &str) {
     let about: Vec<&Value> = lines.iter().filter(|line| line["invariant"] == id).collect();
-    assert_eq!(about[0]["outcome"], "refuted", "{id}: {said}");
+    assert_eq!(about.first().unwrap()["outcome"], "refuted", "{id}: {said}");
     let examples: Vec<&&Value> = about.iter().filter(|line| line["counterexample"].is_string()).collect();
     assert!(!examples.is_empty(), "{id}");
     for example in examples {
@@ -239,9 +243,12 @@ fn decides_otherwise(id: &str, case: &str, bad: &Arc<PolicySet>, good: &Arc<Poli
     let cases = read_cases(&Source { name: "found.toml".to_owned(), text: case.to_owned() }).unwrap();
     assert_eq!(cases.len(), 1, "{id}: {case}");
     let records = Records::built_in();
-    let verdict = judge(bad, &records, &cases[0]);
+    let verdict = judge(bad, &records, cases.first().unwrap());
     assert!(verdict.passed(), "{id}: {case}{:?}", verdict.findings);
-    assert!(!judge(good, &records, &cases[0]).passed(), "{id} tells nothing of the change: {case}");
+    assert!(
+        !judge(good, &records, cases.first().unwrap()).passed(),
+        "{id} tells nothing of the change: {case}"
+    );
 }
 
 /// A policy that can fail denies whatever else is permitted, so it is found; an invariant about nothing is none.
@@ -308,6 +315,12 @@ fn what_cannot_be_promised_is_not_called_proved() {
     );
     let (code, _, said) = prove();
     assert!(code == 1 && said.contains("no-policy-fails: `sum`") && said.contains("UNKNOWN"), "{said}");
+    // No solver is no proof.
+    let (code, _, said) = policy(&["prove", &directory, "--solver", "/nowhere/cvc5"]);
+    assert!(code == 1 && said.contains("the solver cvc5 cannot be run"), "{said}");
+    // A solver that says nothing of use proves nothing.
+    let (code, _, said) = policy(&["prove", &directory, "--solver", "true"]);
+    assert!(code == 1 && !said.contains("proved   i"), "{said}");
     let (code, _, said) = policy(&["prove", &directory, "--only", "nothing"]);
     assert!(code == 2 && said.contains("no invariant `nothing`"), "{said}");
 }

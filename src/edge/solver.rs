@@ -44,17 +44,17 @@ impl fmt::Display for NoSolver {
 }
 
 impl Solver {
-    /// Starts cvc5: the program that the environment variable `CVC5` names, or the one on the path.
+    /// Starts cvc5: a name on the path, or a file.
     ///
     /// # Errors
     /// [`NoSolver`]: it cannot be run.
-    pub fn start() -> Result<Self, NoSolver> {
+    pub fn start(program: &str) -> Result<Self, NoSolver> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| NoSolver(error.kind().to_string()))?;
-        let program = std::env::var("CVC5").unwrap_or_else(|_| "cvc5".to_owned());
-        let mut solver = Self { program, runtime, compiler: None, environments: HashMap::new() };
+        let mut solver =
+            Self { program: program.to_owned(), runtime, compiler: None, environments: HashMap::new() };
         solver.compiler = Some(solver.launch().map_err(NoSolver)?);
         Ok(solver)
     }

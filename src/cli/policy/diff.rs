@@ -15,13 +15,16 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// `policy diff OLD NEW [--json]`
+/// `policy diff OLD NEW [--solver PROGRAM] [--json]`
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Diff {
     /// The policies directory as it was
     old: PathBuf,
     /// As it is to be
     new: PathBuf,
+    /// The solver: a name on the path, or a file
+    #[arg(long, value_name = "PROGRAM", default_value = "cvc5")]
+    solver: String,
     /// One JSON object a line
     #[arg(long)]
     json: bool,
@@ -39,7 +42,7 @@ pub(super) fn run(diff: &Diff) -> Ending {
             return show::problems(&problems, diff.json);
         }
     };
-    let mut solver = match Solver::start() {
+    let mut solver = match Solver::start(&diff.solver) {
         Ok(solver) => solver,
         Err(error) => {
             show::error(&error.to_string());

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// `policy prove DIRECTORY|--config F [--only ID] [--write FOLDER] [--json]`
+/// `policy prove DIRECTORY|--config F [--only ID] [--write FOLDER] [--solver PROGRAM] [--json]`
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Prove {
     #[command(flatten)]
@@ -31,6 +31,9 @@ pub(in crate::cli) struct Prove {
     /// Write each counterexample as a case of its own into this folder, for `policy explain`
     #[arg(long, value_name = "FOLDER")]
     write: Option<PathBuf>,
+    /// The solver: a name on the path, or a file
+    #[arg(long, value_name = "PROGRAM", default_value = "cvc5")]
+    solver: String,
     /// One JSON object a line
     #[arg(long)]
     json: bool,
@@ -45,7 +48,7 @@ pub(super) fn run(prove: &Prove) -> Ending {
         show::error(&format!("`--only`: there is no invariant `{unknown}`"));
         return Ending::WrongUse;
     }
-    let mut solver = match Solver::start() {
+    let mut solver = match Solver::start(&prove.solver) {
         Ok(solver) => solver,
         Err(error) => {
             show::error(&error.to_string());

@@ -72,6 +72,9 @@ pub fn differ(
 /// Decisions that differ in the same way: guarantees and shape of the place, the old and the new condition by number.
 type Kind = (u32, u32, u32);
 
+/// A condition with a request for which it holds.
+type Example = (Condition, Model);
+
 struct Changed {
     old: Condition,
     new: Condition,
@@ -184,13 +187,12 @@ impl Comparison<'_> {
     }
 
     /// Who sees the difference with one role alone, and an example for the first of them.
-    #[expect(clippy::type_complexity, reason = "a list and an example, used in one place")]
     fn roles(
         &mut self,
         place: Place,
         only: &Condition,
         solver: &mut dyn Solve,
-    ) -> Result<(Vec<Option<String>>, Option<(Condition, Model)>), Doubt> {
+    ) -> Result<(Vec<Option<String>>, Option<Example>), Doubt> {
         let [set, _] = self.sets;
         let named: BTreeSet<String> = roles_in(only);
         if !place.person || named.is_empty() {

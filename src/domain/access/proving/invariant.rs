@@ -151,10 +151,9 @@ fn about(written: &Written<'_>, groups: &Groups, problems: &mut Vec<Problem>) ->
             String::new()
         }
     };
-    let id = said("id", "its name");
+    said("id", "its name");
     let says = said("says", "what it promises, in one sentence");
     let ground = said("ground", "the law or the reason behind it");
-    let _ = id;
     let (paths, roles) = names(written, groups, problems);
     (problems.len() == before).then_some(About { must, says, ground, paths, roles })
 }
@@ -191,7 +190,9 @@ fn names(
     let (mut paths, mut roles) = (Vec::new(), BTreeSet::new());
     for uid in &named {
         match (kind(uid).as_str(), ElementPath::parse(&uid.eid)) {
-            ("Role", _) => drop(roles.insert(uid.eid.to_string())),
+            ("Role", _) => {
+                roles.insert(uid.eid.to_string());
+            }
             ("FHIR::Element", Ok(path)) => paths.push(path),
             ("FHIR::Element", Err(error)) => problems.push(written.problem_at(uid, error.to_string())),
             ("ElementGroup", _) if !groups.contains_key(uid.eid.as_str()) => {

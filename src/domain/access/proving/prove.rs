@@ -291,7 +291,7 @@ impl<'s> Proving<'s> {
                 found.broken.push(Broken { place, path, stands_for, condition, model });
             }
             Err(doubt) => {
-                drop(found.doubts.insert(format!("{} of {}: {doubt}", place.action(), place.resource.name())))
+                found.doubts.insert(format!("{} of {}: {doubt}", place.action(), place.resource.name()));
             }
         }
     }

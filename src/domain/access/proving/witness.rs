@@ -3,6 +3,11 @@
 //! Owns: reading it off Cedar's request and entities, and asking for one that is as ordinary as can be.
 //! Must never: add to it what the solver did not say. Look next: `workbench::proof`, which tries it on the real decision.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "Cedar's tree is open: what is not recognised makes an example no more ordinary"
+)]
+
 use super::super::expression::{children, kind};
 use super::super::set::{PolicySet, Vocabulary, uid};
 use super::condition::{self as c, Condition};
@@ -148,7 +153,9 @@ struct Named {
 impl Named {
     fn visit(&mut self, expr: &Expr) {
         match expr {
-            Expr::Literal(Literal::String(word)) => drop(self.words.insert(word.to_string())),
+            Expr::Literal(Literal::String(word)) => {
+                self.words.insert(word.to_string());
+            }
             Expr::Literal(Literal::EntityUID(uid)) if kind(uid) == "Role" => {
                 self.roles.insert(uid.eid.to_string());
             }
@@ -179,10 +186,6 @@ fn ordinary(set: &PolicySet, place: Place, named: &Named) -> Vec<Condition> {
     let words = &set.vocabulary;
     let empty = |of: Condition| c::unary(UnaryOp::IsEmpty, of);
     let mfa = |name: &str| c::attribute(c::context("mfa"), name);
-    let role = |name: &String| {
-        c::not(c::binary(BinaryOp::In, c::variable(Var::Principal), c::entity(uid(&words.role, name))))
-    };
-    let without = |of: Condition, word: &String| c::not(c::binary(BinaryOp::Contains, of, c::text(word)));
     let subject = |id: &str| c::entity(uid(&words.subject, id));
     let only = |of: Condition, item: Condition| c::equal(of, Arc::new(Expr::Set(vec![item])));
     let mut terms = vec![
@@ -213,7 +216,6 @@ fn ordinary(set: &PolicySet, place: Place, named: &Named) -> Vec<Condition> {
             terms.push(empty(c::of_record(name)));
             let words = named.words.iter().map(String::as_str);
             terms.push(c::binary(BinaryOp::ContainsAll, c::texts(words.chain([""])), c::of_record(name)));
-            terms.extend(named.words.iter().map(|word| without(c::of_record(name), word)));
         }
     }
     if attributes.status {
@@ -222,9 +224,25 @@ fn ordinary(set: &PolicySet, place: Place, named: &Named) -> Vec<Condition> {
             terms.push(is);
         }
     }
-    terms.extend(named.roles.iter().map(role));
-    let relations = super::super::relation::Relation::ALL;
-    terms.extend(relations.map(|one| without(c::context("relations"), &one.name().to_owned())));
+    terms
+}
+
+/// For everything that an example says, that it were not so.
+fn without_each(words: &Vocabulary, place: Place, witness: &Witness) -> Vec<Condition> {
+    let without = |of: Condition, word: &String| c::not(c::binary(BinaryOp::Contains, of, c::text(word)));
+    let role = |name: &String| {
+        c::not(c::binary(BinaryOp::In, c::variable(Var::Principal), c::entity(uid(&words.role, name))))
+    };
+    let attributes = words.record(place.resource).map(|(_, attributes)| *attributes).unwrap_or_default();
+    let mut terms: Vec<Condition> = witness.roles.iter().map(role).collect();
+    terms.extend(witness.relations.iter().map(|one| without(c::context("relations"), one)));
+    terms.extend(witness.labels.iter().map(|word| without(c::of_record("labels"), word)));
+    if attributes.category {
+        terms.extend(witness.category.iter().map(|word| without(c::of_record("category"), word)));
+    }
+    if attributes.code {
+        terms.extend(witness.code.iter().map(|word| without(c::of_record("code"), word)));
+    }
     terms
 }
 
@@ -242,9 +260,15 @@ pub(super) fn ordinary_example(
     let base = c::both(guaranteed(place), Arc::clone(condition));
     let mut search = Search { set, place, kept: vec![base], model: first, solver };
     search.add(&wishes);
-    let mut witness = Witness::read(&search.model, place)?;
-    witness.roles.retain(|role| named.roles.contains(role));
-    Some(witness)
+    let read = |model: &Model| {
+        let mut witness = Witness::read(model, place)?;
+        witness.roles.retain(|role| named.roles.contains(role));
+        Some(witness)
+    };
+    for wish in without_each(&set.vocabulary, place, &read(&search.model)?) {
+        search.add(&[wish]);
+    }
+    read(&search.model)
 }
 
 struct Search<'a> {
