@@ -286,6 +286,14 @@ pub const EXPLAIN_CASES_MAX: usize = 20;
 pub const REHEARSED_FACTOR_AGE_SECONDS: i64 = 60;
 /// Most elements in one group.
 pub const POLICY_GROUP_PATHS_MAX: usize = 2_000;
+/// Kinds of counterexamples that a proof tells of one invariant: more would be read by nobody.
+pub const PROOF_EXAMPLES_MAX: usize = 3;
+/// Reasons that a proof gives for not knowing.
+pub const PROOF_DOUBTS_MAX: usize = 5;
+/// Wall time the solver has for one question. The shipped ones take some hundredths of a second.
+pub const SOLVER_QUESTION_MILLIS: u64 = 30_000;
+/// And for all that is beyond it: a solver that does not even say that it gave up is given up.
+pub const SOLVER_SILENCE_SECONDS: u64 = 60;
 /// Weight of the cached decisions (bytes, estimated from key lengths and path counts): some 10,000 different
 /// situations, far more than roles x types x label sets of one hospital.
 pub const DECISIONS_CACHE_BYTES_MAX: u64 = 32 * 1024 * 1024;

@@ -59,3 +59,34 @@ fn one_tls_stack_and_one_crypto_provider() {
         assert!(!BANNED.contains(&name.as_str()), "{name} is a second TLS or crypto stack");
     }
 }
+
+/// What a hospital serves with carries no solver's crate, no test EMR and no test issuer.
+#[test]
+fn the_serving_binary_carries_no_workbench_of_others() {
+    let tree = |arguments: &[&str]| {
+        let common = [
+            "tree",
+            "--offline",
+            "--locked",
+            "--package",
+            "chartgate",
+            "--edges",
+            "normal",
+            "--prefix",
+            "none",
+        ];
+        let output = std::process::Command::new(env!("CARGO"))
+            .args(common)
+            .args(arguments)
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let (serving, whole) = (tree(&["--no-default-features"]), tree(&[]));
+    for name in ["cedar-policy-symcc ", "chartgate-sandbox ", "rcgen "] {
+        assert!(whole.lines().any(|line| line.starts_with(name)), "{name}is in the default build");
+        assert!(!serving.lines().any(|line| line.starts_with(name)), "{name}is in the serving binary");
+    }
+}

@@ -19,6 +19,13 @@ pub(super) fn error(text: &str) {
     let _closed_pipe = writeln!(std::io::stderr().lock(), "{}", plain(text));
 }
 
+/// What is being done, on a terminal's last line; the next takes its place, and nothing is left of an empty one.
+#[cfg(feature = "prove")]
+pub(super) fn passing(text: &str) {
+    let mut out = std::io::stderr().lock();
+    let _closed_pipe = write!(out, "\r\x1b[2K{}", plain(text)).and_then(|()| out.flush());
+}
+
 /// Problems, one a line: to standard output as JSON objects, or to standard error as text.
 pub(super) fn problems(problems: &[Problem], json: bool) -> Ending {
     for problem in problems {

@@ -20,6 +20,8 @@ pub mod reload;
 pub mod replay;
 pub mod seal;
 pub mod sessions;
+#[cfg(feature = "prove")]
+pub mod solver;
 pub mod telemetry;
 pub mod tls;
 pub mod trail_index;

@@ -228,6 +228,23 @@ pub fn workbench(directory: &Path) -> Result<Workbench, Problem> {
     })
 }
 
+/// The invariants beside the policies (`invariants/*.cedar`), and the groups that they may name; a folder that is not
+/// there is empty.
+///
+/// # Errors
+/// A problem with the first folder or file that cannot be read.
+#[cfg(feature = "prove")]
+pub fn invariants(directory: &Path) -> Result<(Vec<Source>, Option<Source>), Problem> {
+    let folder = directory.join("invariants");
+    let found = files(&folder, ".cedar").map_err(|error| about_directory(&folder, &error))?;
+    let groups = match read(directory, "groups.toml") {
+        Ok(groups) => Some(groups),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(about_directory(directory, &error)),
+    };
+    Ok((found, groups))
+}
+
 /// Writes the tables, and takes away those of roles that are gone.
 ///
 /// # Errors

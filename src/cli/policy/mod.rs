@@ -7,8 +7,12 @@
 mod asked;
 mod bundle;
 mod check;
+#[cfg(feature = "prove")]
+mod diff;
 mod explain;
 mod mask;
+#[cfg(feature = "prove")]
+mod prove;
 mod recorded;
 mod replay;
 mod shadow;
@@ -20,11 +24,17 @@ use crate::{app, config};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
-/// `policy check|mask|explain|replay|test|key|sign|verify|rollback|shadow`
+/// `policy check|diff|prove|mask|explain|replay|test|key|sign|verify|rollback|shadow`
 #[derive(Debug, Subcommand)]
 pub(super) enum Policy {
     /// Parse and validate a policies directory; every problem and doubt with file and line
     Check(check::Check),
+    /// What becomes visible or hidden for whom between two policies directories, exactly (needs the solver cvc5)
+    #[cfg(feature = "prove")]
+    Diff(diff::Diff),
+    /// Prove the invariants beside the policies for every request, or find one that breaks them (needs the solver cvc5)
+    #[cfg(feature = "prove")]
+    Prove(prove::Prove),
     /// Show what a role sees of a type or a record, or may write of it, and by which policy the rest is withheld
     Mask(Box<mask::Mask>),
     /// Tell why a question is answered as it is, and what would have to be otherwise for it to be permitted
@@ -59,9 +69,13 @@ struct Which {
 pub(super) fn run(policy: &Policy) -> Ending {
     match policy {
         Policy::Check(check) => check::run(check),
+        #[cfg(feature = "prove")]
+        Policy::Diff(diff) => diff::run(diff),
         Policy::Mask(mask) => mask::run(mask),
         Policy::Explain(order) => explain::run(order),
         Policy::Replay(order) => replay::run(order),
+        #[cfg(feature = "prove")]
+        Policy::Prove(prove) => prove::run(prove),
         Policy::Test(test) => test::run(test),
         Policy::Key(key) => bundle::key(key),
         Policy::Sign(sign) => bundle::sign(sign),

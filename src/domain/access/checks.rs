@@ -95,6 +95,13 @@ pub(super) fn journal(written: &Written<'_>, clauses: &[Clause]) -> Option<Probl
     })
 }
 
+/// An invariant says what policies must keep to. Among the policies it would be one, and `always` would open records.
+pub(super) fn invariant(written: &Written<'_>) -> Option<Problem> {
+    written.policy.annotation("must")?;
+    let problem = written.problem("`@must` makes this an invariant, and here it would be a policy");
+    Some(problem.with_hint("invariants stand in the folder `invariants` beside the policies"))
+}
+
 fn discloses(actions: &ActionConstraint) -> bool {
     match actions {
         ActionConstraint::Any => true,

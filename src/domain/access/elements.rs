@@ -97,6 +97,13 @@ impl Elements {
     }
 }
 
+/// The branches of a type when just these paths are told apart, whatever the groups.
+#[cfg(feature = "prove")]
+pub(super) fn branches_of(resource: ResourceType, paths: BTreeSet<ElementPath>) -> Vec<Branch> {
+    let names = Names::new(paths.into_iter().collect(), Vec::new(), BTreeSet::new());
+    Elements::default().among(resource, [&names])
+}
+
 fn by_type(paths: impl Iterator<Item = ElementPath>) -> ByType {
     let mut by_type = ByType::new();
     for path in paths {
@@ -122,7 +129,7 @@ fn ancestors(path: &ElementPath) -> Vec<ElementPath> {
 }
 
 /// The elements one step below. A content reference continues elsewhere and is decided there.
-fn children(path: &ElementPath) -> Vec<ElementPath> {
+pub(super) fn children(path: &ElementPath) -> Vec<ElementPath> {
     let below: Vec<r4::Structure> = match path.element() {
         None => vec![r4::root(path.resource_type())],
         Some(element) => element.types.to_vec(),

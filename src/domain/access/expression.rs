@@ -270,7 +270,7 @@ fn names_relations(expr: &Expr) -> bool {
 }
 
 /// The entities of a literal or of a set of literals; `None` if anything else is in it.
-fn literals(expr: &Expr) -> Option<Vec<&EntityUID>> {
+pub(super) fn literals(expr: &Expr) -> Option<Vec<&EntityUID>> {
     match expr {
         Expr::Literal(Literal::EntityUID(uid)) => Some(vec![uid]),
         Expr::Set(items) => {
@@ -427,7 +427,7 @@ pub(super) fn children(expr: &Expr) -> Vec<&Expr> {
     }
 }
 
-fn with_children(expr: &Expr, f: &dyn Fn(&Arc<Expr>) -> Arc<Expr>) -> Expr {
+pub(super) fn with_children(expr: &Expr, f: &dyn Fn(&Arc<Expr>) -> Arc<Expr>) -> Expr {
     match expr.clone() {
         Expr::UnaryOp { op, expr } => Expr::UnaryOp { op, expr: f(&expr) },
         Expr::GetAttr { expr, attr } => Expr::GetAttr { expr: f(&expr), attr },

@@ -157,6 +157,7 @@ impl<'g> Draft<'g> {
         let exact = self.paths(written, &reading.exact);
         self.problems.extend(checks::modifiers(written, self.groups, &reading));
         self.problems.extend(checks::journal(written, body.clauses()));
+        self.problems.extend(checks::invariant(written));
         let groups = groups_named(reading.covering.iter().chain(&reading.exact));
         let names = Names::new(covering, exact, groups);
         if let Some(name) = reading.asks.unknown() {
@@ -251,8 +252,14 @@ fn speaks_of_records(actions: &ActionConstraint) -> bool {
     }
 }
 
+/// The words of this build.
+#[cfg(feature = "prove")]
+pub(super) fn vocabulary() -> Result<Arc<Vocabulary>, Problem> {
+    VOCABULARY.as_ref().map(Arc::clone).map_err(|message| internal(message))
+}
+
 /// Parses every file; each policy gets its final id.
-fn parse<'s>(sources: &[&'s Source], problems: &mut Vec<Problem>) -> Vec<Written<'s>> {
+pub(super) fn parse<'s>(sources: &[&'s Source], problems: &mut Vec<Problem>) -> Vec<Written<'s>> {
     let mut written: Vec<Written<'s>> = Vec::new();
     let mut ids: BTreeMap<String, String> = BTreeMap::new();
     for source in sources {
@@ -319,7 +326,11 @@ fn number(id: &PolicyId) -> usize {
 }
 
 /// Strict validation. Errors are problems; warnings are returned.
-fn validate(written: &[Written<'_>], vocabulary: &Vocabulary, problems: &mut Vec<Problem>) -> Vec<Lint> {
+pub(super) fn validate(
+    written: &[Written<'_>],
+    vocabulary: &Vocabulary,
+    problems: &mut Vec<Problem>,
+) -> Vec<Lint> {
     let by_id: BTreeMap<String, &Written<'_>> =
         written.iter().map(|policy| (policy.policy.id().to_string(), policy)).collect();
     let all = cedar_policy::PolicySet::from_policies(written.iter().map(|policy| policy.policy.clone()));

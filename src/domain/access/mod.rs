@@ -23,6 +23,8 @@ mod load;
 mod masks;
 mod operations;
 mod permit;
+#[cfg(feature = "prove")]
+pub mod proving;
 mod reach;
 mod rehearsal;
 mod relation;

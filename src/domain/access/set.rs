@@ -512,6 +512,12 @@ impl PolicySet {
         !self.reserve.is_empty() && self.applicable(action, resource, roles).any(|rule| rule.reserve)
     }
 
+    /// Every policy as it decides, with the types it can hold for (`None`: all): for proofs.
+    #[cfg(feature = "prove")]
+    pub(super) fn written(&self) -> impl Iterator<Item = (&Policy, Option<&BTreeSet<ResourceType>>)> {
+        self.rules.iter().map(|rule| (&rule.exact, rule.types.as_ref()))
+    }
+
     /// The relations that a decision for somebody with these roles can depend on.
     pub(super) fn relations(&self, roles: &BTreeSet<String>) -> BTreeSet<Relation> {
         let asked = std::iter::once(None).chain(roles.iter().cloned().map(Some));

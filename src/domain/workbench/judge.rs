@@ -66,6 +66,17 @@ pub fn judge(policies: &Arc<PolicySet>, records: &Records, case: &Case) -> Verdi
     judged.unwrap_or_else(|(about, got)| Verdict::unasked(&about, got))
 }
 
+/// The decision about some record of a type, as the case tells of it.
+#[cfg(feature = "prove")]
+pub(super) fn decision(
+    policies: &Arc<PolicySet>,
+    case: &Case,
+    resource: ResourceType,
+) -> Result<Disclosure, RecordDenial> {
+    let facts = case.facts_of(resource);
+    Asked::new(policies, case, &facts).outcome(&facts)
+}
+
 impl Case {
     /// The record that it is about: its facts with all that the case tells, and the record itself where there is one.
     ///
@@ -79,13 +90,7 @@ impl Case {
         let name = match &self.subject {
             Subject::Record(name) => name,
             Subject::Type(resource) => {
-                let patients =
-                    self.told.patients.clone().unwrap_or_else(|| match belongs_to_patients(*resource) {
-                        true => vec!["example".to_owned()],
-                        false => Vec::new(),
-                    });
-                let facts = record::outline(self.add_to(Facts::of_type(*resource)), &patients);
-                return Ok(then(&facts, None));
+                return Ok(then(&self.facts_of(*resource), None));
             }
         };
         let wrong = |what: &str| (name.clone(), what.to_owned());
@@ -95,6 +100,15 @@ impl Case {
         let document = record::open(json).map_err(|message| (name.clone(), message))?;
         let facts = document.facts_with_content(0).ok_or_else(|| wrong("its facts cannot be read"))?;
         Ok(then(&self.add_to(facts), Some(&document)))
+    }
+
+    /// The facts of some record of a type.
+    fn facts_of(&self, resource: ResourceType) -> Facts {
+        let patients = self.told.patients.clone().unwrap_or_else(|| match belongs_to_patients(resource) {
+            true => vec!["example".to_owned()],
+            false => Vec::new(),
+        });
+        record::outline(self.add_to(Facts::of_type(resource)), &patients)
     }
 
     /// The facts of a record with what the case tells beside.

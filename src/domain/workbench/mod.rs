@@ -5,11 +5,15 @@
 //! Look next: `case` (the form), `judge` (what came of it), `coverage`, `table`, `tree`, `explanation`, `replay`.
 
 mod case;
+#[cfg(feature = "prove")]
+mod change;
 mod coverage;
 mod difference;
 mod explanation;
 mod flips;
 mod judge;
+#[cfg(feature = "prove")]
+mod proof;
 mod record;
 mod recorded;
 pub mod replay;
@@ -19,9 +23,13 @@ mod tree;
 mod trial;
 
 pub use case::{ACTIONS, Case, OPERATIONS, Subject, Told, read_cases, seconds};
+#[cfg(feature = "prove")]
+pub use change::{Shift, shifts};
 pub use coverage::{Coverage, RoleCoverage};
 pub use explanation::{Answer, Change, Explanation, Suggestion, explain};
 pub use judge::{Finding, Verdict, judge};
+#[cfg(feature = "prove")]
+pub use proof::{Refutation, Replay, counterexample, place};
 pub use record::{EXAMPLES, Records};
 pub use table::{RoleView, roles};
 pub use tally::Tally;
