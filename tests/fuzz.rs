@@ -2,7 +2,8 @@
 //!
 //! Owns: that every target has seeds and holds without a fuzzer, in every run of the tests.
 //! Must never: search without end, or differently each time; `cargo +nightly fuzz run` does that.
-//! Look next: `fuzz/src/lib.rs`, the laws; `fuzz/seeds`, a folder a target.
+//! Look next: `fuzz/laws` and `fuzz/src/lib.rs`, the laws; `fuzz/seeds`, a folder a target; `fuzz/kept`, what fuzzers found
+//! worth keeping.
 
 #![expect(
     clippy::unwrap_used,
@@ -13,6 +14,8 @@
     reason = "a test may stop; the laws are a crate of their own to the fuzzer"
 )]
 
+#[path = "../fuzz/laws/mod.rs"]
+mod laws;
 #[path = "../fuzz/src/lib.rs"]
 mod targets;
 
@@ -27,7 +30,8 @@ use dice::Dice;
 use std::fs;
 use std::path::Path;
 
-use targets::Target;
+/// A law over any bytes; it panics where it is broken.
+type Target = fn(&[u8]);
 
 /// Changed seeds for each target: a second or so in all.
 const CHANGED: usize = 1200;
@@ -62,6 +66,23 @@ fn changed(seed: &[u8], dice: &mut Dice) -> Vec<u8> {
     bytes
 }
 
+/// Inputs by which a fuzzer once got further, one a line: printable as it is, any other byte as `\xNN`.
+fn kept(name: &str) -> Vec<Vec<u8>> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/kept").join(format!("{name}.txt"));
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.lines().map(unescaped).collect()
+}
+
+fn unescaped(line: &str) -> Vec<u8> {
+    let mut parts = line.split("\\x");
+    let mut bytes = parts.next().unwrap().as_bytes().to_vec();
+    for part in parts {
+        bytes.push(u8::from_str_radix(&part[..2], 16).unwrap());
+        bytes.extend(&part.as_bytes()[2..]);
+    }
+    bytes
+}
+
 /// Runs a target; the input in which the law was broken is shown as text.
 fn check(name: &str, target: Target) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(name);
@@ -71,7 +92,7 @@ fn check(name: &str, target: Target) {
     assert!(seeds.len() >= 2, "{} has seeds", folder.display());
     let mut dice = Dice(20_261_122);
     let near = (0..CHANGED).map(|turn| changed(&seeds[turn % seeds.len()], &mut dice));
-    for input in seeds.iter().cloned().chain(near.collect::<Vec<_>>()) {
+    for input in seeds.iter().cloned().chain(near.collect::<Vec<_>>()).chain(kept(name)) {
         let held = std::panic::catch_unwind(|| target(&input));
         assert!(held.is_ok(), "{name}: {}", String::from_utf8_lossy(&input).escape_debug());
     }
@@ -79,27 +100,32 @@ fn check(name: &str, target: Target) {
 
 #[test]
 fn what_leaves_is_read_again() {
-    check("filter", targets::filter);
+    check("filter", laws::filter);
 }
 
 #[test]
 fn the_filter_agrees_with_the_oracle() {
-    check("oracle", targets::oracle);
+    check("oracle", laws::oracle);
 }
 
 #[test]
 fn batches_are_the_whole() {
-    check("pieces", targets::pieces);
+    check("pieces", laws::pieces);
+}
+
+#[test]
+fn a_record_is_the_same_among_its_likes() {
+    check("again", laws::again);
 }
 
 #[test]
 fn compiled_masks_decide_as_named_ones() {
-    check("mask", targets::mask_compiler);
+    check("mask", laws::mask_compiler);
 }
 
 #[test]
 fn merged_patches_are_records() {
-    check("change", targets::change);
+    check("change", laws::change);
 }
 
 #[test]

@@ -325,3 +325,36 @@ fn names_and_records_inside_have_a_say_in_records_built_alike() {
     };
     each_is_written_as_alone(&observations(containing), &sight, &nothing_hidden);
 }
+
+/// What is begun and taken back, in favour of words of our own that then stand at its place.
+#[test]
+fn what_is_taken_back_of_one_is_not_written_of_the_next() {
+    const BEGUN: [&str; 5] = [
+        r#""component":[]"#,
+        r#""component":[{}]"#,
+        r#""component":[{"code":{"text":"a"}}]"#,
+        r#""extension":[{"url":"http://a.example/hollow"}]"#,
+        r#""note":[{"authorString":"somebody"}],"component":[]"#,
+    ];
+    // Without a total mask each is tagged at its end, where the member was begun.
+    let masks = [
+        mask("Observation", &[("Observation", true), ("Observation.component.code", false)]),
+        mask("Observation", &[("Observation", true), ("Observation.note.author", false)]),
+        mask(
+            "Observation",
+            &[("Observation.component", true), ("Observation.status", true), ("Observation.value", true)],
+        ),
+    ];
+    for member in BEGUN {
+        for mask in &masks {
+            let record = |at: usize| {
+                let value = "v".repeat(at % 3);
+                let head = r#"{"resourceType":"Observation","status":"final""#;
+                format!(r#"{head},"id":"o{at}","valueString":"v{value}",{member}}}"#)
+            };
+            let records: Vec<String> = (0..200).map(record).collect();
+            let sight = |_: usize, _: &filter::Record| Verdict::whole(mask);
+            each_is_written_as_alone(&records, &sight, &nothing_hidden);
+        }
+    }
+}

@@ -9,7 +9,8 @@ use super::bars::Bars;
 use super::fault::Withheld;
 use super::keys::{self, Form, Holds, Known, Meaning, Word};
 use super::marker::{SUBSETTED, SUBSETTED_CODE, SUBSETTED_SYSTEM, write_marker};
-use super::plan::{self, Copied, Planned};
+use super::output::Output;
+use super::plan::Planned;
 use super::reference::{Bases, References};
 use super::tape::{Mark, Node};
 use super::values::Value;
@@ -39,15 +40,13 @@ pub(super) fn emit(
     if let Some(written) = planned.as_ref().and_then(|planned| planned.write(out)) {
         return Ok(written);
     }
-    let copies = planned.as_ref().map(|_| Vec::new());
-    let mut writer = Writer { bound, terms, out, copies };
+    let mut writer = Writer { bound, terms, out: Output::new(out, planned.is_some()) };
     let written = writer.record(record, &[]);
-    let copies = writer.copies;
     if written.is_err() {
-        out.truncate(start);
+        writer.out.cut(start);
     }
-    if let (Some(planned), Some(mut copies), Ok(emitted)) = (planned, copies, written) {
-        plan::forget(&mut copies, out.len());
+    let copies = writer.out.copied();
+    if let (Some(planned), Ok(emitted)) = (planned, written) {
         planned.learn(emitted, &copies, start, out);
     }
     written
@@ -139,9 +138,7 @@ pub(super) struct Object<'m> {
 pub(super) struct Writer<'w> {
     pub bound: &'w Bound<'w>,
     pub terms: Terms<'w>,
-    pub out: &'w mut Vec<u8>,
-    /// What was copied to where, if that is to be remembered. What was taken back again is forgotten by the next.
-    copies: Option<Vec<Copied>>,
+    pub out: Output<'w>,
 }
 
 impl<'w> Writer<'w> {
@@ -205,7 +202,7 @@ impl<'w> Writer<'w> {
             released.retain(|&one| {
                 let start = self.out.len();
                 let leaves = self.record(one, &before).is_ok();
-                self.out.truncate(start);
+                self.out.cut(start);
                 leaves
             });
             if released.len() == before.len() {
@@ -241,7 +238,7 @@ impl<'w> Writer<'w> {
         }
         let vanishes = object.role != Role::Record && tally.kept == 0;
         if vanishes || tally.orphaned || self.is_hollow_extension(object, &tally) {
-            self.out.truncate(start);
+            self.out.cut(start);
             return Ok(false);
         }
         if tally.modifier {
@@ -249,7 +246,7 @@ impl<'w> Writer<'w> {
         }
         self.tag(object, scope, &mut tally);
         if !self.mark_mandatory(object, &mut tally) {
-            self.out.truncate(start);
+            self.out.cut(start);
             return if object.role == Role::Record { Err(Withheld::Mandatory) } else { Ok(false) };
         }
         self.close(object.index);
@@ -282,7 +279,7 @@ impl<'w> Writer<'w> {
                     self.separate(tally.written);
                     let written = self.member(object, index, node, key, cursor, &bars, scope);
                     if written != Ok(Outcome::Kept) {
-                        self.out.truncate(before);
+                        self.out.cut(before);
                     }
                     match written {
                         Err(Withheld::Modifier) => {
@@ -398,7 +395,7 @@ impl<'w> Writer<'w> {
         }
         self.comma(tally);
         for part in [opening, SUBSETTED, closing] {
-            self.out.extend_from_slice(part.as_bytes());
+            self.out.words(part);
         }
     }
 
@@ -418,7 +415,7 @@ impl<'w> Writer<'w> {
                 continue;
             }
             self.comma(tally);
-            if !write_marker(structure, element, self.bound.types, self.out) {
+            if !self.out.by(|out| write_marker(structure, element, self.bound.types, out)) {
                 return false;
             }
         }
@@ -438,11 +435,7 @@ impl<'w> Writer<'w> {
     }
 
     fn bytes(&mut self, from: usize, to: usize) {
-        if let Some(copies) = &mut self.copies {
-            plan::forget(copies, self.out.len());
-            copies.push(Copied { at: self.out.len(), from, to });
-        }
-        self.out.extend_from_slice(self.bound.text.as_bytes().get(from..to).unwrap_or_default());
+        self.out.copy(self.bound.text, from, to);
     }
 
     pub(super) fn copy(&mut self, index: usize) {

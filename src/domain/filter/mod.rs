@@ -34,6 +34,7 @@ mod keys;
 mod marker;
 mod names;
 mod ndjson;
+mod output;
 mod outside;
 mod pattern;
 mod plan;

@@ -8,6 +8,7 @@
 use std::sync::Mutex;
 
 use super::json::offset;
+use super::output::Copied;
 use super::tape::{Mark, Node, Shape};
 use super::{Bound, Emitted, Record, Verdict};
 use crate::domain::fhir::mask::Identity;
@@ -15,14 +16,6 @@ use crate::domain::fhir::mask::Identity;
 /// Plans of one document, by build. A plan is only remembered: without it the same is written.
 #[derive(Default)]
 pub(super) struct Plans(Mutex<Vec<Option<Plan>>>);
-
-/// Input that was copied: from where, up to where, and at which place of the output.
-#[derive(Clone, Copy)]
-pub(super) struct Copied {
-    pub at: usize,
-    pub from: usize,
-    pub to: usize,
-}
 
 /// How a record of one build is written under one mask.
 struct Plan {
@@ -147,12 +140,5 @@ impl<'p> Planned<'p> {
             None => self.nodes.first()?.end,
         };
         (from as usize).checked_sub(place.before)
-    }
-}
-
-/// Forgets what was copied to where nothing stands any more.
-pub(super) fn forget(copies: &mut Vec<Copied>, out: usize) {
-    while copies.last().is_some_and(|last| last.at >= out) {
-        copies.pop();
     }
 }

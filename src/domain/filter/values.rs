@@ -49,12 +49,12 @@ impl<'w> Writer<'w> {
             if kept {
                 written += 1;
             } else {
-                self.out.truncate(before);
+                self.out.cut(before);
             }
         }
         if written > 0 && !more.is_empty() {
             self.out.push(b',');
-            self.out.extend_from_slice(more.as_bytes());
+            self.out.words(more);
         }
         self.close(index);
         Ok(written > 0)
@@ -76,11 +76,11 @@ impl<'w> Writer<'w> {
                 any = true;
                 written += 1;
             } else if beside.is_some_and(|(_, node)| node.shape != Shape::Null) {
-                self.out.truncate(start);
-                self.out.extend_from_slice(b"null");
+                self.out.cut(start);
+                self.out.words("null");
                 written += 1;
             } else {
-                self.out.truncate(before);
+                self.out.cut(before);
             }
         }
         self.close(index);
@@ -110,7 +110,7 @@ impl<'w> Writer<'w> {
         let Some(twin) = twin else { return Ok(false) };
         let start = self.out.len();
         let survives = self.twin(twin, value.cursor, scope)?;
-        self.out.truncate(start);
+        self.out.cut(start);
         Ok(survives)
     }
 
@@ -147,7 +147,7 @@ impl<'w> Writer<'w> {
         if may && self.record(record, scope.released).is_ok() {
             return Outcome::Kept;
         }
-        self.out.truncate(start);
+        self.out.cut(start);
         if key.element.many { Outcome::Dropped } else { Outcome::Orphaned }
     }
 
@@ -177,7 +177,7 @@ impl<'w> Writer<'w> {
             if kept {
                 written += 1;
             } else {
-                self.out.truncate(before);
+                self.out.cut(before);
             }
         }
         self.close(index);
@@ -205,7 +205,7 @@ impl<'w> Writer<'w> {
             if kept {
                 written += 1;
             } else {
-                self.out.truncate(before);
+                self.out.cut(before);
             }
         }
         self.close(index);
@@ -215,7 +215,7 @@ impl<'w> Writer<'w> {
     /// A URL of ours, under the public base (T-152).
     pub(super) fn location(&mut self, index: usize) {
         match self.bound.view().text(index).and_then(|text| self.terms.bases.publish(&text)) {
-            Some(public) => text::write_string(&public, self.out),
+            Some(public) => self.out.by(|out| text::write_string(&public, out)),
             None => self.copy(index),
         }
     }

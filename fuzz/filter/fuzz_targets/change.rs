@@ -1,0 +1,4 @@
+//! See `laws::change`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| chartgate::laws::change(bytes));
