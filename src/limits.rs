@@ -9,6 +9,7 @@ mod doctor;
 mod index;
 mod keeping;
 mod listener;
+mod policies;
 mod refusals;
 mod sessions;
 mod witness;
@@ -18,6 +19,7 @@ pub use doctor::*;
 pub use index::*;
 pub use keeping::*;
 pub use listener::*;
+pub use policies::*;
 pub use refusals::*;
 pub use sessions::*;
 pub use witness::*;
@@ -287,6 +289,8 @@ pub const POLICY_GROUP_PATHS_MAX: usize = 2_000;
 /// Weight of the cached decisions (bytes, estimated from key lengths and path counts): some 10,000 different
 /// situations, far more than roles x types x label sets of one hospital.
 pub const DECISIONS_CACHE_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// Numbers for situations in keys of cached decisions (bytes): some 10,000, each of a policy set, roles, purpose and login.
+pub const SITUATIONS_CACHE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Longest `X-Purpose-Of-Use`; the longest HL7 v3-ActReason code has 14 characters.
 pub const PURPOSE_BYTES_MAX: usize = 64;
 

@@ -43,7 +43,7 @@ pub use crate::domain::audit::Filter;
 pub use backup::{backup, restore};
 pub use export::{Export, Format, export};
 pub use index::index;
-pub use keep::{Retention, hold_add, hold_lift, hold_list, retain};
+pub use keep::{Retention, hold_add, hold_lift, hold_list, ordered, retain};
 pub use prove::{Wish, check_proof, key, prove};
 pub use rotate::rotate_key;
 pub use search::{search, search_with};

@@ -5,11 +5,13 @@
 //! Look next: one file for each command.
 
 mod asked;
+mod bundle;
 mod check;
 mod explain;
 mod mask;
 mod recorded;
 mod replay;
+mod shadow;
 mod test;
 
 use super::Ending;
@@ -18,7 +20,7 @@ use crate::{app, config};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
-/// `policy check|mask|explain|replay|test`
+/// `policy check|mask|explain|replay|test|key|sign|verify|rollback|shadow`
 #[derive(Debug, Subcommand)]
 pub(super) enum Policy {
     /// Parse and validate a policies directory; every problem and doubt with file and line
@@ -31,6 +33,16 @@ pub(super) enum Policy {
     Replay(Box<replay::Replay>),
     /// Run the cases beside the policies, and compare the table of what each role sees
     Test(test::Test),
+    /// Make a key for signing policies, unless it is there, and print its public half
+    Key(bundle::Key),
+    /// Sign a policies directory as a bundle with a version
+    Sign(bundle::Sign),
+    /// Check a bundle's signature, and that it is exactly what was signed
+    Verify(bundle::Verify),
+    /// Let one older version be taken again, on the record
+    Rollback(bundle::Rollback),
+    /// What a candidate set would have decided otherwise
+    Shadow(shadow::Shadow),
 }
 
 /// Which policies are meant.
@@ -51,6 +63,11 @@ pub(super) fn run(policy: &Policy) -> Ending {
         Policy::Explain(order) => explain::run(order),
         Policy::Replay(order) => replay::run(order),
         Policy::Test(test) => test::run(test),
+        Policy::Key(key) => bundle::key(key),
+        Policy::Sign(sign) => bundle::sign(sign),
+        Policy::Verify(verify) => bundle::verify(verify),
+        Policy::Rollback(rollback) => bundle::rollback(rollback),
+        Policy::Shadow(shadow) => shadow::run(shadow),
     }
 }
 

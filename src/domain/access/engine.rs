@@ -106,8 +106,8 @@ impl<'a> Engine<'a> {
         let action = words.action(family).cloned().ok_or_else(Fault::of_question)?;
         self.check_context(family)?;
         let context = self.context(family, None)?;
-        let branches = self.set.elements.of(resource);
-        let worlds = [self.elements(&branches, false, true)?, self.elements(&branches, true, true)?];
+        let branches = self.set.branches(family, resource, &self.situation.roles);
+        let worlds = self.worlds(&branches, true)?;
         let mut decided = Vec::new();
         let mut sum = Answer { verdict: Verdict::No, settled: true, policies: BTreeSet::new() };
         for branch in branches {
@@ -159,12 +159,19 @@ impl<'a> Engine<'a> {
     ) -> Result<(Decided<bool>, BTreeSet<String>), Fault> {
         let resource = record.facts.resource_type;
         let policies = self.slice(Form::Exact, family, resource)?;
-        let branches = self.set.elements.of(resource);
-        let worlds = [self.elements(&branches, false, false)?, self.elements(&branches, true, false)?];
+        let branches = self.set.branches(family, resource, &self.situation.roles);
+        let worlds = self.worlds(&branches, false)?;
         let (mut decided, mut reasons) = (Vec::new(), BTreeSet::new());
-        for branch in branches {
-            let target = uid(&self.set.vocabulary.element, branch.path.as_str());
-            let request = self.request(family, target, record)?;
+        let words = &self.set.vocabulary;
+        let action = words.action(family).cloned().ok_or_else(Fault::of_question)?;
+        let context = self.context(family, Some(record))?;
+        for (at, branch) in branches.into_iter().enumerate() {
+            let target = uid(&words.element, branch.path.as_str());
+            // The questions differ in the element's name only, of which the schema says nothing.
+            let schema = (at == 0).then_some(&words.schema);
+            let request =
+                Request::new(self.principal.clone(), action.clone(), target, context.clone(), schema)
+                    .map_err(|_| Fault::of_question())?;
             let mut allowed = Some(BTreeSet::new());
             for world in worlds.iter().take(if branch.own_extension { 2 } else { 1 }) {
                 let answer = exact(&Authorizer::new().is_authorized(&request, &policies, world))?;
@@ -188,7 +195,7 @@ impl<'a> Engine<'a> {
         record: &Record<'_>,
         path: &ElementPath,
     ) -> Result<BTreeSet<String>, Fault> {
-        let branches = self.set.elements.of(record.facts.resource_type);
+        let branches = self.set.branches(family, record.facts.resource_type, &self.situation.roles);
         let nearest = nearest(&branches, path).ok_or_else(Fault::of_question)?;
         let target = uid(&self.set.vocabulary.element, nearest.path.as_str());
         let policies = self.slice(Form::Exact, family, record.facts.resource_type)?;
@@ -209,7 +216,7 @@ impl<'a> Engine<'a> {
         let words = &self.set.vocabulary;
         let (target, entities) = match element {
             Some((path, nested)) => {
-                let branches = self.set.elements.of(record.facts.resource_type);
+                let branches = self.set.every_branch(record.facts.resource_type);
                 let nearest = nearest(&branches, path).ok_or_else(Fault::of_question)?;
                 let world = self.elements(&branches, nested, false)?;
                 (uid(&words.element, nearest.path.as_str()), world)
@@ -230,7 +237,7 @@ impl<'a> Engine<'a> {
         let words = &self.set.vocabulary;
         let resource = path.resource_type();
         let policies = self.slice(self.form(), family, resource)?;
-        let branches = self.set.elements.of(resource);
+        let branches = self.set.branches(family, resource, &self.situation.roles);
         let nearest = nearest(&branches, path).ok_or_else(Fault::of_question)?;
         let request = Request::builder()
             .principal(self.principal.clone())
@@ -360,6 +367,14 @@ impl<'a> Engine<'a> {
     fn entities(&self, more: Vec<Entity>) -> Result<Entities, Fault> {
         let all = self.people.iter().cloned().chain(more);
         Entities::from_entities(all, Some(&self.set.vocabulary.schema)).map_err(|_| Fault::of_question())
+    }
+
+    /// The world in which the record's own extensions do not lie in the record, and the one in which they do, for which
+    /// only they are asked about.
+    fn worlds(&self, branches: &[Branch], open: bool) -> Result<[Entities; 2], Fault> {
+        let own = branches.iter().filter(|branch| branch.own_extension || branch.parent.is_none());
+        let own: Vec<Branch> = own.cloned().collect();
+        Ok([self.elements(branches, false, open)?, self.elements(&own, true, open)?])
     }
 
     /// The people and the named elements of a type. `nested`: the record's own extensions lie in the record.

@@ -9,7 +9,7 @@ use super::denial::Denial;
 use super::engine::{Engine, Fault, Record};
 use super::expression::{children, kind};
 use super::inquiry::{Atoms, Taken, Truth, Truths, collect, is_own_extension, parts, truth, truths};
-use super::key::{Key, KeyParts};
+use super::key::{Key, KeyParts, Situated};
 use super::masks::Masks;
 use super::set::{Action, PolicySet};
 use super::situation::{Circumstances, Situation};
@@ -121,7 +121,7 @@ pub struct Foreseen {
 
 /// Two questions that are the same to a policy set.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Sameness(Key, BTreeSet<Fact>);
+pub struct Sameness(Vec<u8>, Key, BTreeSet<Fact>);
 
 /// What the door would say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -202,7 +202,7 @@ impl Foresight {
         let mut decided: Vec<(ElementPath, Value)> = Vec::new();
         if let (Some(family), true) = (action.elements(), whole != Value::Is(false)) {
             let chapter = self.chapter(family, resource, situation)?;
-            for branch in self.set.elements.of(resource) {
+            for branch in self.set.every_branch(resource) {
                 let value = self.weigh(&chapter, family, situation, recalled, Some(&branch.path))?;
                 decided.push((branch.path, value));
             }
@@ -265,7 +265,7 @@ impl Foresight {
             }
             let mut paths: Vec<Option<ElementPath>> = vec![None];
             if by_element {
-                paths = self.set.elements.of(resource).into_iter().map(|branch| Some(branch.path)).collect();
+                paths = self.set.every_branch(resource).into_iter().map(|branch| Some(branch.path)).collect();
             }
             for path in &paths {
                 let silent = |foresight: &Self, chapter: &Chapter, known: &BTreeSet<String>| {
@@ -282,7 +282,7 @@ impl Foresight {
     /// Both name the same elements of a type, in the same groups.
     fn names_alike(&self, other: &Self, resource: ResourceType) -> bool {
         let branches = |foresight: &Self| -> Vec<(String, Vec<String>)> {
-            let all = foresight.set.elements.of(resource);
+            let all = foresight.set.every_branch(resource);
             all.into_iter().map(|branch| (branch.path.as_str().to_owned(), branch.groups)).collect()
         };
         branches(self) == branches(other)
@@ -352,8 +352,10 @@ impl Foresight {
         let action = Action::ALL.into_iter().find(|known| known.name() == action)?;
         let Recalled { facts, relations, emergency, unknown } = recalled;
         let record = Record { facts, relations, emergency: *emergency };
-        let key = KeyParts::of_situation(&self.set, situation).for_record(&self.set, (action, None), &record);
-        Some(Sameness(key, unknown.clone()))
+        let uses = self.set.uses(&situation.roles);
+        let situated = Situated::new(&self.set, situation, &uses).bytes().to_vec();
+        let key = KeyParts::new(0, uses).for_record((action, None), &record);
+        Some(Sameness(situated, key, unknown.clone()))
     }
 
     fn chapter(
@@ -392,7 +394,7 @@ impl Foresight {
             purpose: None,
             emergencies: BTreeMap::new(),
         };
-        let uses = &self.set.uses;
+        let uses = self.set.uses(&situation.roles);
         let ask = |situation: Situation| {
             admit_as(&self.set, &self.masks, situation, question, &circumstances).map(|_| ())
         };

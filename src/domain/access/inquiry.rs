@@ -152,7 +152,7 @@ impl Rehearsal {
         let mut hints = Hints::default();
         hints.learn(self.say(action, record, &[None])?);
         if let Some(family) = action.elements() {
-            let branches = self.desk.set.elements.of(record.facts.resource_type);
+            let branches = self.desk.set.every_branch(record.facts.resource_type);
             let every = || branches.iter().map(|branch| Some(&branch.path)).collect();
             let paths: Vec<Option<&ElementPath>> = element.map_or_else(every, |path| vec![Some(path)]);
             hints.learn(self.say(family, record, &paths)?);

@@ -7,6 +7,7 @@
 
 mod admit;
 mod basis;
+mod bundle;
 mod checks;
 mod denial;
 mod elements;
@@ -28,6 +29,7 @@ mod relation;
 mod rewrite;
 mod scopes;
 mod set;
+mod shadow;
 mod shape;
 mod situation;
 mod source;
@@ -37,6 +39,7 @@ mod tests;
 mod words;
 
 pub use admit::admit;
+pub use bundle::{Manifest, Release, VersionFault, Versions};
 pub use denial::{Denial, RecordDenial};
 pub use foresight::{Admission, Fact, Foreseen, Foresight, Recalled, Sameness};
 pub use inquiry::{Hint, Hints, Say, Stand};
@@ -47,6 +50,7 @@ pub use rehearsal::{Rehearsal, Trial, TypeRehearsal, rehearse_record, rehearse_r
 pub use relation::{Evidence, Party, Relation, Relations, Windows};
 pub use scopes::is_scope;
 pub use set::PolicySet;
+pub use shadow::{Candidate, Comparison};
 pub use shape::Outline;
 pub use situation::{Circumstances, Situation};
 pub use source::{Problem, Source};

@@ -14,7 +14,9 @@ mod record;
 mod recorded;
 pub mod replay;
 mod table;
+mod tally;
 mod tree;
+mod trial;
 
 pub use case::{ACTIONS, Case, OPERATIONS, Subject, Told, read_cases, seconds};
 pub use coverage::{Coverage, RoleCoverage};
@@ -22,4 +24,6 @@ pub use explanation::{Answer, Change, Explanation, Suggestion, explain};
 pub use judge::{Finding, Verdict, judge};
 pub use record::{EXAMPLES, Records};
 pub use table::{RoleView, roles};
+pub use tally::Tally;
 pub use tree::{Node, Standing, Tree, record_trees, type_tree};
+pub use trial::try_cases;
