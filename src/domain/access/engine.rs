@@ -237,7 +237,7 @@ impl<'a> Engine<'a> {
         let words = &self.set.vocabulary;
         let resource = path.resource_type();
         let policies = self.slice(self.form(), family, resource)?;
-        let branches = self.set.branches(family, resource, &self.situation.roles);
+        let branches = self.set.every_branch(resource);
         let nearest = nearest(&branches, path).ok_or_else(Fault::of_question)?;
         let request = Request::builder()
             .principal(self.principal.clone())

@@ -121,7 +121,11 @@ pub struct Foreseen {
 
 /// Two questions that are the same to a policy set.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Sameness(Vec<u8>, Key, BTreeSet<Fact>);
+pub struct Sameness {
+    situated: Situated,
+    key: Key,
+    unknown: BTreeSet<Fact>,
+}
 
 /// What the door would say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -353,9 +357,9 @@ impl Foresight {
         let Recalled { facts, relations, emergency, unknown } = recalled;
         let record = Record { facts, relations, emergency: *emergency };
         let uses = self.set.uses(&situation.roles);
-        let situated = Situated::new(&self.set, situation, &uses).bytes().to_vec();
+        let situated = Situated::new(&self.set, situation, &uses);
         let key = KeyParts::new(0, uses).for_record((action, None), &record);
-        Some(Sameness(situated, key, unknown.clone()))
+        Some(Sameness { situated, key, unknown: unknown.clone() })
     }
 
     fn chapter(
@@ -394,7 +398,7 @@ impl Foresight {
             purpose: None,
             emergencies: BTreeMap::new(),
         };
-        let uses = self.set.uses(&situation.roles);
+        let uses = &self.set.uses(&situation.roles);
         let ask = |situation: Situation| {
             admit_as(&self.set, &self.masks, situation, question, &circumstances).map(|_| ())
         };

@@ -32,7 +32,7 @@ impl Key {
 
 /// Policy set and situation, as far as they are used: the same for all records of a request, and for most requests of
 /// a person.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Situated(Vec<u8>);
 
 /// Keys of one policy set and situation, for which a number stands.

@@ -417,24 +417,6 @@ impl PolicySet {
         cedar_policy::PolicySet::from_policies(policies).ok()
     }
 
-    /// The policies that can have a say in a question whoever asks it, each with the role that its scope names.
-    pub(super) fn whoever(
-        &self,
-        action: Action,
-        resource: ResourceType,
-    ) -> impl Iterator<Item = (&Policy, Option<&str>)> {
-        let speaks = move |rule: &&Rule| {
-            self.vocabulary.covers(&rule.actions, action)
-                && rule.types.as_ref().is_none_or(|types| types.contains(&resource))
-        };
-        self.rules.iter().filter(speaks).map(|rule| (&rule.exact, rule.role.as_deref()))
-    }
-
-    /// The elements of a type that any policy can tell apart, whoever it is for.
-    pub(super) fn every_branch(&self, resource: ResourceType) -> Vec<Branch> {
-        self.elements.among(resource, self.rules.iter().map(|rule| &rule.names))
-    }
-
     /// The elements of a type that decisions under the policies of a question can tell apart.
     pub(super) fn branches(
         &self,
@@ -443,6 +425,11 @@ impl PolicySet {
         roles: &BTreeSet<String>,
     ) -> Vec<Branch> {
         self.elements.among(resource, self.applicable(action, resource, roles).map(|rule| &rule.names))
+    }
+
+    /// The elements of a type that decisions under any policies of the set can tell apart.
+    pub(super) fn every_branch(&self, resource: ResourceType) -> Vec<Branch> {
+        self.elements.among(resource, self.rules.iter().map(|rule| &rule.names))
     }
 
     /// What decisions for somebody with these roles can depend on.
@@ -458,6 +445,19 @@ impl PolicySet {
                 Arc::new(all)
             }
         }
+    }
+
+    /// The policies that can have a say in a question whoever asks it, each with the role that its scope names.
+    pub(super) fn whoever(
+        &self,
+        action: Action,
+        resource: ResourceType,
+    ) -> impl Iterator<Item = (&Policy, Option<&str>)> {
+        let speaks = move |rule: &&Rule| {
+            self.vocabulary.covers(&rule.actions, action)
+                && rule.types.as_ref().is_none_or(|types| types.contains(&resource))
+        };
+        self.rules.iter().filter(speaks).map(|rule| (&rule.exact, rule.role.as_deref()))
     }
 
     fn applicable(
