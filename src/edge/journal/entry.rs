@@ -244,7 +244,10 @@ mod tests {
     fn an_entry_opens_at_its_place_only() {
         let cipher = Cipher::new(&[7; 32]).unwrap();
         let other = Cipher::new(&[8; 32]).unwrap();
-        for entry in [cipher.seal("log", 5, b"record").unwrap(), cipher.pack(&mut Packer::new().unwrap(), "log", 5, b"record").unwrap()] {
+        for entry in [
+            cipher.seal("log", 5, b"record").unwrap(),
+            cipher.pack(&mut Packer::new().unwrap(), "log", 5, b"record").unwrap(),
+        ] {
             assert_eq!(cipher.open("log", 5, &entry).unwrap(), b"record");
             assert_eq!(cipher.open("log", 6, &entry), Err(EntryError::Tampered));
             assert_eq!(cipher.open("gol", 5, &entry), Err(EntryError::Tampered));

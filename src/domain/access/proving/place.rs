@@ -120,13 +120,15 @@ fn stand_in(path: &ElementPath, all: &[Branch]) -> Option<ElementPath> {
     plain.or_else(|| children.iter().find_map(|child| stand_in(child, all)))
 }
 
+/// Which element, what it lies in, and which groups hold which paths.
+type Within<'a> = (&'a ElementPath, &'a [String], &'a BTreeMap<String, Vec<String>>);
+
 /// A place, with an element or without.
 struct At<'a> {
     words: &'a Vocabulary,
     place: Place,
     names: (String, String),
-    /// Which element, what it lies in, and which groups hold which paths.
-    element: Option<(&'a ElementPath, &'a [String], &'a BTreeMap<String, Vec<String>>)>,
+    element: Option<Within<'a>>,
 }
 
 impl Certain for At<'_> {
