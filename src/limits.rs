@@ -287,7 +287,7 @@ pub const REHEARSED_FACTOR_AGE_SECONDS: i64 = 60;
 /// Most elements in one group.
 pub const POLICY_GROUP_PATHS_MAX: usize = 2_000;
 /// Kinds of counterexamples that a proof tells of one invariant: more would be read by nobody.
-pub const PROOF_EXAMPLES_MAX: usize = 3;
+pub const PROOF_EXAMPLES_MAX: usize = 2;
 /// Reasons that a proof gives for not knowing.
 pub const PROOF_DOUBTS_MAX: usize = 5;
 /// Wall time the solver has for one question. The shipped ones take some hundredths of a second.

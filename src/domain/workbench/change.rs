@@ -14,7 +14,7 @@ use std::sync::Arc;
 /// One sentence about a change.
 #[derive(Clone, Debug)]
 pub struct Shift {
-    /// Whom it concerns, each with this role alone; "nobody in particular" is somebody without a role that matters.
+    /// Whom it concerns: somebody with this role alone; "anybody", without a role that matters; or with several together.
     pub who: String,
     /// Something opens; otherwise it closes.
     pub opens: bool,
@@ -99,16 +99,11 @@ fn by_direction(places: &[(Place, Option<ElementPath>)]) -> BTreeMap<Option<bool
 
 fn who(difference: &Difference) -> String {
     let witness = &difference.witness;
-    if !witness.person {
-        return "clients for themselves".to_owned();
-    }
-    let names = difference.roles.iter().map(|role| role.as_deref().unwrap_or("anybody else"));
-    let names: Vec<&str> = names.collect();
-    match names.as_slice() {
-        [] => format!("{} together", witness.roles.join(" and ")),
-        ["anybody else"] => "anybody".to_owned(),
-        ["anybody else", named @ ..] => format!("{}, anybody else", named.join(", ")),
-        named => named.join(", "),
+    match &difference.role {
+        _ if !witness.person => "clients for themselves".to_owned(),
+        Some(Some(role)) => role.clone(),
+        Some(None) => "anybody".to_owned(),
+        None => format!("{} together", witness.roles.join(" and ")),
     }
 }
 

@@ -343,6 +343,6 @@ fn listed(policies: &[String]) -> String {
     if quoted.is_empty() { "no policy".to_owned() } else { quoted.into_iter().collect::<Vec<_>>().join(", ") }
 }
 
-fn belongs_to_patients(resource: ResourceType) -> bool {
+pub(super) fn belongs_to_patients(resource: ResourceType) -> bool {
     resource.name() == "Patient" || !r4::patient_compartment(resource).is_empty()
 }

@@ -165,7 +165,8 @@ fn case(name: &str, place: Place, witness: &Witness) -> String {
         line("operation", quoted(operation));
     }
     line("type", quoted(place.resource().name()));
-    if witness.patients != ["example"] {
+    // Unless told, a case's record is about `example` where its type is about patients.
+    if witness.patients != ["example"] || !judge::belongs_to_patients(place.resource()) {
         let patients: Vec<String> = witness.patients.iter().map(|id| quoted(id)).collect();
         line("patient", format!("[{}]", patients.join(", ")));
     }

@@ -8,7 +8,7 @@ use super::super::set::PolicySet;
 use super::condition::{self as c, Condition, Given};
 use super::place::{Lineage, Place, guaranteed, lineages};
 use super::prove::{Decisions, Known, Numbers, put};
-use super::question::{Doubt, Model, Solve, plain};
+use super::question::{Doubt, Solve, plain};
 use super::witness::{Witness, alone, ordinary_example, roles_in};
 use crate::domain::fhir::r4::{ElementPath, ResourceType};
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,8 +19,9 @@ use std::sync::Arc;
 pub struct Difference {
     /// The new set permits it and the old did not; otherwise the other way round.
     pub opens: bool,
-    /// Roles that each, alone, see the difference; `None`: somebody without a role that a policy names.
-    pub roles: Vec<Option<String>>,
+    /// Who sees it: somebody with this role alone; `Some(None)`, without a role that matters; `None`: only somebody with
+    /// several, those of the witness.
+    pub role: Option<Option<String>>,
     /// Where: places with the element, or without one for what moves no elements.
     pub places: Vec<(Place, Option<ElementPath>)>,
     /// For the first place: its element, or one in it that shares its fate, where others in it do not.
@@ -63,18 +64,21 @@ pub fn differ(
         numbers: Numbers::default(),
         kinds: BTreeMap::new(),
         found: Differing::default(),
+        told: BTreeMap::new(),
+        solver,
     };
     comparison.gather();
-    comparison.conclude(solver, progress);
+    comparison.conclude(progress);
     comparison.found
 }
 
 /// Decisions that differ in the same way: guarantees and shape of the place, the old and the new condition by number.
 type Kind = (u32, u32, u32);
 
-/// A condition with a request for which it holds.
-type Example = (Condition, Model);
+/// The same for somebody with one role, or with none that matters.
+type Single = (Option<String>, Kind);
 
+#[derive(Clone)]
 struct Changed {
     old: Condition,
     new: Condition,
@@ -88,6 +92,9 @@ struct Comparison<'a> {
     numbers: Numbers,
     kinds: BTreeMap<Kind, Changed>,
     found: Differing,
+    /// Examples found so far: the same conditions for the same role make the same situation, whatever the type.
+    told: BTreeMap<(Option<String>, bool, u32, u32), Witness>,
+    solver: &'a mut dyn Solve,
 }
 
 impl Comparison<'_> {
@@ -106,9 +113,8 @@ impl Comparison<'_> {
 
     fn gather(&mut self) {
         self.texts();
-        let lines: Vec<(ResourceType, Vec<Lineage>)> =
+        let lines: BTreeMap<ResourceType, Vec<Lineage>> =
             ResourceType::all().map(|resource| (resource, lineages(&self.sets, &[], resource))).collect();
-        let lines: BTreeMap<ResourceType, Vec<Lineage>> = lines.into_iter().collect();
         for place in Place::all() {
             let records = self.both(place, None);
             if place.action.elements().is_none() {
@@ -122,6 +128,10 @@ impl Comparison<'_> {
             for lineage in lines.get(&place.resource).into_iter().flatten() {
                 let [old, new] = self.both(place, Some(lineage));
                 let [old_record, new_record] = records.clone();
+                if (old.number, old_record.number) == (new.number, new_record.number) {
+                    self.found.compared += 1;
+                    continue;
+                }
                 let released = [
                     self.numbers.known(c::both(old_record.condition, old.condition)),
                     self.numbers.known(c::both(new_record.condition, new.condition)),
@@ -154,76 +164,103 @@ impl Comparison<'_> {
         changed.places.push((place, path));
     }
 
-    fn conclude(&mut self, solver: &mut dyn Solve, progress: &mut dyn FnMut(usize, usize)) {
+    fn conclude(&mut self, progress: &mut dyn FnMut(usize, usize)) {
         let kinds = std::mem::take(&mut self.kinds);
-        let total = kinds.len();
-        for (done, changed) in kinds.into_values().enumerate() {
+        let mut singles: BTreeMap<Single, Changed> = BTreeMap::new();
+        let mut of_kind: Vec<(Changed, Vec<Single>)> = Vec::new();
+        for ((around, ..), changed) in kinds {
+            let roles = self.singles(around, &changed);
+            for (single, one) in &roles {
+                let group = singles
+                    .entry(single.clone())
+                    .or_insert_with(|| Changed { places: Vec::new(), ..one.clone() });
+                group.places.extend(changed.places.iter().cloned());
+            }
+            of_kind.push((changed, roles.into_iter().map(|(single, _)| single).collect()));
+        }
+        let total = singles.len() + of_kind.len();
+        let mut seen: BTreeSet<Single> = BTreeSet::new();
+        for (done, (single, changed)) in singles.iter().enumerate() {
             progress(done, total);
-            for opens in [true, false] {
-                if let Err(doubt) = self.direction(&changed, opens, solver) {
-                    let place = changed.places.first();
-                    let place = place.map_or(String::new(), |(place, _)| {
-                        format!("{} of {}", place.action(), place.resource.name())
-                    });
-                    self.found.doubts.push(format!("{place}: {doubt}"));
-                }
+            if self.tell(Some(single), changed) {
+                seen.insert(single.clone());
+            }
+        }
+        for (done, (changed, alone)) in of_kind.iter().enumerate() {
+            progress(singles.len() + done, total);
+            // What one role alone sees is told; otherwise several together might.
+            if !alone.iter().any(|single| seen.contains(single)) {
+                self.tell(None, changed);
             }
         }
         progress(total, total);
     }
 
-    fn direction(&mut self, changed: &Changed, opens: bool, solver: &mut dyn Solve) -> Result<(), Doubt> {
-        let (more, less) = if opens { (&changed.new, &changed.old) } else { (&changed.old, &changed.new) };
-        let only = c::both(Arc::clone(more), c::not(Arc::clone(less)));
-        let Some((place, _)) = changed.places.first() else { return Ok(()) };
-        let Some(model) = self.example(*place, &only, solver)? else { return Ok(()) };
-        let (roles, first) = self.roles(*place, &only, solver)?;
-        let (condition, model) = first.unwrap_or((only, model));
+    /// What is left of a change for each role alone; without those for whom nothing is.
+    fn singles(&mut self, around: u32, changed: &Changed) -> Vec<(Single, Changed)> {
         let [set, _] = self.sets;
-        let witness = ordinary_example(set, *place, &condition, model, solver).unwrap_or_default();
-        let (places, stands_for) = (changed.places.clone(), changed.stands_for.clone());
-        self.found.differences.push(Difference { opens, roles, places, stands_for, witness });
-        Ok(())
+        let named: BTreeSet<String> = &roles_in(&changed.old) | &roles_in(&changed.new);
+        let person = changed.places.first().is_some_and(|(place, _)| place.person);
+        let roles = named.iter().cloned().map(Some).filter(|_| person);
+        let mut found = Vec::new();
+        for role in std::iter::once(None).chain(roles) {
+            let who = alone(&set.vocabulary, role.as_deref(), &named);
+            let given = Given::by(&who);
+            let old = self.numbers.known(given.apply(&changed.old));
+            let new = self.numbers.known(given.apply(&changed.new));
+            if old.number == new.number {
+                continue;
+            }
+            let (old_left, new_left) =
+                (c::both(Arc::clone(&who), old.condition), c::both(who, new.condition));
+            let single = Changed { old: old_left, new: new_left, ..changed.clone() };
+            found.push(((role, (around, old.number, new.number)), single));
+        }
+        found
     }
 
-    /// Who sees the difference with one role alone, and an example for the first of them.
-    fn roles(
-        &mut self,
-        place: Place,
-        only: &Condition,
-        solver: &mut dyn Solve,
-    ) -> Result<(Vec<Option<String>>, Option<Example>), Doubt> {
-        let [set, _] = self.sets;
-        let named: BTreeSet<String> = roles_in(only);
-        if !place.person || named.is_empty() {
-            return Ok((vec![None], None));
-        }
-        let (mut roles, mut first) = (Vec::new(), None);
-        let candidates = std::iter::once(None).chain(named.iter().map(Some));
-        for role in candidates {
-            let who = alone(&set.vocabulary, role.map(String::as_str), &named);
-            // With the roles settled most policies are out of the question.
-            let left = Given::by(&who).apply(only);
-            let condition = c::both(who, left);
-            if let Some(model) = self.example(place, &condition, solver)? {
-                roles.push(role.cloned());
-                first = first.or(Some((condition, model)));
+    /// Asks in both directions and notes what is found: whether anything was, or is not known.
+    fn tell(&mut self, single: Option<&Single>, changed: &Changed) -> bool {
+        let mut any = false;
+        for opens in [true, false] {
+            match self.direction(single, changed, opens) {
+                Ok(found) => any |= found,
+                Err(doubt) => {
+                    let place = changed.places.first().map(|(place, _)| place);
+                    let place = place.map_or(String::new(), |place| {
+                        format!("{} of {}", place.action(), place.resource.name())
+                    });
+                    self.found.doubts.push(format!("{place}: {doubt}"));
+                    any = true;
+                }
             }
         }
-        Ok((roles, first))
+        any
     }
 
-    fn example(
-        &mut self,
-        place: Place,
-        condition: &Condition,
-        solver: &mut dyn Solve,
-    ) -> Result<Option<Model>, Doubt> {
-        if plain(condition) == Some(false) {
-            return Ok(None);
+    fn direction(&mut self, single: Option<&Single>, changed: &Changed, opens: bool) -> Result<bool, Doubt> {
+        let (more, less) = if opens { (&changed.new, &changed.old) } else { (&changed.old, &changed.new) };
+        let only = c::both(Arc::clone(more), c::not(Arc::clone(less)));
+        let Some((place, _)) = changed.places.first() else { return Ok(false) };
+        let [set, _] = self.sets;
+        if plain(&only) == Some(false) {
+            return Ok(false);
         }
         self.found.asked += 1;
-        let [set, _] = self.sets;
-        put(set, place, &c::both(guaranteed(place), Arc::clone(condition)), solver)
+        let asked = c::both(guaranteed(*place), Arc::clone(&only));
+        let Some(model) = put(set, *place, &asked, self.solver)? else { return Ok(false) };
+        let key = single.map(|(role, (_, old, new))| (role.clone(), opens, *old, *new));
+        let known = key.as_ref().and_then(|key| self.told.get(key)).filter(|one| one.person == place.person);
+        let witness = match known {
+            Some(known) => known.clone(),
+            None => ordinary_example(set, *place, &only, model, self.solver).unwrap_or_default(),
+        };
+        if let Some(key) = key {
+            self.told.insert(key, witness.clone());
+        }
+        let (places, stands_for) = (changed.places.clone(), changed.stands_for.clone());
+        let role = single.map(|(role, _)| role.clone());
+        self.found.differences.push(Difference { opens, role, places, stands_for, witness });
+        Ok(true)
     }
 }

@@ -86,7 +86,8 @@ pub(super) struct Lineage {
 }
 
 impl Lineage {
-    fn of(branch: &Branch, all: &[Branch]) -> Self {
+    /// `None`: all that there is in the element is told apart, so nothing shares its fate.
+    fn of(branch: &Branch, all: &[Branch]) -> Option<Self> {
         let parent = |path: &str| {
             let found = all.iter().find(|one| one.path.as_str() == path)?;
             found.parent.clone()
@@ -98,12 +99,14 @@ impl Lineage {
             .own_extension
             .then(|| line.iter().filter(|path| path.starts_with(&own)).cloned().collect::<Vec<_>>());
         let path = branch.path.clone();
-        Self { stands_for: stand_in(&path, all).unwrap_or_else(|| path.clone()), path, line, without_record }
+        let stands_for = stand_in(&path, all, true).or_else(|| stand_in(&path, all, false))?;
+        Some(Self { path, stands_for, line, without_record })
     }
 }
 
-/// The element itself where nothing in it is told apart; otherwise something in it that shares its fate.
-fn stand_in(path: &ElementPath, all: &[Branch]) -> Option<ElementPath> {
+/// The element itself where nothing in it is told apart; otherwise something in it that shares its fate. `plain`: and that
+/// no other rule is about, as of a narrative, which repeats all the others, or of the record's extensions.
+fn stand_in(path: &ElementPath, all: &[Branch], plain: bool) -> Option<ElementPath> {
     let told_apart = |path: &ElementPath| {
         all.iter().any(|other| other.path != *path && path.is_ancestor_or_self(&other.path))
     };
@@ -111,13 +114,12 @@ fn stand_in(path: &ElementPath, all: &[Branch]) -> Option<ElementPath> {
         return Some(path.clone());
     }
     let own = |child: &ElementPath| {
-        // A narrative repeats all the others, and has a rule of its own; so have the record's extensions.
         let special = child.as_str().ends_with(".text") || child.as_str().ends_with("xtension");
-        !special && all.iter().all(|other| other.path != *child)
+        !(plain && special) && all.iter().all(|other| other.path != *child)
     };
     let children: Vec<ElementPath> = super::super::elements::children(path).into_iter().filter(own).collect();
-    let plain = children.iter().find(|child| !told_apart(child)).cloned();
-    plain.or_else(|| children.iter().find_map(|child| stand_in(child, all)))
+    let whole = children.iter().find(|child| !told_apart(child)).cloned();
+    whole.or_else(|| children.iter().find_map(|child| stand_in(child, all, plain)))
 }
 
 /// Which element, what it lies in, and which groups hold which paths.
@@ -370,7 +372,7 @@ pub(super) fn lineages(sets: &[&PolicySet], more: &[ElementPath], resource: Reso
     let named = sets.iter().flat_map(|set| set.every_branch(resource)).map(|branch| branch.path);
     let more = more.iter().filter(|path| path.resource_type() == resource).cloned();
     let branches = super::super::elements::branches_of(resource, named.chain(more).collect());
-    branches.iter().map(|branch| Lineage::of(branch, &branches)).collect()
+    branches.iter().filter_map(|branch| Lineage::of(branch, &branches)).collect()
 }
 
 /// What the gate guarantees of every question it asks, whatever the policies: docs/decisions/0016 has each with its reason.

@@ -178,7 +178,7 @@ proptest! {
             let passes = case.holds(&decisions.at(place, Some(&lineage), &mut numbers).condition);
             some |= record && passes;
             if let Some(mask) = &mask {
-                prop_assert_eq!(passes, mask.covers(&lineage.stands_for), "{}", lineage.path);
+                prop_assert_eq!(passes, mask.covers(&lineage.stands_for), "{} ({})", lineage.path, lineage.stands_for);
             }
         }
         if place.action.elements().is_some() {

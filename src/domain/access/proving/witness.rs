@@ -142,10 +142,9 @@ fn extension(value: Option<EvalResult>) -> String {
     }
 }
 
-/// The words and roles that a condition names.
+/// The roles and purposes that a condition names.
 #[derive(Default)]
 struct Named {
-    words: BTreeSet<String>,
     roles: BTreeSet<String>,
     purposes: BTreeSet<String>,
 }
@@ -153,9 +152,6 @@ struct Named {
 impl Named {
     fn visit(&mut self, expr: &Expr) {
         match expr {
-            Expr::Literal(Literal::String(word)) => {
-                self.words.insert(word.to_string());
-            }
             Expr::Literal(Literal::EntityUID(uid)) if kind(uid) == "Role" => {
                 self.roles.insert(uid.eid.to_string());
             }
@@ -214,8 +210,6 @@ fn ordinary(set: &PolicySet, place: Place, named: &Named) -> Vec<Condition> {
     for (has, name) in [(true, "labels"), (attributes.category, "category"), (attributes.code, "code")] {
         if has {
             terms.push(empty(c::of_record(name)));
-            let words = named.words.iter().map(String::as_str);
-            terms.push(c::binary(BinaryOp::ContainsAll, c::texts(words.chain([""])), c::of_record(name)));
         }
     }
     if attributes.status {
@@ -227,23 +221,17 @@ fn ordinary(set: &PolicySet, place: Place, named: &Named) -> Vec<Condition> {
     terms
 }
 
-/// For everything that an example says, that it were not so.
-fn without_each(words: &Vocabulary, place: Place, witness: &Witness) -> Vec<Condition> {
-    let without = |of: Condition, word: &String| c::not(c::binary(BinaryOp::Contains, of, c::text(word)));
-    let role = |name: &String| {
-        c::not(c::binary(BinaryOp::In, c::variable(Var::Principal), c::entity(uid(&words.role, name))))
-    };
+/// The sets of an example with more than one word in them.
+fn crowded(words: &Vocabulary, place: Place, witness: &Witness) -> Vec<(Condition, Vec<String>)> {
     let attributes = words.record(place.resource).map(|(_, attributes)| *attributes).unwrap_or_default();
-    let mut terms: Vec<Condition> = witness.roles.iter().map(role).collect();
-    terms.extend(witness.relations.iter().map(|one| without(c::context("relations"), one)));
-    terms.extend(witness.labels.iter().map(|word| without(c::of_record("labels"), word)));
-    if attributes.category {
-        terms.extend(witness.category.iter().map(|word| without(c::of_record("category"), word)));
-    }
-    if attributes.code {
-        terms.extend(witness.code.iter().map(|word| without(c::of_record("code"), word)));
-    }
-    terms
+    let sets = [
+        (true, c::context("relations"), &witness.relations),
+        (true, c::of_record("labels"), &witness.labels),
+        (attributes.category, c::of_record("category"), &witness.category),
+        (attributes.code, c::of_record("code"), &witness.code),
+    ];
+    let crowded = sets.into_iter().filter(|(has, _, items)| *has && items.len() > 1);
+    crowded.map(|(_, of, items)| (of, items.clone())).collect()
 }
 
 /// An example of a condition that holds for some request, as ordinary as it can be.
@@ -265,8 +253,19 @@ pub(super) fn ordinary_example(
         witness.roles.retain(|role| named.roles.contains(role));
         Some(witness)
     };
-    for wish in without_each(&set.vocabulary, place, &read(&search.model)?) {
-        search.add(&[wish]);
+    for (of, items) in crowded(&set.vocabulary, place, &read(&search.model)?) {
+        let one = |item: &String| c::equal(Arc::clone(&of), Arc::new(Expr::Set(vec![c::text(item)])));
+        let without = |item: &String| c::not(c::binary(BinaryOp::Contains, Arc::clone(&of), c::text(item)));
+        // One word alone, or else as few as it takes.
+        if !items.iter().any(|item| search.add(&[one(item)])) {
+            items.iter().for_each(|item| {
+                search.add(&[without(item)]);
+            });
+        }
+    }
+    for role in read(&search.model)?.roles {
+        let role = c::entity(uid(&set.vocabulary.role, &role));
+        search.add(&[c::not(c::binary(BinaryOp::In, c::variable(Var::Principal), role))]);
     }
     read(&search.model)
 }
@@ -280,20 +279,20 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Keeps as many of the wishes as can be: all at once, or else half by half.
-    fn add(&mut self, wishes: &[Condition]) {
+    /// Keeps as many of the wishes as can be: all at once, or else half by half. Whether all were.
+    fn add(&mut self, wishes: &[Condition]) -> bool {
         let all: Vec<Condition> = self.kept.iter().chain(wishes).cloned().collect();
-        if wishes.is_empty() {
-            return;
-        }
         if let Some(model) = self.example(&c::all(&all)) {
             (self.kept, self.model) = (all, model);
-        } else if wishes.len() > 1
+            return true;
+        }
+        if wishes.len() > 1
             && let Some((first, rest)) = wishes.split_at_checked(wishes.len() / 2)
         {
             self.add(first);
             self.add(rest);
         }
+        false
     }
 
     fn example(&mut self, condition: &Condition) -> Option<Model> {
