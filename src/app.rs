@@ -6,10 +6,13 @@
 
 mod applications;
 mod care;
+mod policies;
 mod readings;
 mod session;
+mod shadow;
 mod witness;
 
+pub use policies::recorded_policy_versions;
 pub use session::{init_sessions, open_store, session_settings};
 pub use witness::{RunningWitness, start_witness, witness_keys, witness_settings};
 
@@ -35,19 +38,19 @@ use crate::edge::sessions::Sessions;
 use crate::edge::telemetry::Telemetry;
 use crate::edge::tls::{CertificateFiles, ClientFiles, ServerFiles, ServerTls};
 use crate::edge::upstream::{self, BaseUrl, Upstream};
-use crate::gateway::{self, EventSources, Gate};
+use crate::gateway::{self, EventSources, Gate, InForce};
 use crate::limits;
+use policies::{Reading, Staged, Standing};
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use tokio::task::JoinSet;
 
 /// Everything that can be had without opening the trail or a socket.
 struct Parts {
-    policies: PolicySet,
+    staged: Staged,
     server_tls: Arc<ServerTls>,
     operations_tls: Option<Arc<ServerTls>>,
     upstream: Upstream,
@@ -66,6 +69,7 @@ pub struct Running {
     address: SocketAddr,
     operations_address: SocketAddr,
     gate: Arc<Gate>,
+    standing: Arc<Standing>,
     stopper: Stopper,
     nudger: Nudger,
     serving: JoinSet<Drained>,
@@ -80,7 +84,7 @@ pub struct Running {
 /// # Errors
 /// Every problem found.
 pub fn check(settings: &Settings) -> Result<Vec<Problem>, Vec<Problem>> {
-    let parts = assemble(settings, &Telemetry::new());
+    let parts = assemble(settings, &Telemetry::new(), Reading::Once);
     let mut problems = parts.as_ref().err().cloned().unwrap_or_default();
     problems.extend(witness::sources(settings).err().unwrap_or_default());
     let mut notes = Vec::new();
@@ -92,13 +96,19 @@ pub fn check(settings: &Settings) -> Result<Vec<Problem>, Vec<Problem>> {
         let note = "there is no trail yet: `chartgate audit init` makes it, and keys that are not there";
         notes.push(Problem::whole_file("[audit]", note));
     }
+    let shadow = shadow::check(settings.shadow.as_ref(), settings.policy_terms.tests);
+    let shadow_note = shadow.map_err(|mut found| problems.append(&mut found)).ok().flatten();
+    if let Ok(parts) = &parts {
+        problems.extend(policies::check_version(settings, &parts.staged).err());
+    }
     if settings.session.key.is_some() {
         let key = session::store_key(settings);
         problems.extend(key.err().map(|error| Problem::whole_file("[session]", error.to_string())));
     }
     match parts {
         Ok(parts) if problems.is_empty() => {
-            notes.extend(lints(&settings.policies, &parts.policies));
+            notes.extend(lints(&settings.policies, &parts.staged.policies));
+            notes.extend(shadow_note);
             notes.extend(applications::notes(settings, clock::now()));
             notes.extend(session::session_notes(settings));
             Ok(notes)
@@ -116,7 +126,7 @@ pub async fn start(settings: &Settings) -> Result<Running, Vec<Problem>> {
     let (stopper, stop) = stop_signal();
     let (nudger, nudge) = nudge();
     let policy_watch = Watch::begin("policies", vec![settings.policies.clone()]);
-    let parts = assemble(settings, &telemetry)?;
+    let parts = assemble(settings, &telemetry, Reading::Settled)?;
     let witnesses = witness::sources(settings)?;
     let one = |problem: String| vec![Problem::whole_file("chartgate", problem)];
 
@@ -133,6 +143,7 @@ pub async fn start(settings: &Settings) -> Result<Running, Vec<Problem>> {
 
     // Last, because it takes the lock and reads the whole trail.
     let (journal, exports) = open_trail(settings, &telemetry).await.map_err(one)?;
+    let standing = policies::standing(settings, &parts.staged).await.map_err(|problem| vec![problem])?;
     let cosigning = witness::greet(settings, witnesses, &journal, &telemetry).await.map_err(|p| vec![p])?;
     let sessions = session::open_sessions(settings).await.map_err(|error| one(error.to_string()))?;
     let desk = session::desk(settings, &parts.operations_bearer, &sessions, &journal);
@@ -141,35 +152,33 @@ pub async fn start(settings: &Settings) -> Result<Running, Vec<Problem>> {
     let gate =
         Arc::new(gate(settings, parts, (journal, sessions, exports), cosigning.clone(), telemetry.clone()));
     let revocations = gate.sessions.revoked().all().len();
-    let started =
-        control(Event::Started, &[("policySet", gate_hash(&gate)), ("revocations", revocations.to_string())]);
+    let started = policies::started(&gate, &standing, &[("revocations", revocations.to_string())]);
     let _recorded = gate.journal.append(&[started]).await.map_err(|error| one(error.to_string()))?;
-
-    let epoch = Arc::new(AtomicU64::new(1));
-    telemetry.policy_epoch(1);
     let (address, operations_address) = (listener.address(), operations.address());
     let mut serving = JoinSet::new();
     let handler_gate = Arc::clone(&gate);
     let handler = move |request, peer| gateway::handle(Arc::clone(&handler_gate), request, peer);
     serving.spawn(listener.serve(handler, stop.clone()));
-    let (ready_gate, ready_epoch) = (Arc::clone(&gate), Arc::clone(&epoch));
+    let (ready_gate, ready_standing) = (Arc::clone(&gate), Arc::clone(&standing));
     let silent = Arc::new(RwLock::new(Vec::new()));
     let ready_silent = Arc::clone(&silent);
-    let readiness = move || readiness(&ready_gate, ready_epoch.load(Ordering::Acquire), &ready_silent);
+    let readiness = move || readiness(&ready_gate, &ready_standing, &ready_silent);
     let door = care::review_door(Arc::clone(&gate), settings);
     serving.spawn(operations::serve(operations, readiness, desk, door, telemetry.clone(), stop.clone()));
 
     let mut watching = JoinSet::new();
-    let apply = policy_reload(Arc::clone(&gate), settings.policies.clone(), epoch);
+    let (directory, terms) = (settings.policies.clone(), settings.policy_terms.clone());
+    let apply = policies::reload(Arc::clone(&gate), directory, terms, Arc::clone(&standing));
     watching.spawn(policy_watch.run(apply, nudge.clone(), stop.clone(), telemetry.clone()));
     for server in std::iter::once(tls).chain(operations_tls) {
         let watch = Watch::begin("certificates", server.files());
         watching.spawn(watch.run(move || server.reload(), nudge.clone(), stop.clone(), telemetry.clone()));
     }
+    shadow::begin(&mut watching, &gate, settings, (nudge.clone(), &stop));
     let upstream_gate = Arc::clone(&gate);
     let watch = Watch::begin("upstream credentials", gate.upstream.files());
     watching.spawn(watch.run(move || upstream_gate.upstream.reload(), nudge, stop.clone(), telemetry));
-    spawn_watches(&mut watching, &gate, settings, silent, &stop);
+    spawn_watches(&mut watching, &gate, settings, (silent, &standing), &stop);
     witness::spawn(&mut watching, cosigning.as_ref(), &stop);
     let refreshing = gate.keyring.spawn_refresh();
     tracing::info!(%address, %operations_address, "serving");
@@ -177,6 +186,7 @@ pub async fn start(settings: &Settings) -> Result<Running, Vec<Problem>> {
         address,
         operations_address,
         gate,
+        standing,
         stopper,
         nudger,
         serving,
@@ -214,7 +224,7 @@ impl Running {
     /// Whether keys, policies and trail are there.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        readiness(&self.gate, 0, &RwLock::default()).is_ready()
+        readiness(&self.gate, &self.standing, &RwLock::default()).is_ready()
     }
 
     /// Reads policies, certificates and credentials again now.
@@ -239,7 +249,11 @@ impl Running {
         }
         while self.watching.join_next().await.is_some() {}
         let counted = self.gate.counting.finish().await;
-        let stopped = control(Event::Stopped, &[("connectionsCutOff", cut_off.to_string())]);
+        let mut stopped = control(Event::Stopped, &[("connectionsCutOff", cut_off.to_string())]);
+        if let (Record::Control(control), Some(release)) = (&mut stopped, self.standing.release()) {
+            // Repeated, so that the next start finds it soon.
+            control.details.extend(self.standing.versions().details(&release));
+        }
         let recorded = self.gate.journal.append(&[stopped]).await.map(|_receipt| ());
         let closed = self.gate.journal.close().await;
         if let Some(cosigning) = &self.cosigning {
@@ -292,9 +306,10 @@ pub fn policy_problem(directory: &Path, problem: access::Problem) -> Problem {
     }
 }
 
-fn assemble(settings: &Settings, telemetry: &Telemetry) -> Result<Parts, Vec<Problem>> {
+fn assemble(settings: &Settings, telemetry: &Telemetry, reading: Reading) -> Result<Parts, Vec<Problem>> {
     let mut problems = Vec::new();
-    let policies = keep(load_policies(&settings.policies), &mut problems);
+    let staged = policies::stage(&settings.policies, &settings.policy_terms, reading);
+    let staged = keep(staged, &mut problems);
     let server_tls = noted("[listen]", ServerTls::load(server_files(&settings.listen)), &mut problems);
     let operations_tls = settings.operations.certificate.clone().map(|pair| {
         noted(
@@ -321,10 +336,10 @@ fn assemble(settings: &Settings, telemetry: &Telemetry) -> Result<Parts, Vec<Pro
         .map(|path| session::secret("operations.bearer_token_file", path));
     let bearer = keep(bearer.transpose().map_err(|problem| vec![problem]), &mut problems);
     let parts =
-        (policies, server_tls, operations_tls, upstream, keyring, (public, bearer), (seal, events, asked));
+        (staged, server_tls, operations_tls, upstream, keyring, (public, bearer), (seal, events, asked));
     match parts {
         (
-            Some(policies),
+            Some(staged),
             Some(server_tls),
             operations_tls,
             Some(upstream),
@@ -334,7 +349,7 @@ fn assemble(settings: &Settings, telemetry: &Telemetry) -> Result<Parts, Vec<Pro
         ) if problems.is_empty() => {
             let operations_tls = operations_tls.flatten();
             Ok(Parts {
-                policies,
+                staged,
                 server_tls,
                 operations_tls,
                 upstream,
@@ -468,8 +483,9 @@ fn gate(
         replay: Replay::new(sessions.store()),
         nonces: parts.nonces,
         events: parts.events,
-        policies: RwLock::new(Arc::new(parts.policies)),
+        policies: RwLock::new(InForce { policies: parts.staged.policies, epoch: 1 }),
         masks: Masks::new(),
+        shadow: OnceLock::new(),
         relations: care::relations(&settings.relations),
         emergencies: care::emergencies(&settings.emergency, sessions.store()),
         sessions,
@@ -489,11 +505,8 @@ fn gate(
     }
 }
 
-fn gate_hash(gate: &Gate) -> String {
-    gate.policies.read().unwrap_or_else(PoisonError::into_inner).hash().to_owned()
-}
-
-fn readiness(gate: &Gate, policy_epoch: u64, silent: &RwLock<Vec<String>>) -> Readiness {
+fn readiness(gate: &Gate, standing: &Standing, silent: &RwLock<Vec<String>>) -> Readiness {
+    let InForce { policies, epoch } = policies::in_force(gate);
     Readiness {
         keys: gate.keyring.ready(),
         policies: true,
@@ -502,35 +515,11 @@ fn readiness(gate: &Gate, policy_epoch: u64, silent: &RwLock<Vec<String>>) -> Re
         witnesses: !gate.is_unwitnessed(clock::now()),
         sessions: gate.sessions.is_heard(),
         silent_event_streams: silent.read().unwrap_or_else(PoisonError::into_inner).clone(),
-        policy_hash: gate_hash(gate),
-        policy_epoch,
-    }
-}
-
-/// Reads the policies again, records it, and puts the set in force; what does not load changes nothing.
-fn policy_reload(
-    gate: Arc<Gate>,
-    directory: PathBuf,
-    epoch: Arc<AtomicU64>,
-) -> impl Fn() -> Result<(), String> + Send + Sync + 'static {
-    let runtime = tokio::runtime::Handle::current();
-    move || match load_policies(&directory) {
-        Ok(policies) if policies.hash() == gate_hash(&gate) => Ok(()),
-        Ok(policies) => {
-            let record = control(Event::PoliciesLoaded, &[("policySet", policies.hash().to_owned())]);
-            // Recorded before it is in force: every decision under it can be traced to this entry.
-            let _recorded =
-                runtime.block_on(gate.journal.append(&[record])).map_err(|error| error.to_string())?;
-            *gate.policies.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policies);
-            gate.telemetry.policy_epoch(epoch.fetch_add(1, Ordering::AcqRel) + 1);
-            Ok(())
-        }
-        Err(problems) => {
-            let first = problems.first().map(ToString::to_string).unwrap_or_default();
-            let record = control(Event::PoliciesRejected, &[("problem", first.clone())]);
-            let _unrecorded = runtime.block_on(gate.journal.append(&[record]));
-            Err(first)
-        }
+        policy_hash: policies.hash().to_owned(),
+        policy_epoch: epoch,
+        policy_version: standing.release().map(|release| release.version),
+        policy_rejected: standing.rejected(),
+        policy_shadow: shadow::view(gate),
     }
 }
 
@@ -539,7 +528,7 @@ fn spawn_watches(
     watching: &mut JoinSet<()>,
     gate: &Arc<Gate>,
     settings: &Settings,
-    silent: Arc<RwLock<Vec<String>>>,
+    (silent, standing): (Arc<RwLock<Vec<String>>>, &Arc<Standing>),
     stop: &Stop,
 ) {
     watching.spawn(count_refreshes(Arc::clone(gate), stop.clone()));
@@ -551,7 +540,7 @@ fn spawn_watches(
     watching.spawn(readings::record(
         gate.journal.clone(),
         journal_settings(settings),
-        settings.audit.retention,
+        (settings.audit.retention, Arc::clone(standing)),
         stop.clone(),
     ));
 }

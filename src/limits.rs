@@ -9,6 +9,7 @@ mod doctor;
 mod index;
 mod keeping;
 mod listener;
+mod policies;
 mod refusals;
 mod sessions;
 mod witness;
@@ -18,6 +19,7 @@ pub use doctor::*;
 pub use index::*;
 pub use keeping::*;
 pub use listener::*;
+pub use policies::*;
 pub use refusals::*;
 pub use sessions::*;
 pub use witness::*;
@@ -268,6 +270,20 @@ pub const POLICY_ID_BYTES_MAX: usize = 128;
 pub const POLICY_GROUPS_MAX: usize = 1_000;
 /// Most cases of one policy test file, lists taken each by each: 200 roles with 500 questions each.
 pub const POLICY_CASES_MAX: usize = 100_000;
+/// Most pairs of changes that `policy explain` tries for one question: some ten seconds on a slow machine.
+pub const EXPLAIN_TRIES_MAX: usize = 4_000;
+/// Most different situations of a recorded day whose outcome `policy replay` keeps: beyond, they are asked again.
+pub const REPLAY_SITUATIONS_MAX: usize = 100_000;
+/// After how many decisions `policy replay` tells a terminal how far it is.
+pub const REPLAY_PROGRESS_EVERY: u64 = 1_000;
+/// Most lines of the table of `policy replay`: more are not read by anybody.
+pub const REPLAY_ROWS_MAX: usize = 10_000;
+/// Most patients named in one line of it.
+pub const REPLAY_PATIENTS_MAX: usize = 20;
+/// Most cases that `policy explain` explains at once: more are not read by anybody.
+pub const EXPLAIN_CASES_MAX: usize = 20;
+/// How long ago somebody in a rehearsal proved their second factor unless told otherwise, in seconds.
+pub const REHEARSED_FACTOR_AGE_SECONDS: i64 = 60;
 /// Most elements in one group.
 pub const POLICY_GROUP_PATHS_MAX: usize = 2_000;
 /// Kinds of counterexamples that a proof tells of one invariant: more would be read by nobody.
@@ -281,6 +297,8 @@ pub const SOLVER_SILENCE_SECONDS: u64 = 60;
 /// Weight of the cached decisions (bytes, estimated from key lengths and path counts): some 10,000 different
 /// situations, far more than roles x types x label sets of one hospital.
 pub const DECISIONS_CACHE_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// Numbers for situations in keys of cached decisions (bytes): some 10,000, each of a policy set, roles, purpose and login.
+pub const SITUATIONS_CACHE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Longest `X-Purpose-Of-Use`; the longest HL7 v3-ActReason code has 14 characters.
 pub const PURPOSE_BYTES_MAX: usize = 64;
 

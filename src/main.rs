@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+/// Requests are many small pieces of memory on several threads: see docs/decisions/0019-allocator.md.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     chartgate::cli::main()
 }

@@ -49,6 +49,12 @@ pub(crate) struct Options {
     /// Leave nginx out
     #[arg(long)]
     without_nginx: bool,
+    /// The HAProxy to measure beside
+    #[arg(long, value_name = "PROGRAM", default_value = "haproxy")]
+    haproxy: PathBuf,
+    /// Leave HAProxy out
+    #[arg(long)]
+    without_haproxy: bool,
 }
 
 /// What everybody is asked, and the ids of the gate's answers so far.
@@ -77,9 +83,15 @@ async fn measure(options: &Options) -> Result<(), String> {
     let wishes = Wishes {
         gate: options.gate.as_deref(),
         nginx: Some(options.nginx.as_path()).filter(|_| !options.without_nginx),
+        haproxy: Some(options.haproxy.as_path()).filter(|_| !options.without_haproxy),
+        haproxy_tokens: None,
+        envoy: None,
+        pass_through: true,
+        stages: false,
+        policies: None,
         protocol: options.http,
     };
-    let site = Site::open(&wishes).await?;
+    let site = Site::open(&wishes, plan::fill).await?;
     let machine = Machine::look(site.folder())?;
     let callers = plan::callers(site.issuer())?;
     let mut run = Run { options, site, callers, rows: Vec::new(), answered: Vec::new() };
@@ -94,8 +106,9 @@ async fn measure(options: &Options) -> Result<(), String> {
     let counts = scrape::counts(run.site.operations).await?;
     let memory = run.memory();
     progress("reading the trail");
-    let ended = run.end();
-    let audit = trail::examine(&run.site.gate_program, &run.site.config_file(), &run.answered)?;
+    let ended = run.site.end();
+    let answered: Vec<(u128, u16)> = run.answered.iter().map(|id| (*id, 200)).collect();
+    let audit = trail::examine(&run.site.gate_program, &run.site.config_file(), &answered)?;
     progress("");
     let report = Report {
         machine,
@@ -191,12 +204,6 @@ impl Run<'_> {
         let running = self.site.contenders.iter().filter_map(|c| Some((c.who, c.process.as_ref()?)));
         running.map(|(who, process)| Memory { who, usage: process.usage() }).collect()
     }
-
-    /// Ends the processes, the gate with whatever is under way finished.
-    fn end(&mut self) -> Result<(), String> {
-        let processes = self.site.contenders.iter_mut().filter_map(|contender| contender.process.as_mut());
-        processes.map(crate::process::Process::end).collect::<Vec<_>>().into_iter().collect()
-    }
 }
 
 /// What a cell cost the one who was measured.
@@ -211,7 +218,13 @@ impl Meter {
         let usage = contender.process.as_ref().map_or_else(Usage::default, |process| process.usage());
         let counts = match contender.who {
             Who::Gate => scrape::counts(site.operations).await?,
-            Who::Direct | Who::Nginx | Who::PassThrough => Counts::default(),
+            Who::Direct
+            | Who::Nginx
+            | Who::Haproxy
+            | Who::HaproxyTokens
+            | Who::Envoy
+            | Who::PassThrough
+            | Who::Stage(_) => Counts::default(),
         };
         Ok(Self { cpu_seconds: usage.cpu_seconds, counts })
     }
@@ -242,7 +255,7 @@ fn note(
 }
 
 /// On a terminal: what is being done, on one line.
-fn progress(what: &str) {
+pub(crate) fn progress(what: &str) {
     let mut terminal = std::io::stderr();
     if terminal.is_terminal() {
         let _not_vital = write!(terminal, "\r\x1b[K{what}").and_then(|()| terminal.flush());

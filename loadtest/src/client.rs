@@ -31,9 +31,9 @@ const HTTP2_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Protocol {
     /// HTTP/1.1, keep-alive
-    #[value(name = "1.1")]
+    #[value(name = "1.1", alias = "1")]
     Http1,
-    /// HTTP/2, one stream at a time on each connection
+    /// HTTP/2; `baseline` has one stream at a time on each connection
     #[value(name = "2")]
     Http2,
 }
@@ -47,10 +47,22 @@ pub(crate) struct Place {
     protocol: Protocol,
 }
 
+/// What is asked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Question<'q> {
+    /// Path and query, with a slash at the beginning.
+    pub(crate) path: &'q str,
+    pub(crate) token: &'q HeaderValue,
+    /// `Prefer: respond-async`, as a bulk export wants it.
+    pub(crate) prefers_async: bool,
+}
+
 /// What is kept of an answer.
 #[derive(Debug)]
 pub(crate) struct Heard {
     pub(crate) status: StatusCode,
+    /// `Content-Location`: where the status of an export is.
+    pub(crate) location: Option<String>,
     /// `X-Request-Id`, where it is 128 bits in hex, as the gate's is.
     pub(crate) request_id: Option<u128>,
     pub(crate) bytes: u64,
@@ -76,6 +88,11 @@ impl Place {
         };
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         Ok(Self { address, authority: format!("{NAME}:{port}"), tls: Some(Arc::new(config)), protocol })
+    }
+
+    /// Whether a connection takes several requests at once.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.protocol == Protocol::Http2
     }
 
     /// A plain HTTP/1.1 server.
@@ -141,22 +158,62 @@ impl Link {
     /// # Errors
     /// When no whole answer came.
     pub(crate) async fn get(&mut self, path: &str, token: &HeaderValue, keep: bool) -> Result<Heard, String> {
-        let answer = self.send(path, token).await?;
+        let mut body = Vec::new();
+        let question = Question { path, token, prefers_async: false };
+        let mut heard = self
+            .ask(question, &mut |piece| {
+                if keep {
+                    body.extend_from_slice(piece);
+                }
+            })
+            .await?;
+        heard.body = body;
+        Ok(heard)
+    }
+
+    /// Asks and shows the answer's body piece by piece; [`Heard::body`] stays empty.
+    ///
+    /// # Errors
+    /// When no whole answer came.
+    pub(crate) async fn ask(
+        &mut self,
+        question: Question<'_>,
+        see: &mut (dyn FnMut(&[u8]) + Send),
+    ) -> Result<Heard, String> {
+        let answer = self.send(question).await?;
         let (parts, mut body) = answer.into_parts();
-        let request_id = parts.headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
-        let request_id = request_id.and_then(|id| u128::from_str_radix(id, 16).ok());
-        let mut heard = Heard { status: parts.status, request_id, bytes: 0, body: Vec::new() };
+        let header = |name: HeaderName| parts.headers.get(name).and_then(|value| value.to_str().ok());
+        let request_id = header(REQUEST_ID).and_then(|id| u128::from_str_radix(id, 16).ok());
+        let location = header(header::CONTENT_LOCATION).map(str::to_owned);
+        let mut heard = Heard { status: parts.status, location, request_id, bytes: 0, body: Vec::new() };
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame.map_err(text)?.into_data() else { continue };
             heard.bytes += data.len() as u64;
-            if keep {
-                heard.body.extend_from_slice(&data);
-            }
+            see(&data);
         }
         Ok(heard)
     }
 
-    async fn send(&mut self, path: &str, token: &HeaderValue) -> Result<Response<Incoming>, String> {
+    /// Whether another request can go over it.
+    pub(crate) fn is_open(&self) -> bool {
+        match &self.way {
+            Way::Http1(sender) => !sender.is_closed(),
+            Way::Http2(sender) => !sender.is_closed(),
+        }
+    }
+
+    /// The same connection once more, where it takes several requests at once.
+    pub(crate) fn share(&self) -> Option<Self> {
+        match &self.way {
+            Way::Http1(_) => None,
+            Way::Http2(sender) => {
+                Some(Self { way: Way::Http2(sender.clone()), authority: self.authority.clone() })
+            }
+        }
+    }
+
+    async fn send(&mut self, question: Question<'_>) -> Result<Response<Incoming>, String> {
+        let Question { path, token, prefers_async } = question;
         let request = Request::get(match self.way {
             Way::Http1(_) => path.to_owned(),
             Way::Http2(_) => format!("https://{}{path}", self.authority),
@@ -167,6 +224,7 @@ impl Link {
             Way::Http1(_) => request.header(header::HOST, self.authority.as_str()),
             Way::Http2(_) => request,
         };
+        let request = if prefers_async { request.header("prefer", "respond-async") } else { request };
         let request = request.body(Empty::new()).map_err(text)?;
         match &mut self.way {
             Way::Http1(sender) => {

@@ -191,7 +191,13 @@ mod tests {
     use super::*;
 
     fn heard(status: u16, bytes: u64, request_id: Option<u128>) -> Heard {
-        Heard { status: StatusCode::from_u16(status).unwrap(), request_id, bytes, body: Vec::new() }
+        Heard {
+            status: StatusCode::from_u16(status).unwrap(),
+            location: None,
+            request_id,
+            bytes,
+            body: Vec::new(),
+        }
     }
 
     #[test]

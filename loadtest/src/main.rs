@@ -2,20 +2,39 @@
 //!
 //! Owns: the command line and the exit code (0 good, 1 a miss or a failure, 2 wrong use).
 //! Must never: leave loopback, or report numbers of a run in which an answer lacks its record.
-//! Look next: `baseline`, the run; `report`, the table; docs/performance.md, how to read it.
+//! Look next: `run`, scenarios in an open loop; `baseline`, closed loops; docs/performance.md, how to read them.
 
+mod arrivals;
 mod baseline;
+mod canary;
 mod client;
+mod compare;
+mod findings;
+mod follow;
+mod hospital;
+mod lanes;
 mod load;
+mod measure;
+mod open_loop;
+mod page;
 mod pass_through;
+mod peers;
+mod people;
+mod picture;
 mod plan;
 mod process;
+mod program;
 mod report;
+mod run;
+mod scenario;
 mod scrape;
 mod site;
+mod stages;
+mod tell;
 mod trail;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
+use serde_json::json;
 use std::io::Write as _;
 use std::process::ExitCode;
 
@@ -29,30 +48,77 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// The gate, nginx and a minimal pass-through, alternated in one run on the same upstream
+    /// A clinical scenario at a rate fixed beforehand, with a check of every answer and of the trail
+    Run(Box<run::Options>),
+    /// Two runs side by side, and whether they may be compared
+    Compare(compare::Options),
+    /// The scenarios there are
+    List(List),
+    /// The gate, nginx, HAProxy and a minimal pass-through in closed loops, alternated on the same upstream
     Baseline(baseline::Options),
-    /// A minimal TLS pass-through; `baseline` starts it as a process of its own
+    /// A minimal TLS pass-through; the others start it as a process of its own
     #[command(hide = true)]
     PassThrough(pass_through::Options),
 }
 
+/// `list [--json]`
+#[derive(Args, Debug)]
+struct List {
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// Why a command ends with another code than 0.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Something was missed, or did not work: 1.
+    Miss(String),
+    /// It cannot be done as it was asked for: 2.
+    WrongUse(String),
+}
+
 fn main() -> ExitCode {
+    if site::is_called_as_gate() {
+        return chartgate::cli::main();
+    }
     let arguments = Arguments::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return complain(&error.to_string()),
+        Err(error) => return complain(Failure::Miss(error.to_string())),
     };
     let ended = match arguments.command {
-        Command::Baseline(options) => runtime.block_on(baseline::run(&options)),
-        Command::PassThrough(options) => runtime.block_on(pass_through::run(&options)),
+        Command::Run(options) => runtime.block_on(run::run(&options)),
+        Command::Compare(options) => compare::run(&options),
+        Command::List(list) => list_scenarios(&list),
+        Command::Baseline(options) => runtime.block_on(baseline::run(&options)).map_err(Failure::Miss),
+        Command::PassThrough(options) => runtime.block_on(pass_through::run(&options)).map_err(Failure::Miss),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => complain(&error),
+        Err(failure) => complain(failure),
     }
 }
 
-fn complain(error: &str) -> ExitCode {
+fn list_scenarios(list: &List) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    for (name, _) in scenario::SHIPPED {
+        let scenario = scenario::Scenario::find(name).map_err(Failure::Miss)?;
+        let line = if list.json {
+            json!({ "name": name, "title": scenario.title, "about": scenario.about }).to_string()
+        } else {
+            format!("{name:20} {}", scenario.about)
+        };
+        writeln!(out, "{line}").map_err(|error| Failure::Miss(error.to_string()))?;
+    }
+    Ok(())
+}
+
+fn complain(failure: Failure) -> ExitCode {
+    let (error, code) = match failure {
+        Failure::Miss(error) => (error, 1),
+        Failure::WrongUse(error) => (error, 2),
+    };
     let _nowhere_else_to_say_it = writeln!(std::io::stderr(), "loadtest: {error}");
-    ExitCode::FAILURE
+    ExitCode::from(code)
 }

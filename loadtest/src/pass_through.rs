@@ -1,14 +1,16 @@
 //! The least a TLS reverse proxy can do: take a request, ask upstream, stream the answer back.
 //!
-//! Owns: a proxy from the same libraries as the gate, as the row that shows what the gate's own work costs.
+//! Owns: a proxy from the same libraries as the gate, as the row that shows what the gate's own work costs; with `stages`,
+//! rows in between.
 //! Must never: be used for anything else: it has no bounds and no time-outs.
 //! Look next: `site`, which starts it as a process of its own.
 
+use crate::stages::{self, Stages};
 use bytes::Bytes;
 use clap::Args;
 use http::{Request, Response, StatusCode, Uri, header, uri};
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::client::legacy::Client;
@@ -39,6 +41,16 @@ pub(crate) struct Options {
     /// Address of the upstream, plain HTTP
     #[arg(long)]
     upstream: SocketAddr,
+    #[command(flatten)]
+    stages: stages::Steps,
+}
+
+/// What every request needs.
+#[derive(Clone)]
+struct Proxy {
+    upstream: Upstream,
+    address: SocketAddr,
+    stages: Arc<Option<Stages>>,
 }
 
 type Upstream = Client<HttpConnector, Incoming>;
@@ -58,12 +70,14 @@ pub(crate) async fn run(options: &Options) -> Result<(), String> {
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
     let upstream: Upstream = Client::builder(TokioExecutor::new()).build(connector);
+    let stages = Stages::ready(&options.stages, options.port, &options.upstream.to_string())?;
+    let proxy = Proxy { upstream, address: options.upstream, stages: Arc::new(stages) };
     let ended = tokio::signal::ctrl_c();
     let mut terminated = terminated()?;
     let serving = async {
         loop {
             let Ok((stream, _)) = listener.accept().await else { continue };
-            tokio::spawn(connection(acceptor.clone(), stream, upstream.clone(), options.upstream));
+            tokio::spawn(connection(acceptor.clone(), stream, proxy.clone()));
         }
     };
     tokio::select! {
@@ -91,32 +105,45 @@ fn server_config(options: &Options) -> Result<ServerConfig, String> {
     Ok(config)
 }
 
-async fn connection(acceptor: TlsAcceptor, stream: TcpStream, upstream: Upstream, address: SocketAddr) {
+async fn connection(acceptor: TlsAcceptor, stream: TcpStream, proxy: Proxy) {
     let _slower_only = stream.set_nodelay(true);
     let Ok(stream) = acceptor.accept(stream).await else { return };
-    let service = service_fn(|request| forward(upstream.clone(), address, request));
+    let service = service_fn(|request| forward(proxy.clone(), request));
     let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
     let _client_left = builder.serve_connection(TokioIo::new(stream), service).await;
 }
 
-async fn forward(
-    upstream: Upstream,
-    address: SocketAddr,
-    mut request: Request<Incoming>,
-) -> Result<Response<Body>, hyper::Error> {
-    let Some(target) = target(request.uri(), address) else { return Ok(bad_gateway()) };
-    *request.uri_mut() = target;
-    *request.version_mut() = http::Version::HTTP_11;
-    request.headers_mut().remove(header::HOST);
-    match upstream.request(request).await {
-        Ok(answer) => {
-            let (mut parts, body) = answer.into_parts();
-            parts.headers.remove(header::CONNECTION);
-            parts.version = http::Version::default();
-            Ok(Response::from_parts(parts, body.boxed()))
+async fn forward(proxy: Proxy, request: Request<Incoming>) -> Result<Response<Body>, hyper::Error> {
+    let (mut parts, body) = request.into_parts();
+    let permit = match proxy.stages.as_ref().as_ref().map(|stages| stages.ask(&parts)) {
+        None => None,
+        Some(Ok(permit)) => permit,
+        Some(Err(status)) => return Ok(bare(status)),
+    };
+    let Some(target) = target(&parts.uri, proxy.address) else { return Ok(bare(StatusCode::BAD_GATEWAY)) };
+    parts.uri = target;
+    parts.version = http::Version::HTTP_11;
+    parts.headers.remove(header::HOST);
+    let Ok(answer) = proxy.upstream.request(Request::from_parts(parts, body)).await else {
+        return Ok(bare(StatusCode::BAD_GATEWAY));
+    };
+    let (mut parts, body) = answer.into_parts();
+    parts.headers.remove(header::CONNECTION);
+    parts.version = http::Version::default();
+    let filtering =
+        proxy.stages.as_ref().as_ref().filter(|stages| stages.filters() && parts.status == StatusCode::OK);
+    let Some((stages, permit)) = filtering.zip(permit) else {
+        return Ok(Response::from_parts(parts, body.boxed()));
+    };
+    let body = body.collect().await?.to_bytes();
+    parts.headers.remove(header::CONTENT_LENGTH);
+    Ok(match stages.filter(&permit, &body) {
+        Ok(out) => {
+            let out = Full::new(Bytes::from(out)).map_err(|never| match never {});
+            Response::from_parts(parts, out.boxed())
         }
-        Err(_) => Ok(bad_gateway()),
-    }
+        Err(status) => bare(status),
+    })
 }
 
 fn target(asked: &Uri, address: SocketAddr) -> Option<Uri> {
@@ -125,8 +152,8 @@ fn target(asked: &Uri, address: SocketAddr) -> Option<Uri> {
     Uri::builder().scheme(uri::Scheme::HTTP).authority(authority).path_and_query(path).build().ok()
 }
 
-fn bad_gateway() -> Response<Body> {
+fn bare(status: StatusCode) -> Response<Body> {
     let mut answer = Response::new(Empty::new().map_err(|never| match never {}).boxed());
-    *answer.status_mut() = StatusCode::BAD_GATEWAY;
+    *answer.status_mut() = status;
     answer
 }

@@ -12,6 +12,7 @@ use crate::process::Usage;
 use crate::site::Who;
 use crate::trail::Audit;
 use comfy_table::{CellAlignment, Table, presets};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -101,13 +102,17 @@ fn millis(micros: u64) -> f64 {
 }
 
 /// What the numbers depend on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Machine {
-    processors: usize,
-    model: String,
-    memory_mib: u64,
-    load_before: String,
-    sync_ms: f64,
-    optimised: bool,
+    pub(crate) processors: usize,
+    pub(crate) model: String,
+    pub(crate) memory_mib: u64,
+    /// The load average over the last minute.
+    pub(crate) load_before: String,
+    /// The median of a synced write.
+    pub(crate) sync_ms: f64,
+    pub(crate) optimised: bool,
 }
 
 impl Machine {
@@ -210,18 +215,21 @@ pub(crate) fn print(report: &Report, as_json: bool) -> Result<(), String> {
     writeln!(std::io::stdout().lock(), "{text}").map_err(|error| error.to_string())
 }
 
-fn protocol_name(protocol: Protocol) -> &'static str {
+/// As people write it.
+pub(crate) fn protocol_name(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Http1 => "HTTP/1.1",
         Protocol::Http2 => "HTTP/2",
     }
 }
 
-fn number(value: Option<f64>, digits: usize) -> String {
+/// A number, or a dash.
+pub(crate) fn number(value: Option<f64>, digits: usize) -> String {
     value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
 }
 
-fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+/// A table that is Markdown, too; all columns but the first are numbers.
+pub(crate) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN);
     table.set_header(header.iter().copied());
@@ -271,7 +279,7 @@ fn tables(report: &Report) -> String {
 }
 
 fn load_table(report: &Report, mut rows: Vec<&Row>) -> String {
-    let order = [Who::Direct, Who::Nginx, Who::PassThrough, Who::Gate];
+    let order = [Who::Direct, Who::Nginx, Who::Haproxy, Who::PassThrough, Who::Gate];
     rows.sort_by_key(|row| (row.clients, order.iter().position(|who| *who == row.who)));
     let header = [
         "",
@@ -334,27 +342,13 @@ fn json_text(report: &Report) -> String {
     });
     let audit = &report.audit;
     json!({
-        "machine": {
-            "processors": machine.processors,
-            "model": machine.model,
-            "memoryMib": machine.memory_mib,
-            "loadBefore": machine.load_before,
-            "syncMs": machine.sync_ms,
-            "optimised": machine.optimised,
-        },
+        "machine": machine,
         "protocol": protocol_name(report.protocol),
         "rounds": report.rounds,
         "cellSeconds": report.cell_seconds,
         "rows": rows.collect::<Vec<Value>>(),
         "memory": memory.collect::<Vec<Value>>(),
-        "audit": {
-            "answered": audit.answered,
-            "missing": audit.missing,
-            "surplus": audit.surplus,
-            "refused": audit.refused,
-            "incomplete": audit.incomplete,
-            "verifies": audit.verifies,
-        },
+        "audit": audit,
         "good": report.verdict().is_ok(),
         "notes": report.notes,
     })

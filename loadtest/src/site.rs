@@ -3,18 +3,22 @@
 //! Owns: starting and ending each as a process of its own on loopback, so that its memory and processor time
 //! can be told apart. The upstream and the issuer share this process with the clients, for everyone alike.
 //! Must never: measure a gate built from other sources, unless a path to one is given.
-//! Look next: `baseline`.
+//! Look next: `peers`, how the others are set up; `baseline` and `run`, who measure.
 
 use crate::client::{Place, Protocol};
+use crate::peers;
 use crate::process::Process;
-use crate::{plan, scrape};
+use crate::scrape;
+use crate::stages::Until;
 use chartgate::cli::demo::stage::{Script, Stage};
 use chartgate_sandbox::emr::{self, Emr};
 use chartgate_sandbox::issuer::Issuer;
 use chartgate_sandbox::listen::Server;
+use clap::ValueEnum as _;
 use std::fmt::Display;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -22,6 +26,8 @@ use std::time::{Duration, Instant};
 /// For a process to begin to listen.
 const START_PATIENCE: Duration = Duration::from_secs(20);
 const GATE_LOG: &str = "gate.log";
+/// The name by which this executable is called when it is to be the gate.
+const GATE_NAME: &str = "chartgate";
 
 /// One of those who are measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +36,16 @@ pub(crate) enum Who {
     Direct,
     /// nginx from the distribution.
     Nginx,
+    /// HAProxy from the distribution.
+    Haproxy,
+    /// The same with tokens verified.
+    HaproxyTokens,
+    /// Envoy with tokens verified.
+    Envoy,
     /// `pass_through`.
     PassThrough,
+    /// The same with the gate's steps up to this one.
+    Stage(Until),
     /// `chartgate serve`.
     Gate,
 }
@@ -42,7 +56,13 @@ impl Who {
         match self {
             Self::Direct => "upstream, no TLS",
             Self::Nginx => "nginx",
+            Self::Haproxy => "HAProxy",
+            Self::HaproxyTokens => "HAProxy, tokens verified",
+            Self::Envoy => "Envoy, tokens verified",
             Self::PassThrough => "hyper pass-through",
+            Self::Stage(Until::Identity) => "+ identity",
+            Self::Stage(Until::Policy) => "+ policy",
+            Self::Stage(Until::Filter) => "+ filter",
             Self::Gate => "chartgate",
         }
     }
@@ -61,6 +81,18 @@ pub(crate) struct Wishes<'a> {
     pub(crate) gate: Option<&'a Path>,
     /// `None` leaves nginx out.
     pub(crate) nginx: Option<&'a Path>,
+    /// `None` leaves HAProxy out.
+    pub(crate) haproxy: Option<&'a Path>,
+    /// The same, verifying tokens. `None` leaves it out.
+    pub(crate) haproxy_tokens: Option<&'a Path>,
+    /// Envoy, verifying tokens. `None` leaves it out.
+    pub(crate) envoy: Option<&'a Path>,
+    /// The minimal pass-through.
+    pub(crate) pass_through: bool,
+    /// The same with the gate's steps switched on one by one.
+    pub(crate) stages: bool,
+    /// Other policies than the shipped ones.
+    pub(crate) policies: Option<&'a Path>,
     pub(crate) protocol: Protocol,
 }
 
@@ -70,9 +102,11 @@ pub(crate) struct Site {
     /// What was left out, and why.
     pub(crate) notes: Vec<String>,
     /// The gate's executable.
-    pub(crate) gate_program: PathBuf,
+    pub(crate) gate_program: GateProgram,
     /// The gate's operations listener.
     pub(crate) operations: SocketAddr,
+    /// The policies in force.
+    policies: PathBuf,
     stage: Stage,
     upstream: Server,
 }
@@ -91,16 +125,20 @@ impl Site {
     ///
     /// # Errors
     /// When a part cannot be had; nothing is left running then. A missing nginx is a note, not an error.
-    pub(crate) async fn open(wishes: &Wishes<'_>) -> Result<Self, String> {
-        let gate_program = gate_program(wishes.gate)?;
+    pub(crate) async fn open(
+        wishes: &Wishes<'_>,
+        fill: impl FnOnce(&Emr) -> Result<(), String>,
+    ) -> Result<Self, String> {
+        let gate_program = GateProgram::find(wishes.gate)?;
         let emr = Emr::new();
         emr.set_recording(false);
-        plan::fill(&emr)?;
+        fill(&emr)?;
         let upstream = emr::serve(&emr, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await.map_err(text)?;
         let operations = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
         let script = Script {
             upstream: Some(format!("http://{}/fhir", upstream.local_addr())),
             empty: true,
+            policies: wishes.policies.map(Path::to_owned),
             replace: vec![(
                 "[operations]\naddress = \"127.0.0.1:0\"".to_owned(),
                 format!("[operations]\naddress = \"{operations}\""),
@@ -112,10 +150,19 @@ impl Site {
         stage.stop().await.map_err(text)?;
         let direct =
             Contender { who: Who::Direct, place: Place::plain(upstream.local_addr()), process: None };
+        let policies = wishes.policies.map_or_else(|| stage.folder().join("policies"), Path::to_owned);
+        let notes = Vec::new();
         let mut site =
-            Self { contenders: vec![direct], notes: Vec::new(), gate_program, operations, stage, upstream };
-        site.add_nginx(wishes).await?;
-        site.add_pass_through(wishes.protocol).await?;
+            Self { contenders: vec![direct], notes, gate_program, operations, policies, stage, upstream };
+        site.add_peers(wishes).await?;
+        if wishes.pass_through {
+            site.add_pass_through(wishes.protocol, None).await?;
+        }
+        if wishes.stages {
+            for until in [Until::Identity, Until::Policy, Until::Filter] {
+                site.add_pass_through(wishes.protocol, Some(until)).await?;
+            }
+        }
         site.add_gate(wishes.protocol).await?;
         Ok(site)
     }
@@ -150,30 +197,48 @@ impl Site {
         Place::secure(port, &self.stage.ca_file(), protocol)
     }
 
-    async fn add_nginx(&mut self, wishes: &Wishes<'_>) -> Result<(), String> {
-        let Some(program) = wishes.nginx else {
-            self.notes.push("nginx was left out, as asked".to_owned());
-            return Ok(());
-        };
-        let quiet = || Command::new(program).arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).status();
-        if !quiet().is_ok_and(|status| status.success()) {
-            self.notes.push(format!("`{}` is not installed: no row for it", program.display()));
-            return Ok(());
+    async fn add_peers(&mut self, wishes: &Wishes<'_>) -> Result<(), String> {
+        let asked = [
+            (Who::Nginx, wishes.nginx),
+            (Who::Haproxy, wishes.haproxy),
+            (Who::HaproxyTokens, wishes.haproxy_tokens),
+            (Who::Envoy, wishes.envoy),
+        ];
+        for (who, program) in asked {
+            let version = if who == Who::Envoy { "--version" } else { "-v" };
+            let Some(program) = program else {
+                self.notes.push(format!("{} was left out", who.name()));
+                continue;
+            };
+            if !peers::is_installed(program, version) {
+                self.notes.push(format!("`{}` is not installed: no row for it", program.display()));
+                continue;
+            }
+            let port = free_port()?;
+            let (folder, upstream) = (self.folder(), self.upstream_address());
+            let mut command = match who {
+                Who::Haproxy => peers::haproxy(program, folder, port, upstream, None)?,
+                Who::HaproxyTokens => {
+                    let key = self.issuer().public_pem().map_err(text)?;
+                    peers::haproxy(program, folder, port, upstream, Some(&key))?
+                }
+                Who::Envoy => {
+                    let keys = self.issuer().jwks().to_string();
+                    let (issuer, audience) = (self.issuer().url(), self.issuer().audience());
+                    let tokens = peers::Tokens { issuer, audience, keys: &keys };
+                    peers::envoy(program, folder, port, upstream, &tokens)?
+                }
+                Who::Nginx | Who::Direct | Who::PassThrough | Who::Stage(_) | Who::Gate => {
+                    peers::nginx(program, folder, port, upstream)?
+                }
+            };
+            let process = Process::start(who.name(), &mut command)?;
+            self.take_in(who, self.secure(port, wishes.protocol)?, process).await?;
         }
-        let port = free_port()?;
-        let folder = self.folder().join("nginx");
-        fs::create_dir(&folder).map_err(text)?;
-        let config = folder.join("nginx.conf");
-        fs::write(&config, nginx_config(&folder, self.folder(), port, self.upstream_address()))
-            .map_err(text)?;
-        let mut command = Command::new(program);
-        command.arg("-p").arg(&folder).arg("-c").arg(&config).arg("-e").arg(folder.join("error.log"));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let process = Process::start("nginx", &mut command)?;
-        self.take_in(Who::Nginx, self.secure(port, wishes.protocol)?, process).await
+        Ok(())
     }
 
-    async fn add_pass_through(&mut self, protocol: Protocol) -> Result<(), String> {
+    async fn add_pass_through(&mut self, protocol: Protocol, until: Option<Until>) -> Result<(), String> {
         let port = free_port()?;
         let mut command = Command::new(std::env::current_exe().map_err(text)?);
         command.arg("pass-through").args(["--port", &port.to_string()]);
@@ -183,22 +248,38 @@ impl Site {
             .args(["--upstream", &self.upstream_address().to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::null());
+        if let Some(until) = until.and_then(|until| until.to_possible_value()) {
+            let keys = self.folder().join("keys.json");
+            fs::write(&keys, self.issuer().jwks().to_string()).map_err(text)?;
+            command.args(["--until", until.get_name()]).arg("--keys").arg(&keys);
+            command.args(["--issuer", self.issuer().url(), "--audience", self.issuer().audience()]);
+            command.arg("--policies").arg(&self.policies);
+        }
         let process = Process::start("pass-through", &mut command)?;
-        self.take_in(Who::PassThrough, self.secure(port, protocol)?, process).await
+        let who = until.map_or(Who::PassThrough, Who::Stage);
+        self.take_in(who, self.secure(port, protocol)?, process).await
     }
 
     async fn add_gate(&mut self, protocol: Protocol) -> Result<(), String> {
         let port =
             self.stage.base_url().rsplit(':').next().and_then(|rest| rest.split('/').next()?.parse().ok());
         let port = port.ok_or("the gate's base URL has no port")?;
-        let log = File::create(self.folder().join(GATE_LOG)).map_err(text)?;
-        let mut command = Command::new(&self.gate_program);
-        command.args(["serve", "--config"]).arg(self.config_file());
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        let process = Process::start("chartgate", &mut command)?;
+        let process = self.start_gate()?;
         self.take_in(Who::Gate, self.secure(port, protocol)?, process)
             .await
             .map_err(|error| error + &self.gate_log())?;
+        self.gate_is_ready().await
+    }
+
+    fn start_gate(&self) -> Result<Process, String> {
+        let log = File::options().create(true).append(true).open(self.folder().join(GATE_LOG));
+        let mut command = self.gate_program.command();
+        command.args(["serve", "--config"]).arg(self.config_file());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log.map_err(text)?);
+        Process::start("chartgate", &mut command)
+    }
+
+    async fn gate_is_ready(&self) -> Result<(), String> {
         let deadline = Instant::now() + START_PATIENCE;
         while !scrape::is_ready(self.operations).await {
             if Instant::now() > deadline {
@@ -207,6 +288,38 @@ impl Site {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         Ok(())
+    }
+
+    /// Ends everybody, the gate with whatever is under way finished.
+    ///
+    /// # Errors
+    /// When the gate does not end well. Others may end by the signal itself: they have nothing to finish.
+    pub(crate) fn end(&mut self) -> Result<(), String> {
+        let mut ended = Ok(());
+        for contender in &mut self.contenders {
+            let end = contender.process.as_mut().map_or(Ok(()), Process::end);
+            if contender.who == Who::Gate {
+                ended = end;
+            }
+        }
+        ended
+    }
+
+    /// Ends the gate and starts it anew on the same trail, so that it knows nobody.
+    ///
+    /// # Errors
+    /// When it does not end well, or not come back.
+    pub(crate) async fn restart_gate(&mut self) -> Result<(), String> {
+        let gate = |contender: &&mut Contender| contender.who == Who::Gate;
+        let old = self.contenders.iter_mut().find(gate).and_then(|contender| contender.process.take());
+        if let Some(mut old) = old {
+            old.end()?;
+        }
+        let process = self.start_gate()?;
+        if let Some(contender) = self.contenders.iter_mut().find(gate) {
+            contender.process = Some(process);
+        }
+        self.gate_is_ready().await
     }
 
     /// Waits until it shakes hands, and counts it among those who are measured.
@@ -223,70 +336,37 @@ impl Site {
     }
 }
 
-/// The gate of these sources: built now when cargo runs us, else the one beside this executable.
-fn gate_program(given: Option<&Path>) -> Result<PathBuf, String> {
-    if let Some(given) = given {
-        return Ok(given.to_owned());
-    }
-    let own = std::env::current_exe().map_err(text)?;
-    if let (Some(cargo), Some(manifest)) = (std::env::var_os("CARGO"), std::env::var_os("CARGO_MANIFEST_DIR"))
-    {
-        build_gate(Path::new(&cargo), Path::new(&manifest), &own)?;
-    }
-    let beside = own.with_file_name("chartgate");
-    if beside.is_file() { Ok(beside) } else { Err(format!("there is no `{}`", beside.display())) }
+/// The gate's executable.
+#[derive(Clone, Debug)]
+pub(crate) enum GateProgram {
+    /// This executable, which is the gate when it is called by its name: the same sources, never an old build.
+    Own(PathBuf),
+    /// Another one.
+    Given(PathBuf),
 }
 
-fn build_gate(cargo: &Path, manifest: &Path, own: &Path) -> Result<(), String> {
-    let target = own.parent().and_then(Path::parent).ok_or("this executable is not in a target directory")?;
-    let mut command = Command::new(cargo);
-    // Both packages, so that their dependencies are built with the same features as we were.
-    command.args(["build", "--quiet", "-p", "chartgate", "-p", "loadtest", "--bins"]);
-    command.arg("--manifest-path").arg(manifest.join("Cargo.toml")).arg("--target-dir").arg(target);
-    if !cfg!(debug_assertions) {
-        command.arg("--release");
+impl GateProgram {
+    fn find(given: Option<&Path>) -> Result<Self, String> {
+        match given {
+            Some(given) => Ok(Self::Given(given.to_owned())),
+            None => std::env::current_exe().map(Self::Own).map_err(text),
+        }
     }
-    match command.status() {
-        Ok(status) if status.success() => Ok(()),
-        Ok(_) | Err(_) => Err("cargo cannot build the gate".to_owned()),
+
+    /// The program, to be given its arguments.
+    pub(crate) fn command(&self) -> Command {
+        match self {
+            Self::Given(path) => Command::new(path),
+            Self::Own(path) => {
+                let mut command = Command::new(path);
+                command.arg0(GATE_NAME);
+                command
+            }
+        }
     }
 }
 
-/// A plain TLS reverse proxy as its manual would have it: a worker for each processor, upstream connections
-/// kept, answers buffered in memory, nothing logged.
-fn nginx_config(folder: &Path, stage: &Path, port: u16, upstream: SocketAddr) -> String {
-    let (folder, stage) = (folder.display(), stage.display());
-    format!(
-        "daemon off;
-worker_processes auto;
-pid {folder}/nginx.pid;
-events {{ worker_connections 4096; }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    upstream emr {{ server {upstream}; keepalive 256; keepalive_requests 100000000; }}
-    server {{
-        listen 127.0.0.1:{port} ssl http2;
-        ssl_certificate {stage}/server.pem;
-        ssl_certificate_key {stage}/server.key;
-        ssl_protocols TLSv1.2 TLSv1.3;
-        keepalive_requests 100000000;
-        location / {{
-            proxy_pass http://emr;
-            proxy_http_version 1.1;
-            proxy_set_header Connection \"\";
-            proxy_set_header Host $http_host;
-            proxy_buffer_size 16k;
-            proxy_buffers 64 32k;
-            proxy_busy_buffers_size 256k;
-            proxy_max_temp_file_size 0;
-        }}
-    }}
-}}
-"
-    )
+/// Whether this executable was called as the gate.
+pub(crate) fn is_called_as_gate() -> bool {
+    std::env::args_os().next().is_some_and(|name| name == GATE_NAME)
 }

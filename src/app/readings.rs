@@ -4,18 +4,25 @@
 //! Must never: remove a slip whose record is not durable, or an order that may yet be carried out.
 //! Look next: `edge::readings`, `edge::orders`.
 
+use super::policies::Standing;
 use crate::clock;
 use crate::domain::audit::Keep;
 use crate::edge::journal::{self, Journal};
 use crate::edge::listener::Stop;
 use crate::edge::{orders, readings};
 use crate::limits;
+use std::sync::Arc;
 
 /// Takes slips up until `stop`, and once more then.
-pub(super) async fn record(journal: Journal, trail: journal::Settings, policy: Option<Keep>, mut stop: Stop) {
+pub(super) async fn record(
+    journal: Journal,
+    trail: journal::Settings,
+    (policy, standing): (Option<Keep>, Arc<Standing>),
+    mut stop: Stop,
+) {
     loop {
         take_up(&journal, &trail).await;
-        carry_out(&journal, &trail, policy).await;
+        carry_out(&journal, &trail, policy, &standing).await;
         tokio::select! {
             () = stop.requested() => break,
             () = tokio::time::sleep(limits::READINGS_INTERVAL) => {}
@@ -44,7 +51,7 @@ async fn take_up(journal: &Journal, trail: &journal::Settings) {
 
 /// Carries out what was ordered while the gate runs. An order that is refused goes too: whoever left it sees that nothing
 /// was recorded.
-async fn carry_out(journal: &Journal, trail: &journal::Settings, policy: Option<Keep>) {
+async fn carry_out(journal: &Journal, trail: &journal::Settings, policy: Option<Keep>, standing: &Standing) {
     let place = trail.clone();
     let waiting = tokio::task::spawn_blocking(move || orders::waiting(&place, clock::now())).await;
     let Ok(Ok(waiting)) = waiting else {
@@ -53,7 +60,13 @@ async fn carry_out(journal: &Journal, trail: &journal::Settings, policy: Option<
     };
     for (slip, order) in waiting {
         let done = match order {
-            Some(order) => order.carry_out(journal, trail, policy, clock::now()).await,
+            Some(order) => {
+                let done = order.carry_out(journal, trail, policy, clock::now()).await;
+                if let (Ok(_recorded), Some(release)) = (&done, order.allows()) {
+                    standing.allow(release);
+                }
+                done
+            }
             None => Err("it was not sealed for this gate".to_owned()),
         };
         match done {

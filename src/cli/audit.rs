@@ -27,7 +27,8 @@ mod tests;
 mod told;
 
 use std::fmt::Display;
-use std::io::Write;
+use std::io::{self, Write};
+use std::path::Path;
 
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -42,7 +43,7 @@ pub use crate::domain::audit::Filter;
 pub use backup::{backup, restore};
 pub use export::{Export, Format, export};
 pub use index::index;
-pub use keep::{Retention, hold_add, hold_lift, hold_list, retain};
+pub use keep::{Retention, hold_add, hold_lift, hold_list, ordered, retain};
 pub use prove::{Wish, check_proof, key, prove};
 pub use rotate::rotate_key;
 pub use search::{search, search_with};
@@ -165,6 +166,25 @@ fn verdict_lines(found: &Inspection) -> Vec<String> {
         count => format!("the trail DOES NOT verify: {count} problems"),
     });
     lines
+}
+
+/// Hands every record that `filter` takes to `each`, in sequence; `index`: where an index may be. Gives the exit code.
+pub(super) fn each_record(
+    settings: &Settings,
+    index: Option<&Path>,
+    filter: &Filter,
+    err: &mut dyn Write,
+    each: &mut dyn FnMut(&audit::Record) -> io::Result<()>,
+) -> u8 {
+    let keys = match keys_of_trail(settings) {
+        Ok(keys) => keys,
+        Err(why) => return complain(err, &why),
+    };
+    let amiss = reading::read(settings, &keys, index, filter, &mut |_, record, _| each(record));
+    if let Some(why) = &amiss.note {
+        note(err, &format!("{why}; the whole trail is read instead"));
+    }
+    amiss.faults.iter().map(|fault| complain(err, fault)).max().unwrap_or(GOOD)
 }
 
 fn print_lines(out: &mut dyn Write, lines: &[String]) -> u8 {

@@ -1,6 +1,6 @@
 //! `chartgate check`: everything that can be wrong before serving, found without serving.
 //!
-//! Owns: the command's arguments and output. Must never: open a socket or the trail.
+//! Owns: the command's arguments and output. Must never: open a socket, or take the lock of the trail.
 //! Look next: `app::check`.
 
 use super::{ConfigFile, Ending, show};

@@ -8,6 +8,7 @@
 pub mod care;
 pub mod clients;
 mod parameters;
+pub mod policies;
 mod problem;
 mod raw;
 pub mod section;

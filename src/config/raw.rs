@@ -4,9 +4,9 @@
 //! Look next: `settings`.
 
 use super::Problem;
-use super::clients;
 use super::section::{Located, Reader, Section};
 use super::witness::{self, RawWitness};
+use super::{clients, policies};
 use toml::Spanned;
 use toml::de::DeTable;
 
@@ -21,7 +21,7 @@ pub(super) struct Raw<'t> {
     pub(super) upstream: Upstream,
     pub(super) issuers: Vec<Issuer>,
     pub(super) session: Session,
-    pub(super) policies: Text,
+    pub(super) policies: policies::RawPolicies,
     pub(super) relations: Relations,
     pub(super) emergency: Emergency,
     pub(super) audit: Audit,
@@ -187,7 +187,7 @@ pub(super) fn read<'t>(file: &'t str, text: &'t str) -> (Option<Raw<'t>>, Vec<Pr
         upstream: upstream(&mut reader, &mut root),
         issuers: issuers(&mut reader, &mut root),
         session: session(&mut reader, &mut root),
-        policies: policies(&mut reader, &mut root),
+        policies: policies::policies(&mut reader, &mut root),
         relations: relations(&mut reader, &mut root),
         emergency: emergency(&mut reader, &mut root),
         audit: audit(&mut reader, &mut root),
@@ -327,13 +327,6 @@ fn postgres(reader: &mut Reader<'_>, session: &mut Section<'_>) -> Option<Postgr
     });
     section.finish(reader);
     postgres
-}
-
-fn policies(reader: &mut Reader<'_>, root: &mut Section<'_>) -> Text {
-    let mut section = root.table(reader, "policies", true);
-    let directory = section.required_text(reader, "directory");
-    section.finish(reader);
-    directory
 }
 
 fn relations(reader: &mut Reader<'_>, root: &mut Section<'_>) -> Relations {

@@ -160,10 +160,15 @@ impl<'d> Section<'d> {
 
     /// `true` or `false`; false when it is not said.
     pub fn switch(&mut self, reader: &mut Reader<'_>, key: &'static str) -> bool {
-        let Some(value) = self.entry(key) else { return false };
+        self.switch_or(reader, key, false)
+    }
+
+    /// `true` or `false`; `otherwise` when it is not said.
+    pub fn switch_or(&mut self, reader: &mut Reader<'_>, key: &'static str, otherwise: bool) -> bool {
+        let Some(value) = self.entry(key) else { return otherwise };
         let DeValue::Boolean(on) = value.get_ref() else {
             reader.wrong_type(self, key, value.span(), "`true` or `false`");
-            return false;
+            return otherwise;
         };
         *on
     }

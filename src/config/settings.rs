@@ -8,6 +8,7 @@ use super::Problem;
 use super::care::{Emergency, Relations};
 use super::clients::{Dpop, Introspection, Registered};
 use super::parameters;
+use super::policies::{PolicyTerms, ShadowTerms};
 use super::raw::{self, Raw, Text, Texts};
 use super::section::{Located, Reader};
 use super::witness::Witness;
@@ -41,6 +42,10 @@ pub struct Settings {
     pub session: Session,
     /// The policies directory.
     pub policies: PathBuf,
+    /// What a set in it must meet before it is put in force.
+    pub policy_terms: PolicyTerms,
+    /// A candidate set that is asked beside it.
+    pub shadow: Option<ShadowTerms>,
     /// `[relations]`: how callers stand to patients, looked up in the EMR.
     pub relations: Relations,
     /// `[emergency]`: access in an emergency.
@@ -211,7 +216,7 @@ pub(super) fn build(mut raw: Raw<'_>, folder: &Path, problems: &mut Vec<Problem>
         meaning.upstream(raw.upstream),
         meaning.issuers(raw.issuers),
         meaning.session(raw.session, &raw.audit),
-        meaning.path(raw.policies),
+        meaning.policies(raw.policies),
         meaning.audit(raw.audit),
     );
     let issuer_urls: Vec<String> = settings.4.iter().map(|issuer| issuer.url.clone()).collect();
@@ -225,6 +230,7 @@ pub(super) fn build(mut raw: Raw<'_>, folder: &Path, problems: &mut Vec<Problem>
     problems.append(&mut raw.reader.problems);
     let (relations, emergency) = care;
     let (listen, operations, public_base, upstream, issuers, session, policies, audit) = settings;
+    let (policies, policy_terms, shadow) = policies?;
     Some(Settings {
         listen: listen?,
         operations: operations?,
@@ -233,7 +239,9 @@ pub(super) fn build(mut raw: Raw<'_>, folder: &Path, problems: &mut Vec<Problem>
         upstream: upstream?,
         issuers,
         session: session?,
-        policies: policies?,
+        policies,
+        policy_terms,
+        shadow,
         relations: relations?,
         emergency: emergency?,
         audit: audit?,

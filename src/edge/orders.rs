@@ -1,4 +1,4 @@
-//! Orders about keeping the trail, on their way to the gate that writes it: holds, and prunes.
+//! Orders on their way to the gate that writes the trail: holds, prunes, and which older policies may come back.
 //!
 //! Owns: the slips that commands leave in the trail's directory while a gate has its lock, sealed, and carrying orders out,
 //! whoever has the journal open.
@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::readings::{is_slip, write_slip};
+use crate::domain::access::{Release, Versions};
 use crate::domain::audit::{Control, Event, Hold, Keep, Record, lifted};
 use crate::edge::journal::{Journal, Keys, Retained, Settings, lasting_seal, plan, retain};
 use crate::limits::ORDER_BYTES_MAX;
@@ -25,6 +26,7 @@ const PURPOSE: &str = "orders for the trail";
 const HOLD: &str = "hold-added";
 const LIFT: &str = "hold-lifted";
 const RETAIN: &str = "retain";
+const ROLLBACK: &str = "policies-rollback";
 
 /// An order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,7 +39,7 @@ pub struct Order {
 /// What became of an order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Done {
-    /// A hold is in force, or not any more.
+    /// A hold is in force, or not any more; or an older version of the policies may be taken.
     Recorded,
     /// Entries are withheld, or there was nothing to do.
     Retained(Retained),
@@ -54,6 +56,18 @@ impl Order {
     #[must_use]
     pub fn lift(id: &str, reason: &str, operator: &str, now: Timestamp) -> Self {
         Self::of(LIFT, lifted(id, reason, operator, now))
+    }
+
+    /// Let one older version of the signed policies be taken again.
+    #[must_use]
+    pub fn rollback(release: &Release, reason: &str, operator: &str) -> Self {
+        Self { what: ROLLBACK.to_owned(), details: Versions::rollback(release, reason, operator) }
+    }
+
+    /// The version that it lets be taken again, if it is such an order.
+    #[must_use]
+    pub fn allows(&self) -> Option<Release> {
+        Versions::rolled_back(&self.details).filter(|_| self.what == ROLLBACK)
     }
 
     /// Withhold what is older than this policy allows to keep.
@@ -86,6 +100,7 @@ impl Order {
         let event = match self.what.as_str() {
             HOLD => Event::HoldAdded,
             LIFT => Event::HoldLifted,
+            ROLLBACK => Event::PoliciesRollback,
             RETAIN => return self.retain_now(journal, trail, policy, now).await.map(Done::Retained),
             _ => return Err("the order is of a kind that is not known".to_owned()),
         };

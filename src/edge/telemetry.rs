@@ -75,6 +75,10 @@ struct Meters {
     relation_lookups: Family<OutcomeLabel, Counter>,
     reloads: Family<ReloadLabels, Counter>,
     policy_epoch: Gauge<u64, AtomicU64>,
+    policy_set: Family<PolicyLabels, Gauge>,
+    policy_rejected: Gauge,
+    shadow_on: Gauge,
+    shadow_asked: Family<OutcomeLabel, Counter>,
     agreement_days_left: Family<ClientLabel, Gauge>,
     events: Family<OutcomeLabel, Counter>,
     silent_streams: Gauge,
@@ -110,6 +114,13 @@ struct OutcomeLabel {
 struct ReloadLabels {
     what: &'static str,
     outcome: &'static str,
+}
+
+/// A policy set: hash and, where it is signed, version; both our own or an operator's.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct PolicyLabels {
+    hash: String,
+    version: String,
 }
 
 /// A registered client's id: from the configuration, never from a request.
@@ -231,9 +242,34 @@ impl Telemetry {
         self.0.reloads.get_or_create(&ReloadLabels { what, outcome }).inc();
     }
 
-    /// The number of the policy set in force; grows by one with each set that is put in force.
-    pub fn policy_epoch(&self, epoch: u64) {
+    /// The policy set in force: its number, which grows by one with each set that is put in force, hash, and version
+    /// where it is signed.
+    pub fn policies_in_force(&self, epoch: u64, hash: &str, version: Option<u64>) {
         self.0.policy_epoch.set(epoch);
+        self.0.policy_set.clear();
+        let version = version.map(|version| version.to_string()).unwrap_or_default();
+        self.0.policy_set.get_or_create(&PolicyLabels { hash: hash.to_owned(), version }).set(1);
+    }
+
+    /// Whether a candidate set is asked beside the one in force.
+    pub fn shadow_on(&self, on: bool) {
+        self.0.shadow_on.set(i64::from(on));
+    }
+
+    /// It was asked, and said the same or something else.
+    pub fn shadow_asked(&self, different: bool) {
+        let outcome = if different { "different" } else { "same" };
+        self.0.shadow_asked.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    /// It was not asked, because too many questions waited.
+    pub fn shadow_dropped(&self) {
+        self.0.shadow_asked.get_or_create(&OutcomeLabel { outcome: "dropped" }).inc();
+    }
+
+    /// Whether the policies directory holds a set that was rejected, so that an older one is in force.
+    pub fn policies_rejected(&self, rejected: bool) {
+        self.0.policy_rejected.set(i64::from(rejected));
     }
 
     /// Days until the last day of a registered client's agreement; negative after it.
@@ -312,6 +348,26 @@ impl Meters {
         registry.register("filter_bytes_in", "Bytes read by the filter", self.filter_bytes_in.clone());
         registry.register("filter_bytes_out", "Bytes released by the filter", self.filter_bytes_out.clone());
         registry.register("policy_epoch", "Number of the policy set in force", self.policy_epoch.clone());
+        registry.register(
+            "policy_set",
+            "The policy set in force, by hash and version",
+            self.policy_set.clone(),
+        );
+        registry.register(
+            "policy_shadow",
+            "1 while a candidate set is asked beside the one in force",
+            self.shadow_on.clone(),
+        );
+        registry.register(
+            "policy_shadow_questions",
+            "Questions for the candidate set, by outcome",
+            self.shadow_asked.clone(),
+        );
+        registry.register(
+            "policy_rejected",
+            "1 while the policies directory holds a set that was rejected",
+            self.policy_rejected.clone(),
+        );
         registry.register(
             "agreement_days_left",
             "Days until the last day of a client's agreement",

@@ -31,6 +31,7 @@ mod reply;
 mod reserve;
 pub mod review;
 mod rows;
+mod shadow;
 mod standing;
 mod step_up;
 mod stream;
@@ -42,6 +43,7 @@ pub use body::LargeBodies;
 pub use capabilities::Statement;
 pub use events::{EventSource, EventSources, heard_streams, silent_streams};
 pub use reply::ReplyBody;
+pub use shadow::Shadow;
 pub use turns::Turns;
 
 use crate::clock;
@@ -74,12 +76,21 @@ use outlet::Outlet;
 use refusal::Refusal;
 use reply::{Answer, unrecorded};
 use std::fmt;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
 use stream::Part;
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
 use visit::Visit;
+
+/// The policy set in force, with its number.
+#[derive(Clone, Debug)]
+pub struct InForce {
+    /// The set.
+    pub policies: Arc<PolicySet>,
+    /// How many sets this process has put in force by now, this one among them.
+    pub epoch: u64,
+}
 
 /// Everything a request meets on its way.
 pub struct Gate {
@@ -104,7 +115,9 @@ pub struct Gate {
     /// Issuers that send security events.
     pub events: EventSources,
     /// The policy set in force.
-    pub policies: RwLock<Arc<PolicySet>>,
+    pub policies: RwLock<InForce>,
+    /// A candidate set that is asked beside, if one is.
+    pub shadow: OnceLock<Arc<Shadow>>,
     /// Masks made lately.
     pub masks: Masks,
     /// How callers were lately found to stand to patients.

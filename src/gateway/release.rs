@@ -133,6 +133,9 @@ impl<'a> Judged<'a> {
         let known = visit.relations(permit, document.records().iter().map(|record| &record.facts)).await;
         let knowing = known.map(|known| permit.knowing(known));
         let permit = knowing.as_ref().unwrap_or(permit);
+        if let Some(shadow) = visit.gate.shadow.get() {
+            shadow.records(permit, document.records().iter().map(|record| (&record.facts, record.container)));
+        }
         let judged = Self::decide(document, visit.bases(), |_| Some(permit), shape, release);
         visit.used(release.grants.iter().map(String::as_str));
         Ok(judged)

@@ -5,9 +5,9 @@
 //! Must never: remember a decision; that is the policies' business.
 //! Look next: `answer`, which tells one interaction from another.
 
-use super::Gate;
 use super::draft::Draft;
 use super::refusal::Refusal;
+use super::{Gate, InForce};
 use crate::domain::access::{self, Challenge, Circumstances, Lacking, Permit, PolicySet};
 use crate::domain::audit::Record;
 use crate::domain::fhir::classify::{self, EntryRequest, FhirRefusal};
@@ -54,8 +54,10 @@ impl<'g> Visit<'g> {
         parts: &request::Parts,
         draft: &mut Draft,
     ) -> Result<Self, Refusal> {
-        let policies = Arc::clone(&gate.policies.read().unwrap_or_else(PoisonError::into_inner));
+        let InForce { policies, epoch } =
+            gate.policies.read().unwrap_or_else(PoisonError::into_inner).clone();
         draft.decision.policy_set = Some(policies.hash().to_owned());
+        draft.decision.policy_epoch = Some(epoch);
         let circumstances = Circumstances {
             now: draft.began,
             network: peer.address.ip(),
@@ -99,7 +101,11 @@ impl<'g> Visit<'g> {
 
     /// May this be asked? The permit is noted for the record.
     pub(super) fn admit(&self, question: &Interaction, draft: &mut Draft) -> Result<Permit, Refusal> {
-        let permit = self.admits(question).map_err(|refusal| self.reconsidered(question, refusal))?;
+        let asked = self.admits(question);
+        if let Some(shadow) = self.gate.shadow.get() {
+            shadow.question(&self.caller, question, &self.circumstances, asked.as_ref().ok());
+        }
+        let permit = asked.map_err(|refusal| self.reconsidered(question, refusal))?;
         draft.permitted(&permit);
         Ok(permit)
     }

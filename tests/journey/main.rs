@@ -34,6 +34,7 @@ mod operations;
 mod paging;
 mod patches;
 mod policy;
+mod policy_live;
 mod relations;
 mod requests;
 mod reserve;

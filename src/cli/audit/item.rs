@@ -36,6 +36,7 @@ const WITHOUT_PATIENTS: &[&str] = &[
     "purposes",
     "source",
     "policySet",
+    "policyEpoch",
     "basis",
     "emergencies",
     "withheld",

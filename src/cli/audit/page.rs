@@ -114,6 +114,9 @@ fn put_decision(put: &mut impl FnMut(&str, Value), decision: &Decision, outcome:
     put("source", json!(decision.source));
     put("request", json!(decision.request));
     put("policySet", json!(decision.policy_set));
+    if let Some(epoch) = decision.policy_epoch {
+        put("policyEpoch", json!(epoch));
+    }
     put("basis", json!(decision.basis));
     put("emergencies", json!(decision.emergencies));
     put("withheld", json!(decision.withheld));

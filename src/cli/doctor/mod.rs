@@ -84,6 +84,7 @@ fn note(list: &mut Checklist, problem: &Problem, settings: Option<&Settings>, fa
         "[listen]" | "[operations]" => "TLS",
         "[upstream]" => "EMR",
         "[audit]" => "trail",
+        "[policies]" | "[policies.shadow]" => "policies",
         "[session]" => "sessions",
         "[[client]]" => "clients",
         file if file.starts_with("[[issuer") || file.starts_with("[issuer") => "issuers",

@@ -6,7 +6,7 @@
 use crate::app;
 use crate::cli::{Ending, show};
 use crate::domain::access::proving::{Differing, differ};
-use crate::domain::workbench::{Change, Replay, changes};
+use crate::domain::workbench::{Replay, Shift, shifts};
 use crate::edge::solver::Solver;
 use crate::limits;
 use clap::Args;
@@ -59,12 +59,12 @@ pub(super) fn run(diff: &Diff) -> Ending {
             }
         };
         let found = differ(&old, &new, &mut solver, &mut progress);
-        let changes = changes(&old, &new, &found.differences);
+        let changes = shifts(&old, &new, &found.differences);
         report(diff, &found, &changes)
     })
 }
 
-fn report(diff: &Diff, found: &Differing, changes: &[Change]) -> Ending {
+fn report(diff: &Diff, found: &Differing, changes: &[Shift]) -> Ending {
     let same = changes.is_empty() && found.doubts.is_empty();
     if diff.json {
         in_json(found, changes, same);
@@ -74,7 +74,7 @@ fn report(diff: &Diff, found: &Differing, changes: &[Change]) -> Ending {
     if same { Ending::Good } else { Ending::No }
 }
 
-fn in_json(found: &Differing, changes: &[Change], same: bool) {
+fn in_json(found: &Differing, changes: &[Shift], same: bool) {
     for one in changes {
         let (confirmed, why) = match &one.replay {
             Replay::Confirmed => (true, None),
@@ -96,7 +96,7 @@ fn in_json(found: &Differing, changes: &[Change], same: bool) {
     show::line(&line.to_string());
 }
 
-fn in_words(found: &Differing, changes: &[Change], same: bool) {
+fn in_words(found: &Differing, changes: &[Shift], same: bool) {
     for (word, ids) in
         [("new", &found.added), ("gone", &found.removed), ("with other words", &found.reworded)]
     {

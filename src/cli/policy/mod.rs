@@ -4,12 +4,18 @@
 //! same decision that a request meets.
 //! Look next: one file for each command.
 
+mod asked;
+mod bundle;
 mod check;
 #[cfg(feature = "prove")]
 mod diff;
+mod explain;
 mod mask;
 #[cfg(feature = "prove")]
 mod prove;
+mod recorded;
+mod replay;
+mod shadow;
 mod test;
 
 use super::Ending;
@@ -18,7 +24,7 @@ use crate::{app, config};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
-/// `policy check|mask|test`
+/// `policy check|diff|prove|mask|explain|replay|test|key|sign|verify|rollback|shadow`
 #[derive(Debug, Subcommand)]
 pub(super) enum Policy {
     /// Parse and validate a policies directory; every problem and doubt with file and line
@@ -26,13 +32,27 @@ pub(super) enum Policy {
     /// What becomes visible or hidden for whom between two policies directories, exactly (needs the solver cvc5)
     #[cfg(feature = "prove")]
     Diff(diff::Diff),
-    /// Show which elements of a type a role may see or write
-    Mask(mask::Mask),
     /// Prove the invariants beside the policies for every request, or find one that breaks them (needs the solver cvc5)
     #[cfg(feature = "prove")]
     Prove(prove::Prove),
+    /// Show what a role sees of a type or a record, or may write of it, and by which policy the rest is withheld
+    Mask(Box<mask::Mask>),
+    /// Tell why a question is answered as it is, and what would have to be otherwise for it to be permitted
+    Explain(explain::Explain),
+    /// Decide a recorded day again by a candidate set: whom it would refuse or let see more, and whom less
+    Replay(Box<replay::Replay>),
     /// Run the cases beside the policies, and compare the table of what each role sees
     Test(test::Test),
+    /// Make a key for signing policies, unless it is there, and print its public half
+    Key(bundle::Key),
+    /// Sign a policies directory as a bundle with a version
+    Sign(bundle::Sign),
+    /// Check a bundle's signature, and that it is exactly what was signed
+    Verify(bundle::Verify),
+    /// Let one older version be taken again, on the record
+    Rollback(bundle::Rollback),
+    /// What a candidate set would have decided otherwise
+    Shadow(shadow::Shadow),
 }
 
 /// Which policies are meant.
@@ -52,9 +72,16 @@ pub(super) fn run(policy: &Policy) -> Ending {
         #[cfg(feature = "prove")]
         Policy::Diff(diff) => diff::run(diff),
         Policy::Mask(mask) => mask::run(mask),
+        Policy::Explain(order) => explain::run(order),
+        Policy::Replay(order) => replay::run(order),
         #[cfg(feature = "prove")]
         Policy::Prove(prove) => prove::run(prove),
         Policy::Test(test) => test::run(test),
+        Policy::Key(key) => bundle::key(key),
+        Policy::Sign(sign) => bundle::sign(sign),
+        Policy::Verify(verify) => bundle::verify(verify),
+        Policy::Rollback(rollback) => bundle::rollback(rollback),
+        Policy::Shadow(shadow) => shadow::run(shadow),
     }
 }
 

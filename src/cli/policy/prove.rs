@@ -9,7 +9,7 @@ use crate::cli::{Ending, show};
 use crate::config::Problem;
 use crate::domain::access::PolicySet;
 use crate::domain::access::proving::{Failure, Invariant, Outcome, Proof, Proving, read_invariants};
-use crate::domain::workbench::{self, Replay, Told};
+use crate::domain::workbench::{self, Refutation, Replay};
 use crate::edge::policy_files;
 use crate::edge::solver::Solver;
 use crate::limits;
@@ -222,7 +222,7 @@ impl Report<'_> {
         }
     }
 
-    fn example(&self, invariant: &Invariant, number: usize, told: &Told, elsewhere: &[String]) {
+    fn example(&self, invariant: &Invariant, number: usize, told: &Refutation, elsewhere: &[String]) {
         let (confirmed, why) = match &told.replay {
             Replay::Confirmed => (true, None),
             Replay::NotConfirmed(why) => (false, Some(why)),
@@ -261,7 +261,7 @@ fn some(items: &[String]) -> String {
 }
 
 /// The file that was written, or why it was not.
-fn write(folder: &Path, invariant: &Invariant, number: usize, told: &Told) -> String {
+fn write(folder: &Path, invariant: &Invariant, number: usize, told: &Refutation) -> String {
     let safe = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '_' };
     let id: String = invariant.id.chars().map(safe).collect();
     let file = folder.join(format!("{id}-{number}.toml"));

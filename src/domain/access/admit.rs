@@ -16,8 +16,8 @@ use crate::domain::fhir::interaction::{Include, Interaction, Search, Target};
 use crate::domain::fhir::mask::Mask;
 use crate::domain::fhir::r4::{self, ElementPath, ResourceType};
 use crate::domain::identity::Caller;
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, LazyLock};
 
 /// Decides whether an interaction may go upstream.
 ///
@@ -294,6 +294,12 @@ pub(super) fn covers(mask: &Mask, reads: &[ElementPath]) -> bool {
 
 /// The mask that lets nothing pass; of any type where none is meant.
 fn nothing(resource: Option<ResourceType>) -> Result<Arc<Mask>, Denial> {
-    let resource = resource.or_else(|| ResourceType::all().next()).ok_or(Denial::NothingToDecide)?;
-    Ok(Arc::new(Mask::new(resource, [])))
+    static NOTHING: LazyLock<BTreeMap<ResourceType, Arc<Mask>>> = LazyLock::new(|| {
+        ResourceType::all().map(|resource| (resource, Arc::new(Mask::new(resource, [])))).collect()
+    });
+    let mask = match resource {
+        Some(resource) => NOTHING.get(&resource),
+        None => NOTHING.values().next(),
+    };
+    mask.cloned().ok_or(Denial::NothingToDecide)
 }

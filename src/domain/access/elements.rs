@@ -1,8 +1,9 @@
-//! Which elements a policy set has an opinion about.
+//! Which elements some policies have an opinion about.
 //!
-//! Owns: for each resource type, the paths whose decisions differ, and how they hang together. A decision
-//! about an element depends only on which *named* paths it lies in or is, so the named ones (and their
-//! ancestors) are asked and all others inherit. Must never: leave out a path where the answer may change.
+//! Owns: for a question's policies, the paths whose decisions differ, and how they hang together. A decision
+//! about an element depends only on which paths *named by these policies* it lies in or is, so the named ones (and their
+//! ancestors) are asked and all others inherit. What policies of other roles name makes no difference, and costs nothing.
+//! Must never: leave out a path where the answer may change.
 //! Look next: `engine`, which asks.
 
 use super::groups::Groups;
@@ -23,67 +24,94 @@ pub(super) struct Branch {
     pub own_extension: bool,
 }
 
-/// The branches of every type that some policy or group names.
+/// Paths by type, each with its ancestors.
+type ByType = BTreeMap<ResourceType, BTreeSet<ElementPath>>;
+
+/// What one policy names.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    paths: ByType,
+    groups: BTreeSet<String>,
+}
+
+impl Names {
+    /// `covering` paths speak for all below them; `exact` ones only for themselves (`==`), so that their
+    /// children must be asked too.
+    pub(super) fn new(covering: Vec<ElementPath>, exact: Vec<ElementPath>, groups: BTreeSet<String>) -> Self {
+        let below: Vec<ElementPath> = exact.iter().flat_map(children).collect();
+        Self { paths: by_type(covering.into_iter().chain(exact).chain(below)), groups }
+    }
+}
+
+/// A group: its members by type with their ancestors, and the members alone.
+type Members = (ByType, BTreeSet<ElementPath>);
+
+/// The groups' members.
 #[derive(Debug, Default)]
 pub(super) struct Elements {
-    named: BTreeMap<ResourceType, Vec<Branch>>,
+    groups: BTreeMap<String, Members>,
 }
 
 impl Elements {
-    /// `covering` paths speak for all below them; `exact` ones only for themselves (`==`), so that their
-    /// children must be asked too.
-    pub(super) fn new(groups: &Groups, covering: Vec<ElementPath>, exact: Vec<ElementPath>) -> Self {
-        let mut paths: BTreeSet<ElementPath> = groups.values().flatten().cloned().collect();
-        paths.extend(covering);
-        for path in exact {
-            paths.extend(children(&path));
-            paths.insert(path);
-        }
-        let mut by_type: BTreeMap<ResourceType, BTreeSet<ElementPath>> = BTreeMap::new();
-        for path in paths {
-            by_type.entry(path.resource_type()).or_default().insert(path);
-        }
-        let mut of_path: BTreeMap<&ElementPath, Vec<String>> = BTreeMap::new();
-        for (name, members) in groups {
-            members.iter().for_each(|path| of_path.entry(path).or_default().push(name.clone()));
-        }
-        let branches = |(resource, paths)| (resource, branches(resource, paths, &of_path));
-        Self { named: by_type.into_iter().map(branches).collect() }
+    pub(super) fn new(groups: &Groups) -> Self {
+        let group = |(name, members): (&String, &BTreeSet<ElementPath>)| {
+            (name.clone(), (by_type(members.iter().cloned()), members.clone()))
+        };
+        Self { groups: groups.iter().map(group).collect() }
     }
 
-    /// The branches of a type, the root first, parents before children.
-    pub(super) fn of(&self, resource: ResourceType) -> Vec<Branch> {
-        match self.named.get(&resource) {
-            Some(branches) => branches.clone(),
-            None => branches(resource, BTreeSet::new(), &BTreeMap::new()),
+    /// The branches of a type for policies that name this, the root first, parents before children.
+    pub(super) fn among<'n>(
+        &self,
+        resource: ResourceType,
+        names: impl IntoIterator<Item = &'n Names>,
+    ) -> Vec<Branch> {
+        let mut paths: BTreeSet<&ElementPath> = BTreeSet::new();
+        let mut groups: BTreeSet<&str> = BTreeSet::new();
+        for name in names {
+            paths.extend(name.paths.get(&resource).into_iter().flatten());
+            groups.extend(name.groups.iter().map(String::as_str));
         }
+        let known: Vec<(&str, &Members)> =
+            groups.into_iter().filter_map(|name| Some((name, self.groups.get(name)?))).collect();
+        for (_, (members, _)) in &known {
+            paths.extend(members.get(&resource).into_iter().flatten());
+        }
+        let root = ElementPath::root(resource);
+        let own_extension = format!("{}.extension", resource.name());
+        let extension = ElementPath::parse(&own_extension).ok();
+        paths.extend([&root]);
+        paths.extend(&extension);
+        let branch = |path: &ElementPath| Branch {
+            path: path.clone(),
+            parent: parent(path.as_str()).map(str::to_owned),
+            groups: known
+                .iter()
+                .filter(|(_, (_, members))| members.contains(path))
+                .map(|(name, _)| (*name).to_owned())
+                .collect(),
+            own_extension: path.as_str().starts_with(&own_extension)
+                && (path.as_str() == own_extension || path.extension_url().is_some()),
+        };
+        paths.into_iter().map(branch).collect()
     }
 }
 
 /// The branches of a type when just these paths are told apart, whatever the groups.
 #[cfg(feature = "prove")]
 pub(super) fn branches_of(resource: ResourceType, paths: BTreeSet<ElementPath>) -> Vec<Branch> {
-    branches(resource, paths, &BTreeMap::new())
+    let names = Names::new(paths.into_iter().collect(), Vec::new(), BTreeSet::new());
+    Elements::default().among(resource, [&names])
 }
 
-fn branches(
-    resource: ResourceType,
-    mut paths: BTreeSet<ElementPath>,
-    groups: &BTreeMap<&ElementPath, Vec<String>>,
-) -> Vec<Branch> {
-    let own_extension = format!("{}.extension", resource.name());
-    paths.insert(ElementPath::root(resource));
-    paths.extend(ElementPath::parse(&own_extension));
-    let ancestors: Vec<ElementPath> = paths.iter().flat_map(ancestors).collect();
-    paths.extend(ancestors);
-    let branch = |path: ElementPath| Branch {
-        parent: parent(path.as_str()).map(str::to_owned),
-        groups: groups.get(&path).cloned().unwrap_or_default(),
-        own_extension: path.as_str().starts_with(&own_extension)
-            && (path.as_str() == own_extension || path.extension_url().is_some()),
-        path,
-    };
-    paths.into_iter().map(branch).collect()
+fn by_type(paths: impl Iterator<Item = ElementPath>) -> ByType {
+    let mut by_type = ByType::new();
+    for path in paths {
+        let of_type = by_type.entry(path.resource_type()).or_default();
+        of_type.extend(ancestors(&path));
+        of_type.insert(path);
+    }
+    by_type
 }
 
 /// The path one step up: `Patient.name` for `Patient.name.family`, `X.extension` for `X.extension('…')`.

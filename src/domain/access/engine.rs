@@ -106,8 +106,8 @@ impl<'a> Engine<'a> {
         let action = words.action(family).cloned().ok_or_else(Fault::of_question)?;
         self.check_context(family)?;
         let context = self.context(family, None)?;
-        let branches = self.set.elements.of(resource);
-        let worlds = [self.elements(&branches, false, true)?, self.elements(&branches, true, true)?];
+        let branches = self.set.branches(family, resource, &self.situation.roles);
+        let worlds = self.worlds(&branches, true)?;
         let mut decided = Vec::new();
         let mut sum = Answer { verdict: Verdict::No, settled: true, policies: BTreeSet::new() };
         for branch in branches {
@@ -159,12 +159,19 @@ impl<'a> Engine<'a> {
     ) -> Result<(Decided<bool>, BTreeSet<String>), Fault> {
         let resource = record.facts.resource_type;
         let policies = self.slice(Form::Exact, family, resource)?;
-        let branches = self.set.elements.of(resource);
-        let worlds = [self.elements(&branches, false, false)?, self.elements(&branches, true, false)?];
+        let branches = self.set.branches(family, resource, &self.situation.roles);
+        let worlds = self.worlds(&branches, false)?;
         let (mut decided, mut reasons) = (Vec::new(), BTreeSet::new());
-        for branch in branches {
-            let target = uid(&self.set.vocabulary.element, branch.path.as_str());
-            let request = self.request(family, target, record)?;
+        let words = &self.set.vocabulary;
+        let action = words.action(family).cloned().ok_or_else(Fault::of_question)?;
+        let context = self.context(family, Some(record))?;
+        for (at, branch) in branches.into_iter().enumerate() {
+            let target = uid(&words.element, branch.path.as_str());
+            // The questions differ in the element's name only, of which the schema says nothing.
+            let schema = (at == 0).then_some(&words.schema);
+            let request =
+                Request::new(self.principal.clone(), action.clone(), target, context.clone(), schema)
+                    .map_err(|_| Fault::of_question())?;
             let mut allowed = Some(BTreeSet::new());
             for world in worlds.iter().take(if branch.own_extension { 2 } else { 1 }) {
                 let answer = exact(&Authorizer::new().is_authorized(&request, &policies, world))?;
@@ -188,15 +195,78 @@ impl<'a> Engine<'a> {
         record: &Record<'_>,
         path: &ElementPath,
     ) -> Result<BTreeSet<String>, Fault> {
-        let branches = self.set.elements.of(record.facts.resource_type);
-        let around = branches.iter().filter(|branch| branch.path.is_ancestor_or_self(path));
-        let nearest =
-            around.max_by_key(|branch| branch.path.as_str().len()).ok_or_else(Fault::of_question)?;
+        let branches = self.set.branches(family, record.facts.resource_type, &self.situation.roles);
+        let nearest = nearest(&branches, path).ok_or_else(Fault::of_question)?;
         let target = uid(&self.set.vocabulary.element, nearest.path.as_str());
         let policies = self.slice(Form::Exact, family, record.facts.resource_type)?;
         let request = self.request(family, target, record)?;
         let world = self.elements(&branches, true, false)?;
         Ok(forbids(&Authorizer::new().is_authorized(&request, &policies, &world)))
+    }
+
+    /// Cedar's answer by other policies than the set's, such as parts of them, on all that is known of this record; with
+    /// `element`, about the element that decides for that path. `nested`: the record's own extensions lie in the record.
+    pub(super) fn answer_of(
+        &self,
+        policies: &cedar_policy::PolicySet,
+        action: Action,
+        record: &Record<'_>,
+        element: Option<(&ElementPath, bool)>,
+    ) -> Result<cedar_policy::Response, Fault> {
+        let words = &self.set.vocabulary;
+        let (target, entities) = match element {
+            Some((path, nested)) => {
+                let branches = self.set.every_branch(record.facts.resource_type);
+                let nearest = nearest(&branches, path).ok_or_else(Fault::of_question)?;
+                let world = self.elements(&branches, nested, false)?;
+                (uid(&words.element, nearest.path.as_str()), world)
+            }
+            None => {
+                let (kind, _) = words.record(record.facts.resource_type).ok_or_else(Fault::of_question)?;
+                let target = uid(kind, record.facts.id.as_deref().unwrap_or(""));
+                let entities = self.entities(vec![self.record_entity(target.clone(), record)?])?;
+                (target, entities)
+            }
+        };
+        let request = self.request(action, target, record)?;
+        Ok(Authorizer::new().is_authorized(&request, policies, &entities))
+    }
+
+    /// Which policies let an element of a type pass or keep it back, as far as that can be said before a record.
+    pub(super) fn type_sides(&self, family: Action, path: &ElementPath) -> Result<Sides, Fault> {
+        let words = &self.set.vocabulary;
+        let resource = path.resource_type();
+        let policies = self.slice(self.form(), family, resource)?;
+        let branches = self.set.every_branch(resource);
+        let nearest = nearest(&branches, path).ok_or_else(Fault::of_question)?;
+        let request = Request::builder()
+            .principal(self.principal.clone())
+            .action(words.action(family).cloned().ok_or_else(Fault::of_question)?)
+            .resource(uid(&words.element, nearest.path.as_str()))
+            .context(self.context(family, None)?)
+            .build();
+        let ask = |nested| {
+            let world = self.elements(&branches, nested, true)?;
+            Ok(sides(&Authorizer::new().is_authorized_partial(&request, &policies, &world)))
+        };
+        let permits: Sides = ask(!nearest.own_extension)?;
+        let forbids: Sides = ask(true)?;
+        Ok(Sides { forbids: forbids.forbids, may_forbid: forbids.may_forbid, ..permits })
+    }
+
+    /// Which policies open a type to an action or close it, as far as that can be said before a record.
+    pub(super) fn type_action_sides(&self, action: Action, resource: ResourceType) -> Result<Sides, Fault> {
+        let words = &self.set.vocabulary;
+        let (kind, _) = words.record(resource).ok_or_else(Fault::of_question)?;
+        let policies = self.slice(self.form(), action, resource)?;
+        let request = Request::builder()
+            .principal(self.principal.clone())
+            .action(words.action(action).cloned().ok_or_else(Fault::of_question)?)
+            .unknown_resource_with_type(kind.clone())
+            .context(self.context(action, None)?)
+            .build();
+        let entities = self.entities(Vec::new())?;
+        Ok(sides(&Authorizer::new().is_authorized_partial(&request, &policies, &entities)))
     }
 
     /// How a question about a type is asked.
@@ -299,6 +369,14 @@ impl<'a> Engine<'a> {
         Entities::from_entities(all, Some(&self.set.vocabulary.schema)).map_err(|_| Fault::of_question())
     }
 
+    /// The world in which the record's own extensions do not lie in the record, and the one in which they do, for which
+    /// only they are asked about.
+    fn worlds(&self, branches: &[Branch], open: bool) -> Result<[Entities; 2], Fault> {
+        let own = branches.iter().filter(|branch| branch.own_extension || branch.parent.is_none());
+        let own: Vec<Branch> = own.cloned().collect();
+        Ok([self.elements(branches, false, open)?, self.elements(&own, true, open)?])
+    }
+
     /// The people and the named elements of a type. `nested`: the record's own extensions lie in the record.
     /// `open`: what only a record can tell is unknown (such entities are beyond the schema).
     fn elements(&self, branches: &[Branch], nested: bool, open: bool) -> Result<Entities, Fault> {
@@ -323,6 +401,44 @@ impl<'a> Engine<'a> {
         let all = self.people.iter().cloned().chain(more).chain(words.action_entities());
         Entities::from_entities(all, None).map_err(|_| Fault::of_question())
     }
+}
+
+/// The policies on both sides of a question about a type.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sides {
+    /// Permits that hold for every record.
+    pub permits: BTreeSet<String>,
+    /// Permits that hold for some.
+    pub may_permit: BTreeSet<String>,
+    /// Forbids that hold for every record.
+    pub forbids: BTreeSet<String>,
+    /// Forbids that hold for some.
+    pub may_forbid: BTreeSet<String>,
+}
+
+fn sides(response: &PartialResponse) -> Sides {
+    let mut sides = Sides::default();
+    for policy in response.definitely_satisfied() {
+        let side = match policy.effect() {
+            Effect::Permit => &mut sides.permits,
+            Effect::Forbid => &mut sides.forbids,
+        };
+        side.insert(policy.id().to_string());
+    }
+    for policy in response.nontrivial_residuals().filter(can_hold) {
+        let side = match policy.effect() {
+            Effect::Permit => &mut sides.may_permit,
+            Effect::Forbid => &mut sides.may_forbid,
+        };
+        side.insert(policy.id().to_string());
+    }
+    sides
+}
+
+/// The element that decides for this path: itself, or the one named nearest above it.
+fn nearest<'b>(branches: &'b [Branch], path: &ElementPath) -> Option<&'b Branch> {
+    let around = branches.iter().filter(|branch| branch.path.is_ancestor_or_self(path));
+    around.max_by_key(|branch| branch.path.as_str().len())
 }
 
 /// A record with how the caller stands to it.

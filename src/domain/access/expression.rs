@@ -35,6 +35,19 @@ pub(super) struct Uses {
     pub identity: bool,
 }
 
+impl Uses {
+    /// What the decisions of both can depend on.
+    pub(super) fn join(&mut self, other: &Self) {
+        self.context.extend(other.context.iter().cloned());
+        self.age_limits.extend(other.age_limits.iter().copied());
+        self.record.extend(other.record.iter().cloned());
+        self.age_itself |= other.age_itself;
+        self.resistance |= other.resistance;
+        self.principal |= other.principal;
+        self.identity |= other.identity;
+    }
+}
+
 /// What one policy says about elements, groups and variables.
 #[derive(Debug, Default)]
 pub(super) struct Reading {

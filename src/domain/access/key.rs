@@ -5,138 +5,167 @@
 //! Look next: `masks`, the cache.
 
 use super::engine::Record;
+use super::expression::Uses;
 use super::set::{Action, PolicySet};
 use super::situation::Situation;
 use crate::domain::fhir::r4::ResourceType;
-use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// Equal exactly if every used input is equal.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Key(Box<[u8]>);
+pub(super) struct Key {
+    /// Stands for policy set and situation.
+    situated: u64,
+    action: Action,
+    operation: Option<&'static str>,
+    resource: ResourceType,
+    /// Of a record: what is used of it.
+    record: Option<Box<[u8]>>,
+}
 
 impl Key {
+    /// Its size in bytes, about.
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        size_of::<Self>() + self.record.as_ref().map_or(0, |record| record.len())
     }
 }
 
-/// A key under construction.
+/// Policy set and situation, as far as they are used: the same for all records of a request, and for most requests of
+/// a person.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Situated(Vec<u8>);
+
+/// Keys of one policy set and situation, for which a number stands.
 #[derive(Clone)]
-pub(super) struct KeyParts(Vec<u8>);
+pub(super) struct KeyParts {
+    situated: u64,
+    uses: Arc<Uses>,
+}
 
 /// Which action a question is about, and for `operate` which operation. The action also says whether elements
 /// are decided outward or inward, so that the two kinds of masks never meet under one key.
 pub(super) type Asked = (Action, Option<&'static str>);
 
-impl KeyParts {
-    /// Policy set and situation: the same for all records of a request.
-    pub(super) fn of_situation(set: &PolicySet, situation: &Situation) -> Self {
-        let uses = &set.uses;
-        let mut parts = Self(Vec::with_capacity(512));
-        parts.text(1, set.hash());
-        parts.flags(2, [situation.person, situation.phishing_resistant, !situation.emergencies.is_empty()]);
-        parts.texts(3, &situation.roles);
-        parts.text(4, &situation.purpose);
-        parts.texts(5, &situation.methods);
+impl Situated {
+    /// `uses`: what the set uses for these roles.
+    pub(super) fn new(set: &PolicySet, situation: &Situation, uses: &Uses) -> Self {
+        let mut to = Vec::with_capacity(512);
+        text(&mut to, 1, set.hash());
+        let urgent = !situation.emergencies.is_empty();
+        flags(&mut to, 2, [situation.person, situation.phishing_resistant, urgent]);
+        texts(&mut to, 3, &situation.roles);
+        text(&mut to, 4, &situation.purpose);
+        texts(&mut to, 5, &situation.methods);
         if uses.context.contains("scopes") {
-            parts.texts(6, &situation.scopes);
+            let mut scopes: Vec<&String> = situation.scopes.iter().collect();
+            scopes.sort();
+            scopes.dedup();
+            texts(&mut to, 6, scopes);
         }
         if uses.context.contains("application") || !situation.person {
-            parts.text(7, &situation.application);
+            text(&mut to, 7, &situation.application);
         }
         if uses.context.contains("binding") {
-            parts.text(19, situation.binding);
+            text(&mut to, 19, situation.binding);
         }
         if uses.principal {
-            parts.text(8, &situation.issuer);
-            parts.text(9, &situation.subject);
-            parts.texts(10, &situation.fhir_user);
+            text(&mut to, 8, &situation.issuer);
+            text(&mut to, 9, &situation.subject);
+            texts(&mut to, 10, &situation.fhir_user);
         }
         for limit in &uses.age_limits {
-            parts.field(11, &[situation.age_seconds.cmp(limit) as u8]);
+            field(&mut to, 11, &[situation.age_seconds.cmp(limit) as u8]);
         }
         if uses.age_itself {
-            parts.field(12, &situation.age_seconds.to_be_bytes());
+            field(&mut to, 12, &situation.age_seconds.to_be_bytes());
         }
         if uses.context.contains("now") {
-            parts.field(13, &situation.now.as_nanosecond().to_be_bytes());
+            field(&mut to, 13, &situation.now.as_nanosecond().to_be_bytes());
         }
         if uses.context.contains("network") {
-            parts.text(14, &situation.network.to_string());
+            text(&mut to, 14, &situation.network.to_string());
         }
-        parts
+        Self(to)
+    }
+
+    /// Its bytes, no two of which are the same for two situations that differ in something used.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl KeyParts {
+    /// `situated` stands for one [`Situated`] and never for another.
+    pub(super) fn new(situated: u64, uses: Arc<Uses>) -> Self {
+        Self { situated, uses }
     }
 
     /// A question about a whole type.
     pub(super) fn for_type(&self, asked: Asked, resource: ResourceType) -> Key {
-        let mut parts = self.clone();
-        parts.asked(asked);
-        parts.text(21, resource.name());
-        Key(parts.0.into())
+        self.key(asked, resource, None)
     }
 
     /// A question about a record.
-    pub(super) fn for_record(&self, set: &PolicySet, asked: Asked, record: &Record<'_>) -> Key {
-        let (uses, facts) = (&set.uses, record.facts);
+    pub(super) fn for_record(&self, asked: Asked, record: &Record<'_>) -> Key {
+        let (uses, facts) = (&self.uses, record.facts);
         let reads = |attribute: &str| uses.record.contains(attribute);
-        let mut parts = self.clone();
-        parts.asked(asked);
-        parts.text(21, facts.resource_type.name());
+        let mut to = Vec::with_capacity(128);
         if uses.context.contains("relations") {
-            parts.texts(22, record.relations);
+            texts(&mut to, 22, record.relations);
         }
         if uses.context.contains("emergency") {
-            parts.flags(31, [record.emergency]);
+            flags(&mut to, 31, [record.emergency]);
         }
         if uses.context.contains("labels") || reads("labels") {
-            parts.texts(23, &facts.labels);
+            texts(&mut to, 23, facts.labels.iter());
         }
         if uses.identity || reads("id") {
-            parts.texts(24, &facts.id);
+            texts(&mut to, 24, &facts.id);
         }
         if uses.identity || reads("patients") {
-            parts.texts(25, &facts.patients);
+            texts(&mut to, 25, facts.patients.iter());
         }
         if reads("mentions") {
-            parts.texts(26, &facts.mentions);
+            texts(&mut to, 26, facts.mentions.iter());
         }
         if reads("status") {
-            parts.texts(27, &facts.status);
+            texts(&mut to, 27, &facts.status);
         }
         if reads("category") {
-            parts.texts(28, &facts.category);
+            texts(&mut to, 28, facts.category.iter());
         }
         if reads("code") {
-            parts.texts(29, &facts.code);
+            texts(&mut to, 29, facts.code.iter());
         }
-        Key(parts.0.into())
+        self.key(asked, facts.resource_type, Some(to.into()))
     }
 
-    fn asked(&mut self, (action, operation): Asked) {
-        self.text(20, action.name());
-        if let (Action::Operate, Some(operation)) = (action, operation) {
-            self.text(30, operation);
-        }
+    fn key(&self, (action, operation): Asked, resource: ResourceType, record: Option<Box<[u8]>>) -> Key {
+        let operation = operation.filter(|_| action == Action::Operate);
+        Key { situated: self.situated, action, operation, resource, record }
     }
+}
 
-    fn field(&mut self, tag: u8, bytes: &[u8]) {
-        self.0.push(tag);
-        self.0.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
-        self.0.extend_from_slice(bytes);
-    }
+fn field(to: &mut Vec<u8>, tag: u8, bytes: &[u8]) {
+    to.push(tag);
+    to.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
+    to.extend_from_slice(bytes);
+}
 
-    fn text(&mut self, tag: u8, text: &str) {
-        self.field(tag, text.as_bytes());
-    }
+fn text(to: &mut Vec<u8>, tag: u8, text: &str) {
+    field(to, tag, text.as_bytes());
+}
 
-    fn flags<const N: usize>(&mut self, tag: u8, flags: [bool; N]) {
-        self.field(tag, &flags.map(u8::from));
-    }
+fn flags<const N: usize>(to: &mut Vec<u8>, tag: u8, flags: [bool; N]) {
+    field(to, tag, &flags.map(u8::from));
+}
 
-    /// A list: its length first, so that neighbours cannot run into each other.
-    fn texts<'t>(&mut self, tag: u8, texts: impl IntoIterator<Item = &'t String>) {
-        let texts: BTreeSet<&String> = texts.into_iter().collect();
-        self.field(tag, &(texts.len() as u64).to_be_bytes());
-        texts.into_iter().for_each(|text| self.text(tag, text));
-    }
+/// A list in its order: its length first, so that neighbours cannot run into each other.
+fn texts<'t, I>(to: &mut Vec<u8>, tag: u8, texts: I)
+where
+    I: IntoIterator<Item = &'t String, IntoIter: Clone>,
+{
+    let texts = texts.into_iter();
+    field(to, tag, &(texts.clone().count() as u64).to_be_bytes());
+    texts.for_each(|one| text(to, tag, one));
 }

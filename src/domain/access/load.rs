@@ -4,7 +4,7 @@
 //! file (text comes in). Look next: `checks` for the single rules, `set` for what a loaded set offers.
 
 use super::checks;
-use super::elements::Elements;
+use super::elements::{Elements, Names};
 use super::expression::{self, Uses};
 use super::groups::{self, Groups};
 use super::lint::{self, Lint, LintName};
@@ -107,8 +107,8 @@ impl PolicySet {
         let outlines =
             written.iter().zip(&draft.shapes).map(|(policy, shape)| shape.outline(policy)).collect();
         let hash = hash(sources.iter().copied().chain(groups));
-        let elements = Elements::new(&named_groups, draft.covering, draft.exact);
-        Ok(PolicySet::assemble(hash, Arc::clone(vocabulary), rules, elements, draft.uses, (lints, outlines)))
+        let elements = Elements::new(&named_groups);
+        Ok(PolicySet::assemble(hash, Arc::clone(vocabulary), rules, elements, (lints, outlines)))
     }
 }
 
@@ -116,9 +116,6 @@ impl PolicySet {
 struct Draft<'g> {
     groups: &'g Groups,
     words: &'g Vocabulary,
-    uses: Uses,
-    covering: Vec<ElementPath>,
-    exact: Vec<ElementPath>,
     problems: Vec<Problem>,
     lints: Vec<Lint>,
     shapes: Vec<Shape>,
@@ -130,9 +127,6 @@ impl<'g> Draft<'g> {
         Self {
             groups,
             words,
-            uses: Uses::default(),
-            covering: Vec::new(),
-            exact: Vec::new(),
             problems: Vec::new(),
             lints: Vec::new(),
             shapes: Vec::new(),
@@ -149,8 +143,9 @@ impl<'g> Draft<'g> {
             }
         };
         let records = speaks_of_records(&written.policy.action_constraint());
-        let mut reading = expression::read(body.clauses(), records, &mut self.uses);
-        self.scope(&written.policy, records, &mut reading);
+        let mut uses = Uses::default();
+        let mut reading = expression::read(body.clauses(), records, &mut uses);
+        scope(&written.policy, records, &mut reading, &mut uses);
         if reading.unread {
             self.problems.push(written.problem("this form of condition is not understood"));
         }
@@ -163,8 +158,8 @@ impl<'g> Draft<'g> {
         self.problems.extend(checks::modifiers(written, self.groups, &reading));
         self.problems.extend(checks::journal(written, body.clauses()));
         self.problems.extend(checks::invariant(written));
-        self.covering.extend(covering);
-        self.exact.extend(exact);
+        let groups = groups_named(reading.covering.iter().chain(&reading.exact));
+        let names = Names::new(covering, exact, groups);
         if let Some(name) = reading.asks.unknown() {
             let names = Relation::ALL.map(Relation::name).join(", ");
             let problem = written.problem(format!("there is no relation `{name}`: it never holds"));
@@ -186,32 +181,12 @@ impl<'g> Draft<'g> {
             Err(problem) => self.problems.push(problem),
         }
         self.shapes.push(Shape::new(&written.policy, &body, self.words));
-        match Rule::new(&written.policy, &body, self.groups, reading.asks) {
+        match Rule::new(&written.policy, &body, self.groups, (reading.asks, uses, names)) {
             Ok(rule) => Some(rule),
             Err(message) => {
                 self.problems.push(written.problem(message));
                 None
             }
-        }
-    }
-
-    /// The scope says the same things as conditions do.
-    fn scope(&mut self, policy: &Policy, records: bool, reading: &mut expression::Reading) {
-        match policy.resource_constraint() {
-            ResourceConstraint::In(uid) | ResourceConstraint::IsIn(_, uid) => {
-                self.uses.identity |= records && !is_element(&uid);
-                reading.covering.push(literal(uid));
-            }
-            ResourceConstraint::Eq(uid) => {
-                self.uses.identity |= records && !is_element(&uid);
-                reading.exact.push(literal(uid));
-            }
-            ResourceConstraint::Any | ResourceConstraint::Is(_) => {}
-        }
-        use cedar_policy::PrincipalConstraint::{Any, Eq, In, Is, IsIn};
-        match policy.principal_constraint() {
-            Any | Is(_) | In(_) | IsIn(..) => {}
-            Eq(_) => self.uses.principal = true,
         }
     }
 
@@ -233,6 +208,31 @@ impl<'g> Draft<'g> {
         }
         paths
     }
+}
+
+/// The scope says the same things as conditions do.
+fn scope(policy: &Policy, records: bool, reading: &mut expression::Reading, uses: &mut Uses) {
+    match policy.resource_constraint() {
+        ResourceConstraint::In(uid) | ResourceConstraint::IsIn(_, uid) => {
+            uses.identity |= records && !is_element(&uid);
+            reading.covering.push(literal(uid));
+        }
+        ResourceConstraint::Eq(uid) => {
+            uses.identity |= records && !is_element(&uid);
+            reading.exact.push(literal(uid));
+        }
+        ResourceConstraint::Any | ResourceConstraint::Is(_) => {}
+    }
+    use cedar_policy::PrincipalConstraint::{Any, Eq, In, Is, IsIn};
+    match policy.principal_constraint() {
+        Any | Is(_) | In(_) | IsIn(..) => {}
+        Eq(_) => uses.principal = true,
+    }
+}
+
+/// The groups of elements among some entities.
+fn groups_named<'u>(uids: impl Iterator<Item = &'u EntityUID>) -> BTreeSet<String> {
+    uids.filter(|uid| expression::kind(uid) == "ElementGroup").map(|uid| uid.eid.to_string()).collect()
 }
 
 fn literal(uid: EntityUid) -> EntityUID {

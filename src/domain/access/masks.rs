@@ -5,7 +5,7 @@
 
 use super::denial::RecordDenial;
 use super::engine::{Answer, Engine, Fault, Record, Verdict};
-use super::key::{Key, KeyParts};
+use super::key::{Key, KeyParts, Situated};
 use super::set::{Action, PolicySet};
 use super::situation::Situation;
 use crate::domain::fhir::mask::Mask;
@@ -15,6 +15,7 @@ use moka::sync::Cache;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What may leave of one record, and by which policies. (Within this room also what may enter.)
 #[derive(Clone, Debug)]
@@ -154,11 +155,16 @@ enum Kept {
 /// The decisions made so far, for all policy sets (the set's hash is in every key). Cheap to clone; the clones
 /// share what they hold. Bounded by `limits::DECISIONS_CACHE_BYTES_MAX`.
 #[derive(Clone)]
-pub struct Masks(Cache<Key, Kept>);
+pub struct Masks {
+    decisions: Cache<Key, Kept>,
+    /// Numbers that stand for policy sets and situations in keys; none is given twice.
+    situated: Cache<Arc<[u8]>, u64>,
+    next: Arc<AtomicU64>,
+}
 
 impl fmt::Debug for Masks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Masks").field("decisions", &self.0.entry_count()).finish()
+        f.debug_struct("Masks").field("decisions", &self.decisions.entry_count()).finish()
     }
 }
 
@@ -168,13 +174,29 @@ impl Masks {
     #[must_use]
     pub fn new() -> Self {
         let weight = |key: &Key, _: &Kept| u32::try_from(key.len() + ENTRY_BYTES).unwrap_or(u32::MAX);
-        Self(Cache::builder().weigher(weight).max_capacity(limits::DECISIONS_CACHE_BYTES_MAX).build())
+        let decisions =
+            Cache::builder().weigher(weight).max_capacity(limits::DECISIONS_CACHE_BYTES_MAX).build();
+        let weight =
+            |bytes: &Arc<[u8]>, _: &u64| u32::try_from(bytes.len() + NUMBER_BYTES).unwrap_or(u32::MAX);
+        let situated =
+            Cache::builder().weigher(weight).max_capacity(limits::SITUATIONS_CACHE_BYTES_MAX).build();
+        Self { decisions, situated, next: Arc::default() }
     }
 
     /// How many decisions are kept, about.
     #[must_use]
     pub fn len(&self) -> u64 {
-        self.0.entry_count()
+        self.decisions.entry_count()
+    }
+
+    /// The number of a policy set and situation. One that was forgotten gets another: what is kept under the old one is
+    /// not found any more, and never under a wrong one.
+    fn number(&self, situated: &Situated) -> u64 {
+        if let Some(number) = self.situated.get(situated.bytes()) {
+            return number;
+        }
+        let new = || self.next.fetch_add(1, Ordering::Relaxed);
+        self.situated.get_with(situated.bytes().into(), new)
     }
 
     /// Nothing is kept yet.
@@ -187,29 +209,34 @@ impl Masks {
 /// Rough size of a kept decision beside its key: a mask of fifty branches.
 const ENTRY_BYTES: usize = 4 * 1024;
 
+/// Rough size of a number and of the cache's own beside a situation.
+const NUMBER_BYTES: usize = 128;
+
 /// One request's way to decisions: policy set, situation, cache and the common part of the keys.
 #[derive(Clone)]
 pub(super) struct Desk {
     pub set: Arc<PolicySet>,
-    pub situation: Situation,
+    pub situation: Arc<Situation>,
     masks: Masks,
     parts: KeyParts,
 }
 
 impl Desk {
     pub(super) fn new(set: Arc<PolicySet>, masks: Masks, situation: Situation) -> Self {
-        let parts = KeyParts::of_situation(&set, &situation);
-        Self { set, situation, masks, parts }
+        let uses = set.uses(&situation.roles);
+        let number = masks.number(&Situated::new(&set, &situation, &uses));
+        let parts = KeyParts::new(number, uses);
+        Self { set, situation: Arc::new(situation), masks, parts }
     }
 
     /// The view of a type, kept or new.
     pub(super) fn view(&self, action: Action, resource: ResourceType) -> Result<Arc<TypeView>, Fault> {
         let key = self.parts.for_type((action, self.situation.operation), resource);
-        if let Some(Kept::Type(view)) = self.masks.0.get(&key) {
+        if let Some(Kept::Type(view)) = self.masks.decisions.get(&key) {
             return view;
         }
         let view = self.new_view(action, resource).map(Arc::new);
-        self.masks.0.insert(key, Kept::Type(view.clone()));
+        self.masks.decisions.insert(key, Kept::Type(view.clone()));
         view
     }
 
@@ -240,13 +267,13 @@ impl Desk {
         resource: ResourceType,
     ) -> Result<Arc<Elements>, Fault> {
         let key = self.parts.for_type((family, None), resource);
-        if let Some(Kept::Elements(elements)) = self.masks.0.get(&key) {
+        if let Some(Kept::Elements(elements)) = self.masks.decisions.get(&key) {
             return elements;
         }
         let elements = engine
             .type_elements(family, resource)
             .map(|(decided, answer)| Arc::new(Elements::new(resource, &decided, answer)));
-        self.masks.0.insert(key, Kept::Elements(elements.clone()));
+        self.masks.decisions.insert(key, Kept::Elements(elements.clone()));
         elements
     }
 
@@ -259,12 +286,12 @@ impl Desk {
         if view.settled {
             return decision(action, Arc::clone(&view.definite), Arc::clone(&view.policies), Arc::from([]));
         }
-        let key = self.parts.for_record(&self.set, (action, self.situation.operation), record);
-        if let Some(Kept::Record(judgement)) = self.masks.0.get(&key) {
+        let key = self.parts.for_record((action, self.situation.operation), record);
+        if let Some(Kept::Record(judgement)) = self.masks.decisions.get(&key) {
             return judgement;
         }
         let judgement = judge(&self.set, &self.situation, action, record);
-        self.masks.0.insert(key, Kept::Record(judgement.clone()));
+        self.masks.decisions.insert(key, Kept::Record(judgement.clone()));
         judgement
     }
 }

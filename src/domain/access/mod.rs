@@ -7,13 +7,16 @@
 
 mod admit;
 mod basis;
+mod bundle;
 mod checks;
 mod denial;
 mod elements;
 mod emergency;
 mod engine;
 mod expression;
+mod foresight;
 mod groups;
+mod inquiry;
 mod key;
 mod lint;
 mod load;
@@ -28,15 +31,20 @@ mod relation;
 mod rewrite;
 mod scopes;
 mod set;
+mod shadow;
 mod shape;
 mod situation;
 mod source;
 mod step_up;
 #[cfg(test)]
 mod tests;
+mod words;
 
 pub use admit::admit;
+pub use bundle::{Manifest, Release, VersionFault, Versions};
 pub use denial::{Denial, RecordDenial};
+pub use foresight::{Admission, Fact, Foreseen, Foresight, Recalled, Sameness};
+pub use inquiry::{Hint, Hints, Say, Stand};
 pub use lint::{Lint, LintName};
 pub use masks::{Change, Disclosure, Masks};
 pub use permit::Permit;
@@ -44,6 +52,7 @@ pub use rehearsal::{Rehearsal, Trial, TypeRehearsal, rehearse_record, rehearse_r
 pub use relation::{Evidence, Party, Relation, Relations, Windows};
 pub use scopes::is_scope;
 pub use set::PolicySet;
+pub use shadow::{Candidate, Comparison};
 pub use shape::Outline;
 pub use situation::{Circumstances, Situation};
 pub use source::{Problem, Source};

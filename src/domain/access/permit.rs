@@ -16,7 +16,7 @@ use crate::domain::fhir::r4::{ElementPath, ResourceType};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// Leave to ask upstream, and the judge of every record of the answer.
 #[must_use]
@@ -79,11 +79,22 @@ pub(super) struct Basis {
 }
 
 /// Types whose names or identifiers the caller may not see, so that references must not show them either.
-#[derive(Clone, Default)]
+#[derive(Clone, Copy)]
 pub(super) struct Hidden {
-    pub names: BTreeSet<ResourceType>,
-    pub identifiers: BTreeSet<ResourceType>,
+    pub names: &'static BTreeSet<ResourceType>,
+    pub identifiers: &'static BTreeSet<ResourceType>,
 }
+
+static NOBODY: BTreeSet<ResourceType> = BTreeSet::new();
+
+/// Patients, and those who stand for one.
+static PEOPLE: LazyLock<BTreeSet<ResourceType>> = LazyLock::new(|| {
+    ["Patient", "RelatedPerson", "Person"].into_iter().filter_map(ResourceType::from_name).collect()
+});
+
+/// What tells who a patient is.
+static TELLING: LazyLock<[Option<ElementPath>; 2]> =
+    LazyLock::new(|| ["Patient.name", "Patient.identifier"].map(|path| ElementPath::parse(path).ok()));
 
 impl fmt::Debug for Permit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -248,13 +259,13 @@ impl Permit {
     /// Types whose `name` the caller may not see: a reference to one must not carry `display`.
     #[must_use]
     pub fn hidden_names(&self) -> &BTreeSet<ResourceType> {
-        &self.hidden.names
+        self.hidden.names
     }
 
     /// Types whose `identifier` the caller may not see: a reference to one must not carry `identifier`.
     #[must_use]
     pub fn hidden_identifiers(&self) -> &BTreeSet<ResourceType> {
-        &self.hidden.identifiers
+        self.hidden.identifiers
     }
 
     /// The same, knowing how the caller stands to the patients of the records that it is going to judge.
@@ -547,15 +558,14 @@ impl Hidden {
     /// hidden where the caller may not see them in Patient records: for patients, and for those who stand for
     /// one. Names of staff are no secret of the record's.
     pub(super) fn of(desk: &Desk, narrowing: &Narrowing) -> Result<Self, Denial> {
-        let Some(patient) = ResourceType::from_name("Patient") else { return Ok(Self::default()) };
+        let patient = ResourceType::from_name("Patient").ok_or(Denial::NothingToDecide)?;
         let view = desk.view(Action::Read, patient)?;
         let open = view.is_open() && narrowing.allows_every(patient, 'r');
-        let people = ["Patient", "RelatedPerson", "Person"].into_iter().filter_map(ResourceType::from_name);
-        let people: BTreeSet<ResourceType> = people.collect();
-        let unless_shown = |element: &str| {
-            let shows = ElementPath::parse(element).is_ok_and(|path| open && view.possible.covers(&path));
-            if shows { BTreeSet::new() } else { people.clone() }
+        let unless_shown = |element: &Option<ElementPath>| {
+            let shows = element.as_ref().is_some_and(|path| open && view.possible.covers(path));
+            if shows { &NOBODY } else { &*PEOPLE }
         };
-        Ok(Hidden { names: unless_shown("Patient.name"), identifiers: unless_shown("Patient.identifier") })
+        let [name, identifier] = &*TELLING;
+        Ok(Hidden { names: unless_shown(name), identifiers: unless_shown(identifier) })
     }
 }

@@ -32,7 +32,7 @@ pub struct TypeRehearsal {
 /// Questions about types, asked one after the other.
 #[derive(Clone)]
 pub struct Rehearsal {
-    desk: Desk,
+    pub(super) desk: Desk,
 }
 
 impl Rehearsal {

@@ -4,7 +4,7 @@
 //! policies that can have a say in a question. Must never: change after loading. Look next: `engine`.
 
 use super::basis::Asks;
-use super::elements::Elements;
+use super::elements::{Branch, Elements, Names};
 use super::engine::Record;
 use super::expression::{self, Uses};
 use super::groups::Groups;
@@ -191,6 +191,8 @@ pub(super) struct Rule {
     before_records: Policy,
     in_emergency: Policy,
     asks: Asks,
+    uses: Uses,
+    names: Names,
     actions: ActionConstraint,
     role: Option<String>,
     types: Option<BTreeSet<ResourceType>>,
@@ -203,7 +205,7 @@ impl Rule {
         policy: &Policy,
         body: &pst::Template,
         groups: &Groups,
-        asks: Asks,
+        (asks, uses, names): (Asks, Uses, Names),
     ) -> Result<Self, String> {
         let clauses = expression::balanced(body.clauses());
         if expression::depth(&clauses) > limits::POLICY_DEPTH_MAX {
@@ -222,8 +224,25 @@ impl Rule {
         let types = narrower(scope, reach::types(body.clauses(), groups));
         let actions = policy.action_constraint();
         let reserve = policy.annotation(JOURNAL).is_some();
-        Ok(Self { exact, before_records, in_emergency, asks, actions, role, types, reserve })
+        Ok(Self { exact, before_records, in_emergency, asks, uses, names, actions, role, types, reserve })
     }
+}
+
+/// What decisions can depend on under the policies for everybody, and under those and the ones for a role.
+fn uses_by_role(rules: &[Rule]) -> (Arc<Uses>, HashMap<String, Arc<Uses>>) {
+    let (mut everybody, mut by_role) = (Uses::default(), HashMap::<&String, Uses>::new());
+    for rule in rules {
+        match &rule.role {
+            None => everybody.join(&rule.uses),
+            Some(role) => by_role.entry(role).or_default().join(&rule.uses),
+        }
+    }
+    let with_all = |(role, mut uses): (&String, Uses)| {
+        uses.join(&everybody);
+        (role.clone(), Arc::new(uses))
+    };
+    let by_role = by_role.into_iter().map(with_all).collect();
+    (Arc::new(everybody), by_role)
 }
 
 /// What both leave; `None` is all.
@@ -286,8 +305,9 @@ pub struct PolicySet {
     rules: Vec<Rule>,
     index: HashMap<(Action, Option<ResourceType>, Option<String>), Vec<usize>>,
     pub(super) vocabulary: Arc<Vocabulary>,
-    pub(super) elements: Elements,
-    pub(super) uses: Uses,
+    elements: Elements,
+    /// What decisions for anybody can depend on, and for those who have one of these roles.
+    uses: (Arc<Uses>, HashMap<String, Arc<Uses>>),
     relations: HashMap<Option<String>, BTreeSet<Relation>>,
     /// Roles, or everybody, to whom a forbid may apply that a missing `fhirUser` would switch off.
     forbidden_by_fhir_user: BTreeSet<Option<String>>,
@@ -312,7 +332,6 @@ impl PolicySet {
         vocabulary: Arc<Vocabulary>,
         rules: Vec<Rule>,
         elements: Elements,
-        uses: Uses,
         (lints, outlines): (Vec<Lint>, Vec<Outline>),
     ) -> Self {
         let mut index: HashMap<_, Vec<usize>> = HashMap::new();
@@ -327,6 +346,7 @@ impl PolicySet {
                 }
             }
         }
+        let uses = uses_by_role(&rules);
         let mut relations: HashMap<_, BTreeSet<Relation>> = HashMap::new();
         for rule in &rules {
             relations.entry(rule.role.clone()).or_default().extend(rule.asks.known());
@@ -395,6 +415,49 @@ impl PolicySet {
             Form::InEmergency => rule.in_emergency.clone(),
         });
         cedar_policy::PolicySet::from_policies(policies).ok()
+    }
+
+    /// The elements of a type that decisions under the policies of a question can tell apart.
+    pub(super) fn branches(
+        &self,
+        action: Action,
+        resource: ResourceType,
+        roles: &BTreeSet<String>,
+    ) -> Vec<Branch> {
+        self.elements.among(resource, self.applicable(action, resource, roles).map(|rule| &rule.names))
+    }
+
+    /// The elements of a type that decisions under any policies of the set can tell apart.
+    pub(super) fn every_branch(&self, resource: ResourceType) -> Vec<Branch> {
+        self.elements.among(resource, self.rules.iter().map(|rule| &rule.names))
+    }
+
+    /// What decisions for somebody with these roles can depend on.
+    pub(super) fn uses(&self, roles: &BTreeSet<String>) -> Arc<Uses> {
+        let (everybody, by_role) = &self.uses;
+        let mut known = roles.iter().filter_map(|role| by_role.get(role));
+        match (known.next(), known.next()) {
+            (None, _) => Arc::clone(everybody),
+            (Some(one), None) => Arc::clone(one),
+            (Some(one), Some(other)) => {
+                let mut all = Uses::clone(one);
+                [other].into_iter().chain(known).for_each(|more| all.join(more));
+                Arc::new(all)
+            }
+        }
+    }
+
+    /// The policies that can have a say in a question whoever asks it, each with the role that its scope names.
+    pub(super) fn whoever(
+        &self,
+        action: Action,
+        resource: ResourceType,
+    ) -> impl Iterator<Item = (&Policy, Option<&str>)> {
+        let speaks = move |rule: &&Rule| {
+            self.vocabulary.covers(&rule.actions, action)
+                && rule.types.as_ref().is_none_or(|types| types.contains(&resource))
+        };
+        self.rules.iter().filter(speaks).map(|rule| (&rule.exact, rule.role.as_deref()))
     }
 
     fn applicable(

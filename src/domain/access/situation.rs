@@ -114,13 +114,36 @@ impl Situation {
             launch_patient: None,
             purpose: purpose.to_owned(),
             methods: BTreeSet::from(["mfa".to_owned()]),
-            age_seconds: 60,
+            age_seconds: limits::REHEARSED_FACTOR_AGE_SECONDS,
             phishing_resistant: true,
             emergencies: BTreeMap::new(),
             network: IpAddr::V4(Ipv4Addr::LOCALHOST),
             now: Timestamp::UNIX_EPOCH,
             operation: None,
         }
+    }
+
+    /// The same person under this name, for policies that name people. A client that acts for itself has its own id.
+    #[must_use]
+    pub fn of_subject(mut self, issuer: &str, subject: &str) -> Self {
+        issuer.clone_into(&mut self.issuer);
+        subject.clone_into(&mut self.subject);
+        self.person = self.application.is_empty() || self.subject != self.application;
+        self
+    }
+
+    /// The same person, whose token is bound to this: `mtls`, `dpop` or nothing.
+    #[must_use]
+    pub fn bound_to(mut self, binding: Option<&str>) -> Self {
+        self.binding = ["mtls", "dpop"].into_iter().find(|known| Some(*known) == binding).unwrap_or("none");
+        self
+    }
+
+    /// The same person, at this time.
+    #[must_use]
+    pub fn at(mut self, now: Timestamp) -> Self {
+        self.now = now;
+        self
     }
 
     /// The same person as this FHIR resource, such as `Patient/p2`.
@@ -156,6 +179,13 @@ impl Situation {
     #[must_use]
     pub fn with_application(mut self, id: &str) -> Self {
         id.clone_into(&mut self.application);
+        self
+    }
+
+    /// The application for itself, with nobody behind it.
+    #[must_use]
+    pub fn without_person(mut self) -> Self {
+        self.person = false;
         self
     }
 

@@ -147,6 +147,10 @@ impl Cases {
             | Event::Pruned
             | Event::HoldAdded
             | Event::HoldLifted
+            | Event::PoliciesRollback
+            | Event::ShadowBegan
+            | Event::ShadowSummary
+            | Event::ShadowEnded
             | Event::RefusalsCounting
             | Event::RefusalsCounted => {}
         }

@@ -137,6 +137,8 @@ pub struct Decision {
     pub emergencies: Vec<String>,
     /// The hash of the policy set in force.
     pub policy_set: Option<String>,
+    /// The number of the policy set in force: how many this process had put in force by then.
+    pub policy_epoch: Option<u64>,
     /// The place in a batch or transaction, from 0, for the decision about one of its entries.
     pub entry: Option<u32>,
     /// The place in a streamed answer, from 0, for the decision about one of its units.
@@ -169,6 +171,7 @@ impl Decision {
             basis: Vec::new(),
             emergencies: Vec::new(),
             policy_set: None,
+            policy_epoch: None,
             entry: None,
             unit: None,
             released: Vec::new(),
@@ -308,6 +311,14 @@ pub enum Event {
     PoliciesLoaded,
     /// A policy set was offered and rejected; the one before stays in force.
     PoliciesRejected,
+    /// Somebody allowed one older version of the signed policies to be taken again (T-205).
+    PoliciesRollback,
+    /// A candidate set is asked beside the one in force, which alone answers (T-214).
+    ShadowBegan,
+    /// What the candidate would have decided otherwise.
+    ShadowSummary,
+    /// The candidate is asked no more.
+    ShadowEnded,
     /// Access to a patient in an emergency was granted.
     EmergencyBegan,
     /// It ended: its time ran out, or the person ended it.
@@ -346,12 +357,16 @@ pub enum Event {
 
 impl Event {
     /// Every event.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 26] = [
         Self::Created,
         Self::Started,
         Self::Stopped,
         Self::PoliciesLoaded,
         Self::PoliciesRejected,
+        Self::PoliciesRollback,
+        Self::ShadowBegan,
+        Self::ShadowSummary,
+        Self::ShadowEnded,
         Self::EmergencyBegan,
         Self::EmergencyEnded,
         Self::EmergencyReviewed,
@@ -380,6 +395,10 @@ impl Event {
             Self::Stopped => "stopped",
             Self::PoliciesLoaded => "policies-loaded",
             Self::PoliciesRejected => "policies-rejected",
+            Self::PoliciesRollback => "policies-rollback",
+            Self::ShadowBegan => "shadow-began",
+            Self::ShadowSummary => "shadow-summary",
+            Self::ShadowEnded => "shadow-ended",
             Self::EmergencyBegan => "emergency-began",
             Self::EmergencyEnded => "emergency-ended",
             Self::EmergencyReviewed => "emergency-reviewed",

@@ -70,6 +70,8 @@ pub(super) struct Head {
     pub(super) basis: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub(super) emergencies: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(super) policy_epoch: Option<u64>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -154,6 +156,7 @@ impl Head {
             unit: decision.unit,
             basis: items(&decision.basis, RECORD_ROLES_MAX),
             emergencies: items(&decision.emergencies, RECORD_ROLES_MAX),
+            policy_epoch: decision.policy_epoch,
         }
     }
 
@@ -172,6 +175,7 @@ impl Head {
             basis: self.basis.clone(),
             emergencies: self.emergencies.clone(),
             policy_set: self.policy_set.clone(),
+            policy_epoch: self.policy_epoch,
             entry: self.entry,
             unit: self.unit,
             released: Vec::new(),

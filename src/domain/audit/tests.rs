@@ -193,6 +193,26 @@ fn golden_bytes_of_version_3() {
     }
 }
 
+/// Version 4: the number of the policy set. Nothing else is ever written in it.
+#[test]
+fn golden_bytes_of_version_4() {
+    let decision = Decision {
+        policy_set: Some("c0ffee".to_owned()),
+        policy_epoch: Some(7),
+        status: 200,
+        ..Decision::new(time(), "req-7".to_owned(), Verdict::Permit)
+    };
+    let golden = r#"{"kind":"release","v":4,"part":1,"parts":1,"requestId":"req-7","time":"2026-03-01T08:00:00.250000Z","head":{"caller":null,"purposes":[],"source":null,"interaction":"unknown","request":"","reason":null,"policies":[],"policySet":"c0ffee","released":0,"withheld":0,"status":200,"policyEpoch":7}}"#;
+    let record = Record::Decision(Box::new(decision));
+    assert_eq!(entries(&record), [golden]);
+    assert_eq!(joined(&record), record);
+    for (from, to) in [("\"v\":4", "\"v\":3"), (",\"policyEpoch\":7", "")] {
+        let wrong = golden.replace(from, to);
+        let joins = |bytes: &str| Assembly::default().push(0, decode(bytes.as_bytes()).ok()?).ok();
+        assert!(joins(golden).is_some() && joins(&wrong).is_none(), "{wrong}");
+    }
+}
+
 /// What each version may say, and that all parts of a record are of one version.
 #[test]
 fn versions_do_not_mix() {
@@ -321,7 +341,7 @@ fn parts_out_of_order_are_refused() {
 fn what_encode_would_not_write_is_not_decoded() {
     let golden = &entries(&Record::Decision(Box::new(release())))[0];
     let cases = [
-        golden.replace("\"v\":1", "\"v\":4"),
+        golden.replace("\"v\":1", "\"v\":5"),
         golden.replace("\"v\":1", "\"v\":1,\"more\":true"),
         golden.replace("\"withheld\":1", "\"withheld\":1,\"value\":\"x\""),
         golden.replace("release\"", "unheard\""),

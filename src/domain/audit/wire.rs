@@ -1,4 +1,4 @@
-//! The one byte encoding of audit records: JSON, versions 1 to 3.
+//! The one byte encoding of audit records: JSON, versions 1 to 4.
 //!
 //! Owns: the versions, the split of large records into parts, and joining them again.
 //! Must never: accept what it would not have written (unknown fields, another version, parts out of order);
@@ -7,7 +7,7 @@
 //!
 //! Version 2 is version 1 and what writes and streams need: the kind `intent`, and the fields `written`, `entry`
 //! and `unit`. Version 3 is version 2 and more of the caller (`clientKind`, `binding`, `actors`) and why somebody was let in
-//! (`basis`, `emergencies`). A record is
+//! (`basis`, `emergencies`). Version 4 is version 3 and the number of the policy set (`policyEpoch`). A record is
 //! written in the lowest version that has what it uses, as it always was; so every record has exactly one encoding,
 //! and a reader that knows an older version alone is told that it meets another.
 //!
@@ -29,7 +29,10 @@ use super::shape::{
 };
 
 /// The newest version of the encoding.
-pub const VERSION: u8 = 3;
+pub const VERSION: u8 = 4;
+
+/// The version of records that tell more of the caller or of why somebody was let in, and no number of a policy set.
+pub(super) const VERSION_WHY: u8 = 3;
 
 /// The version of records that tell of a write, entry or unit, no more of the caller, and of no basis.
 pub(super) const VERSION_WRITES: u8 = 2;
@@ -142,9 +145,12 @@ impl Kind {
 
     /// The one version `decision` is written in.
     fn version(self, decision: &Decision) -> u8 {
+        if decision.policy_epoch.is_some() {
+            return VERSION;
+        }
         let because = !decision.basis.is_empty() || !decision.emergencies.is_empty();
         if because || decision.caller.as_ref().is_some_and(Caller::has_more) {
-            return VERSION;
+            return VERSION_WHY;
         }
         let is_plain = decision.written.is_empty() && decision.entry.is_none() && decision.unit.is_none();
         if is_plain && self != Self::Intent { VERSION_READS } else { VERSION_WRITES }

@@ -47,7 +47,8 @@ pub struct Case {
     pub withheld: Vec<ElementPath>,
     /// Policies that should be among those that decide.
     pub by: Vec<String>,
-    pub(super) told: Told,
+    /// What else it tells.
+    pub told: Told,
 }
 
 impl Case {
@@ -65,27 +66,60 @@ impl Case {
 
 /// What else the case tells: of the caller, and of the record beside what stands in it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Told {
+pub struct Told {
+    /// How the caller stands to the patients.
     pub relations: Vec<Relation>,
+    /// The caller's `fhirUser`.
     pub user: Option<String>,
+    /// Emergency access to the patient was granted.
     pub emergency: bool,
+    /// The client's id.
     pub application: Option<String>,
+    /// The client asks for itself, with nobody behind it; roles are people's.
+    pub client: bool,
+    /// The caller's address.
     pub network: Option<IpAddr>,
+    /// How long ago the second factor was proven, in seconds.
     pub factor_age_seconds: Option<i64>,
+    /// Its methods.
     pub methods: Option<Vec<String>>,
+    /// Whether it resists phishing.
     pub phishing_resistant: Option<bool>,
+    /// Whom the record is about, for some record of a type.
     pub patients: Option<Vec<String>>,
+    /// Security labels besides.
     pub labels: Vec<String>,
+    /// Security labels that are taken off the record.
+    pub without_labels: Vec<String>,
+    /// The record's status.
     pub status: Option<String>,
+    /// Categories besides.
     pub category: Vec<String>,
+    /// Codes besides.
     pub code: Vec<String>,
 }
 
+impl Told {
+    /// It tells of the record, or of how the caller stands to it: then a type is asked about as some record.
+    #[must_use]
+    pub fn is_of_record(&self) -> bool {
+        !self.relations.is_empty()
+            || self.emergency
+            || self.patients.is_some()
+            || !self.labels.is_empty()
+            || !self.without_labels.is_empty()
+            || self.status.is_some()
+            || !self.category.is_empty()
+            || !self.code.is_empty()
+    }
+}
+
 /// Operations that a case may name.
-pub(super) const OPERATIONS: [&str; 6] =
+pub const OPERATIONS: [&str; 6] =
     ["$validate", "$everything", "$lastn", "$expand", "$lookup", "$break-glass"];
 
-const ACTIONS: [&str; 10] =
+/// Actions that a case may name.
+pub const ACTIONS: [&str; 10] =
     ["read", "vread", "history", "search", "create", "update", "patch", "delete", "operate", "export"];
 
 #[derive(Deserialize)]
@@ -122,6 +156,8 @@ struct Raw {
     #[serde(default)]
     emergency: bool,
     application: Option<String>,
+    #[serde(default)]
+    client: bool,
     network: Option<IpAddr>,
     second_factor_age: Option<String>,
     second_factor: Option<Vec<String>>,
@@ -268,6 +304,9 @@ fn told(raw: &Raw, wrong: &mut dyn FnMut(String)) -> Told {
             )),
         }
     }
+    if raw.client && raw.application.is_none() {
+        wrong("`client = true` goes with `application`, its id".to_owned());
+    }
     let age = raw.second_factor_age.as_deref();
     if age.is_some_and(|age| seconds(age).is_none()) {
         wrong("`second-factor-age` is a time such as \"5m\", \"13h\" or \"2d\"".to_owned());
@@ -277,12 +316,14 @@ fn told(raw: &Raw, wrong: &mut dyn FnMut(String)) -> Told {
         user: raw.user.clone(),
         emergency: raw.emergency,
         application: raw.application.clone(),
+        client: raw.client,
         network: raw.network,
         factor_age_seconds: age.and_then(seconds),
         methods: raw.second_factor.clone(),
         phishing_resistant: raw.phishing_resistant,
         patients: raw.patient.as_ref().map(Few::words),
         labels: raw.labels.words(),
+        without_labels: Vec::new(),
         status: raw.status.clone(),
         category: raw.category.words(),
         code: raw.code.words(),
@@ -308,8 +349,9 @@ fn speaks_of(path: &ElementPath, subject: &Subject) -> bool {
     }
 }
 
-/// `90s`, `5m`, `13h`, `2d`.
-fn seconds(text: &str) -> Option<i64> {
+/// `90s`, `5m`, `13h`, `2d`, in seconds.
+#[must_use]
+pub fn seconds(text: &str) -> Option<i64> {
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let scale = match unit {
         "s" => 1,
@@ -356,6 +398,7 @@ mod tests {
             ("\"permit\"", "\"permit\"\nvisible = [\"Patient.nam\"]", "nam"),
             ("\"permit\"", "\"permit\"\nrelation = \"careteam\"", "care-team"),
             ("\"permit\"", "\"permit\"\nsecond-factor-age = \"soon\"", "second-factor-age"),
+            ("\"permit\"", "\"permit\"\nclient = true", "goes with `application`"),
             ("\"permit\"", "\"permit\"\naction = \"see\"", "no action `see`"),
             ("\"permit\"", "\"permit\"\naction = \"operate\"", "go together"),
             ("\"permit\"", "\"permit\"\noperation = \"$purge\"", "no operation"),

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 /// One sentence about a change.
 #[derive(Clone, Debug)]
-pub struct Change {
+pub struct Shift {
     /// Whom it concerns: somebody with this role alone; "anybody", without a role that matters; or with several together.
     pub who: String,
     /// Something opens; otherwise it closes.
@@ -32,7 +32,7 @@ pub struct Change {
     pub replay: Replay,
 }
 
-impl Change {
+impl Shift {
     /// In one sentence, without whom it concerns.
     #[must_use]
     pub fn sentence(&self) -> String {
@@ -51,13 +51,13 @@ impl Change {
 
 /// Says all differences; those that are alike in one sentence.
 #[must_use]
-pub fn changes(old: &Arc<PolicySet>, new: &Arc<PolicySet>, differences: &[Difference]) -> Vec<Change> {
-    let mut found: Vec<Change> = Vec::new();
+pub fn shifts(old: &Arc<PolicySet>, new: &Arc<PolicySet>, differences: &[Difference]) -> Vec<Shift> {
+    let mut found: Vec<Shift> = Vec::new();
     for difference in differences {
         let Some((first, _)) = difference.places.first() else { continue };
         let (case, replay) = confirmed(old, new, difference, *first);
         for (written, places) in by_direction(&difference.places) {
-            let change = Change {
+            let change = Shift {
                 who: who(difference),
                 opens: difference.opens,
                 actions: actions(&places),
@@ -67,7 +67,7 @@ pub fn changes(old: &Arc<PolicySet>, new: &Arc<PolicySet>, differences: &[Differ
                 case: case.clone(),
                 replay: replay.clone(),
             };
-            let alike = |other: &&mut Change| {
+            let alike = |other: &&mut Shift| {
                 (&other.who, other.opens, &other.actions, other.written, &other.when)
                     == (&change.who, change.opens, &change.actions, change.written, &change.when)
                     && other.replay == change.replay

@@ -9,6 +9,7 @@ use crate::domain::access::{Disclosure, PolicySet, RecordDenial, Rehearsal, Rela
 use crate::domain::fhir::facts::Facts;
 use crate::domain::fhir::mask::Mask;
 use crate::domain::fhir::r4::{self, ElementPath, ResourceType};
+use crate::domain::filter::Document;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -60,32 +61,9 @@ impl Verdict {
 /// Judges a case.
 #[must_use]
 pub fn judge(policies: &Arc<PolicySet>, records: &Records, case: &Case) -> Verdict {
-    match &case.subject {
-        Subject::Type(resource) => {
-            let facts = case.facts_of(*resource);
-            Asked::new(policies, case, &facts).compare(&facts, |_, _| true)
-        }
-        Subject::Record(name) => {
-            let Some(json) = records.by_name(name) else {
-                return Verdict::unasked(
-                    name,
-                    "there is no such record in tests/records, nor a built-in one".into(),
-                );
-            };
-            let document = match record::open(json) {
-                Ok(document) => document,
-                Err(message) => return Verdict::unasked(name, message),
-            };
-            let Some(facts) = document.facts_with_content(0).map(|facts| case.add_to(facts)) else {
-                return Verdict::unasked(name, "its facts cannot be read".into());
-            };
-            Asked::new(policies, case, &facts).compare(&facts, |asked, first| {
-                let others = document.records().iter().skip(1).map(|record| asked.outcome(&record.facts));
-                let decided: Vec<_> = std::iter::once(Ok(first.clone())).chain(others).collect();
-                record::goes_out(&document, &decided)
-            })
-        }
-    }
+    let judged = case
+        .with_record(records, |facts, document| Asked::new(policies, case, facts).compare(facts, document));
+    judged.unwrap_or_else(|(about, got)| Verdict::unasked(&about, got))
 }
 
 /// The decision about some record of a type, as the case tells of it.
@@ -100,6 +78,30 @@ pub(super) fn decision(
 }
 
 impl Case {
+    /// The record that it is about: its facts with all that the case tells, and the record itself where there is one.
+    ///
+    /// # Errors
+    /// What it should be about, and why there is no such record.
+    pub(super) fn with_record<T>(
+        &self,
+        records: &Records,
+        then: impl FnOnce(&Facts, Option<&Document<'_>>) -> T,
+    ) -> Result<T, (String, String)> {
+        let name = match &self.subject {
+            Subject::Record(name) => name,
+            Subject::Type(resource) => {
+                return Ok(then(&self.facts_of(*resource), None));
+            }
+        };
+        let wrong = |what: &str| (name.clone(), what.to_owned());
+        let json = records.by_name(name);
+        let json =
+            json.ok_or_else(|| wrong("there is no such record in tests/records, nor a built-in one"))?;
+        let document = record::open(json).map_err(|message| (name.clone(), message))?;
+        let facts = document.facts_with_content(0).ok_or_else(|| wrong("its facts cannot be read"))?;
+        Ok(then(&self.add_to(facts), Some(&document)))
+    }
+
     /// The facts of some record of a type.
     fn facts_of(&self, resource: ResourceType) -> Facts {
         let patients = self.told.patients.clone().unwrap_or_else(|| match belongs_to_patients(resource) {
@@ -113,6 +115,11 @@ impl Case {
     fn add_to(&self, mut facts: Facts) -> Facts {
         let told = &self.told;
         facts.labels.extend(told.labels.iter().cloned());
+        if !told.without_labels.is_empty() {
+            let stays = |label: &&String| !told.without_labels.iter().any(|gone| is_label(label, gone));
+            let left: BTreeSet<String> = facts.labels.iter().filter(stays).cloned().collect();
+            facts.labels = left.into();
+        }
         facts.category.extend(told.category.iter().cloned());
         facts.code.extend(told.code.iter().cloned());
         if told.status.is_some() {
@@ -121,7 +128,7 @@ impl Case {
         facts
     }
 
-    fn situation(&self, facts: &Facts) -> Situation {
+    pub(super) fn situation(&self, facts: &Facts) -> Situation {
         let told = &self.told;
         let roles: Vec<&str> = self.roles.iter().map(String::as_str).collect();
         let mut situation = Situation::rehearsal(&roles, &self.purpose);
@@ -142,6 +149,9 @@ impl Case {
         if let Some(application) = &told.application {
             situation = situation.with_application(application);
         }
+        if told.client {
+            situation = situation.without_person();
+        }
         if let Some(network) = told.network {
             situation = situation.with_network(network);
         }
@@ -160,15 +170,30 @@ impl Case {
     }
 }
 
+/// A bare code is the code of any system.
+fn is_label(label: &str, gone: &str) -> bool {
+    label == gone || label.rsplit_once('|').is_some_and(|(_, code)| code == gone)
+}
+
 /// A case with whom it is asked for.
-struct Asked<'c> {
+pub(super) struct Asked<'c> {
     case: &'c Case,
-    rehearsal: Rehearsal,
-    known: Relations,
+    pub(super) rehearsal: Rehearsal,
+    pub(super) known: Relations,
+}
+
+/// What a request would meet.
+pub(super) struct Met {
+    /// What policy says.
+    pub outcome: Result<Disclosure, RecordDenial>,
+    /// The record leaves under it; false where the filter would withhold it whole.
+    pub leaves: bool,
+    /// The forbids because of which it is refused.
+    pub objections: Vec<String>,
 }
 
 impl<'c> Asked<'c> {
-    fn new(policies: &Arc<PolicySet>, case: &'c Case, facts: &Facts) -> Self {
+    pub(super) fn new(policies: &Arc<PolicySet>, case: &'c Case, facts: &Facts) -> Self {
         let mut known = Relations::none();
         for relation in case.told.relations.iter().filter(|relation| relation.is_looked_up()) {
             facts.patients.iter().for_each(|patient| known.note(patient, *relation));
@@ -176,13 +201,28 @@ impl<'c> Asked<'c> {
         Self { case, rehearsal: Rehearsal::new(policies, &case.situation(facts)), known }
     }
 
-    fn outcome(&self, facts: &Facts) -> Result<Disclosure, RecordDenial> {
+    pub(super) fn outcome(&self, facts: &Facts) -> Result<Disclosure, RecordDenial> {
         let trial = self.rehearsal.judge(&self.case.action, facts, &self.known);
         trial.map_or(Err(RecordDenial::NotAsked), |trial| trial.outcome)
     }
 
-    /// `goes_out`: whether the record leaves under this decision, where there is one to be sent.
-    fn compare(&self, facts: &Facts, goes_out: impl FnOnce(&Self, &Disclosure) -> bool) -> Verdict {
+    /// What a request would meet; `None` when there is no such action.
+    pub(super) fn met(&self, facts: &Facts, document: Option<&Document<'_>>) -> Option<Met> {
+        let action = self.case.action.as_str();
+        let trial = self.rehearsal.judge(action, facts, &self.known)?;
+        let shows = !matches!(action, "create" | "update" | "patch" | "delete" | "operate");
+        let leaves = match (&trial.outcome, document) {
+            (Ok(first), Some(document)) if shows => {
+                let others = document.records().iter().skip(1).map(|record| self.outcome(&record.facts));
+                let decided: Vec<_> = std::iter::once(Ok(first.clone())).chain(others).collect();
+                record::goes_out(document, &decided)
+            }
+            _ => true,
+        };
+        Some(Met { outcome: trial.outcome, leaves, objections: trial.objections })
+    }
+
+    fn compare(&self, facts: &Facts, document: Option<&Document<'_>>) -> Verdict {
         let case = self.case;
         let mut verdict = Verdict {
             findings: Vec::new(),
@@ -191,16 +231,11 @@ impl<'c> Asked<'c> {
             withheld_by: BTreeSet::new(),
             resource: Some(facts.resource_type),
         };
-        let Some(trial) = self.rehearsal.judge(&case.action, facts, &self.known) else {
+        let Some(met) = self.met(facts, document) else {
             return Verdict::unasked(&case.action, "no such action".to_owned());
         };
-        let shows = !matches!(case.action.as_str(), "create" | "update" | "patch" | "delete" | "operate");
-        let outcome = trial.outcome.map(|disclosure| {
-            let leaves = !shows || goes_out(self, &disclosure);
-            (disclosure, leaves)
-        });
-        let got = match outcome {
-            Ok((disclosure, true)) => {
+        let got = match (&met.outcome, met.leaves) {
+            (Ok(disclosure), true) => {
                 verdict.permitted = true;
                 verdict.policies = disclosure.policies().to_vec();
                 if case.permit {
@@ -209,11 +244,11 @@ impl<'c> Asked<'c> {
                 }
                 format!("permit, by {}", listed(disclosure.policies()))
             }
-            Ok((_, false)) => {
+            (Ok(_), false) => {
                 "deny: a modifier element would be left out, so the record is withheld whole".to_owned()
             }
-            Err(denial) => {
-                verdict.policies = trial.objections;
+            (Err(denial), _) => {
+                verdict.policies = met.objections;
                 match verdict.policies.is_empty() {
                     true => format!("deny: {denial}; no policy permits it"),
                     false => format!("deny, by {}", listed(&verdict.policies)),
@@ -274,7 +309,7 @@ impl<'c> Asked<'c> {
 }
 
 /// A type covers what it covers in a policy: every element but the record's own extensions.
-fn covers(mask: &Mask, path: &ElementPath) -> bool {
+pub(super) fn covers(mask: &Mask, path: &ElementPath) -> bool {
     let resource = path.resource_type();
     if path.as_str() != resource.name() {
         return mask.covers(path);
@@ -299,7 +334,7 @@ fn some(paths: &[String]) -> String {
 const SHOWN: usize = 8;
 
 /// What is kept in an element that is not kept whole.
-fn below(path: &ElementPath, kept: &[String]) -> Vec<String> {
+pub(super) fn below(path: &ElementPath, kept: &[String]) -> Vec<String> {
     let inside = |one: &&String| {
         one.strip_prefix(path.as_str()).is_some_and(|rest| rest.starts_with('.') || rest.starts_with('('))
     };

@@ -23,7 +23,7 @@ pub enum Replay {
 
 /// A counterexample, told.
 #[derive(Clone, Debug)]
-pub struct Told {
+pub struct Refutation {
     /// Who, for what, about which record, in one sentence.
     pub words: String,
     /// The same as a case: TOML as in `policies/tests`.
@@ -34,13 +34,18 @@ pub struct Told {
 
 /// Tells a counterexample, and asks the gate.
 #[must_use]
-pub fn counterexample(policies: &Arc<PolicySet>, name: &str, must: Must, example: &Counterexample) -> Told {
+pub fn counterexample(
+    policies: &Arc<PolicySet>,
+    name: &str,
+    must: Must,
+    example: &Counterexample,
+) -> Refutation {
     let (place, witness) = (example.place, &example.witness);
     let element = example.stands_for.as_ref();
     let released = must == Must::Never;
     let (case, replay) = tried(policies, name, place, witness, element, released);
     let words = format!("{} {}", situation(place, witness), outcome(place, element, released));
-    Told { words, case, replay }
+    Refutation { words, case, replay }
 }
 
 fn outcome(place: Place, element: Option<&ElementPath>, released: bool) -> String {
@@ -117,9 +122,6 @@ fn parse(text: &str) -> Result<Case, String> {
 /// What matters to some policies and has no word in a case.
 fn beyond_a_case(witness: &Witness) -> Vec<String> {
     let mut beyond = Vec::new();
-    if !witness.person {
-        beyond.push("a client without a person".to_owned());
-    }
     if witness.binding != "none" {
         beyond.push(format!("a token bound by {}", witness.binding));
     }
@@ -186,6 +188,9 @@ fn case(name: &str, place: Place, witness: &Witness) -> String {
     }
     if !witness.application.is_empty() {
         line("application", quoted(&witness.application));
+    }
+    if !witness.person {
+        line("client", "true".to_owned());
     }
     if let Some(network) = address(&witness.network).filter(|address| address != "127.0.0.1") {
         line("network", quoted(&network));

@@ -19,7 +19,7 @@ use aws_lc_rs::rand;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::entry::{self, Cipher, DIRECT, EntryError, KeyId, WRAPPED_BYTES};
+use super::entry::{self, Cipher, DIRECT, EntryError, KeyId, Packer, WRAPPED_BYTES};
 use super::keys::Keys;
 use super::layout::{DATA_KEYS, make_directory, replace, sync_directory};
 use super::writer::Held;
@@ -180,7 +180,8 @@ pub(super) fn keep(
 
 /// The data key entries are sealed with now, and its file, which must stay where it is.
 pub(super) struct Sealer {
-    pub(super) cipher: Cipher,
+    cipher: Cipher,
+    packer: Packer,
     pub(super) file: Held,
 }
 
@@ -202,7 +203,13 @@ impl Sealer {
     /// The data key that sealed the entries before.
     pub(super) fn hold(directory: &Path, cipher: Cipher) -> io::Result<Self> {
         let file = held(directory, cipher.id())?;
-        Ok(Self { cipher, file })
+        let packer = Packer::new().map_err(io::Error::other)?;
+        Ok(Self { cipher, packer, file })
+    }
+
+    /// Seals `part` for its place in the log; compressed where that is shorter.
+    pub(super) fn pack(&mut self, origin: &str, index: u64, part: &[u8]) -> Result<Vec<u8>, EntryError> {
+        self.cipher.pack(&mut self.packer, origin, index, part)
     }
 
     /// Takes up the file again, after it was replaced by us.

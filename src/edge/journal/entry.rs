@@ -21,6 +21,7 @@ use std::fmt;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::rand;
+use zstd::bulk::Compressor;
 
 use crate::domain::ledger::Hash;
 use crate::limits::{ENTRY_BYTES_MAX, ENTRY_OVERHEAD_BYTES, ENTRY_ZSTD_LEVEL, RECORD_PART_BYTES_MAX};
@@ -53,6 +54,15 @@ pub(super) struct Cipher {
 impl fmt::Debug for Cipher {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "Cipher({:02x?})", self.id)
+    }
+}
+
+/// What compresses entries: made once, since making it costs more than a short entry does.
+pub(super) struct Packer(Compressor<'static>);
+
+impl Packer {
+    pub(super) fn new() -> Result<Self, EntryError> {
+        Compressor::new(ENTRY_ZSTD_LEVEL).map(Self).map_err(|_| EntryError::Cipher)
     }
 }
 
@@ -112,8 +122,14 @@ impl Cipher {
     }
 
     /// Seals `part` for its place in the log; compressed where that is shorter.
-    pub(super) fn pack(&self, origin: &str, index: u64, part: &[u8]) -> Result<Vec<u8>, EntryError> {
-        let packed = zstd::bulk::compress(part, ENTRY_ZSTD_LEVEL).map_err(|_| EntryError::Cipher)?;
+    pub(super) fn pack(
+        &self,
+        packer: &mut Packer,
+        origin: &str,
+        index: u64,
+        part: &[u8],
+    ) -> Result<Vec<u8>, EntryError> {
+        let packed = packer.0.compress(part).map_err(|_| EntryError::Cipher)?;
         if packed.len() < part.len() {
             self.seal_as(PACKED, origin, index, &[&[ZSTD], &packed])
         } else {
@@ -228,7 +244,10 @@ mod tests {
     fn an_entry_opens_at_its_place_only() {
         let cipher = Cipher::new(&[7; 32]).unwrap();
         let other = Cipher::new(&[8; 32]).unwrap();
-        for entry in [cipher.seal("log", 5, b"record").unwrap(), cipher.pack("log", 5, b"record").unwrap()] {
+        for entry in [
+            cipher.seal("log", 5, b"record").unwrap(),
+            cipher.pack(&mut Packer::new().unwrap(), "log", 5, b"record").unwrap(),
+        ] {
             assert_eq!(cipher.open("log", 5, &entry).unwrap(), b"record");
             assert_eq!(cipher.open("log", 6, &entry), Err(EntryError::Tampered));
             assert_eq!(cipher.open("gol", 5, &entry), Err(EntryError::Tampered));
@@ -250,13 +269,13 @@ mod tests {
         let cipher = Cipher::new(&[7; 32]).unwrap();
         let mut longest = vec![0; RECORD_PART_BYTES_MAX];
         rand::fill(&mut longest).unwrap();
-        let entry = cipher.pack("log", 0, &longest).unwrap();
+        let entry = cipher.pack(&mut Packer::new().unwrap(), "log", 0, &longest).unwrap();
         assert_eq!(entry.len(), longest.len() + ENTRY_OVERHEAD_BYTES, "what does not shrink stays as it is");
         assert_eq!(cipher.open("log", 0, &entry).unwrap(), longest);
         let too_long = vec![0; ENTRY_BYTES_MAX];
         assert_eq!(cipher.seal("log", 0, &too_long), Err(EntryError::TooLong));
         // A frame that would need more room than a part may have: 1 MB of zeros in some 50 bytes.
-        let bomb = cipher.pack("log", 0, &vec![0; 1024 * 1024]).unwrap();
+        let bomb = cipher.pack(&mut Packer::new().unwrap(), "log", 0, &vec![0; 1024 * 1024]).unwrap();
         assert!(bomb.len() < 200, "{}", bomb.len());
         assert_eq!(cipher.open("log", 0, &bomb), Err(EntryError::Malformed));
     }
@@ -265,7 +284,7 @@ mod tests {
     fn what_compresses_is_shorter() {
         let cipher = Cipher::new(&[7; 32]).unwrap();
         let part = br#"{"kind":"release","patients":["p1","p1","p1","p1","p1","p1","p1","p1"]}"#.repeat(4);
-        let entry = cipher.pack("log", 0, &part).unwrap();
+        let entry = cipher.pack(&mut Packer::new().unwrap(), "log", 0, &part).unwrap();
         assert!(entry.len() < part.len() / 2, "{} of {}", entry.len(), part.len());
         assert_eq!(cipher.open("log", 0, &entry).unwrap(), part);
     }
@@ -291,7 +310,7 @@ mod tests {
         #[test]
         fn whatever_is_packed_comes_back(part in proptest::collection::vec(any::<u8>(), 0..3_000)) {
             let cipher = Cipher::new(&[7; 32]).unwrap();
-            let entry = cipher.pack("log", 9, &part).unwrap();
+            let entry = cipher.pack(&mut Packer::new().unwrap(), "log", 9, &part).unwrap();
             prop_assert!(entry.len() <= part.len() + ENTRY_OVERHEAD_BYTES);
             prop_assert_eq!(cipher.open("log", 9, &entry).unwrap(), part);
         }

@@ -112,12 +112,12 @@ fn fill(directory: &Path, keys: &Keys, time: Timestamp) -> io::Result<()> {
     rand::fill(&mut name).map_err(io::Error::other)?;
     let origin = name.iter().fold("chartgate/".to_owned(), |name, byte| format!("{name}{byte:02x}"));
     make_directory(&directory.join(SEGMENTS))?;
-    let sealer = Sealer::make(directory, &origin, keys, 0, None)?;
+    let mut sealer = Sealer::make(directory, &origin, keys, 0, None)?;
     let parts = audit::encode(&created(&origin, keys, time)).map_err(io::Error::other)?;
     let mut frontier = Frontier::default();
     let mut entries = Vec::new();
     for part in &parts {
-        let entry = sealer.cipher.pack(&origin, frontier.size(), part).map_err(io::Error::other)?;
+        let entry = sealer.pack(&origin, frontier.size(), part).map_err(io::Error::other)?;
         frontier.push(leaf_hash(&entry));
         entries.push(entry);
     }

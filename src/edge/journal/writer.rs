@@ -214,7 +214,7 @@ impl Writer {
         let mut entries = Vec::new();
         for part in batch.iter().flat_map(|append| &append.parts) {
             let index = self.frontier.size();
-            let entry = self.sealer.cipher.pack(&self.origin, index, part).map_err(io::Error::other)?;
+            let entry = self.sealer.pack(&self.origin, index, part).map_err(io::Error::other)?;
             self.frontier.push(leaf_hash(&entry));
             entries.push(entry);
         }

@@ -51,6 +51,30 @@ pub struct Readiness {
     pub policy_hash: String,
     /// Its number; grows by one with each set put in force.
     pub policy_epoch: u64,
+    /// Its version, where signatures are asked for.
+    pub policy_version: Option<u64>,
+    /// Why the set that the directory holds now is not in force; nothing when it is.
+    pub policy_rejected: Option<String>,
+    /// A candidate set that is asked beside it; nothing when none is.
+    pub policy_shadow: Option<ShadowView>,
+}
+
+/// A candidate set that is asked beside the one in force, and changes no answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ShadowView {
+    /// Its hash.
+    pub candidate: String,
+    /// When it ends by itself.
+    pub until: String,
+    /// Questions that were put to it.
+    pub asked: u64,
+    /// Those of which it says something else.
+    pub different: u64,
+    /// Those of which it cannot be told, for want of relations that nobody looked up.
+    pub unknown: u64,
+    /// Questions that were not put, because too many waited.
+    pub dropped: u64,
 }
 
 impl Readiness {
@@ -166,6 +190,9 @@ mod tests {
             silent_event_streams: Vec::new(),
             policy_hash: "ab12".into(),
             policy_epoch: 3,
+            policy_version: None,
+            policy_rejected: None,
+            policy_shadow: None,
         }
     }
 

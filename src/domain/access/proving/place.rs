@@ -122,13 +122,15 @@ fn stand_in(path: &ElementPath, all: &[Branch], plain: bool) -> Option<ElementPa
     whole.or_else(|| children.iter().find_map(|child| stand_in(child, all, plain)))
 }
 
+/// Which element, what it lies in, and which groups hold which paths.
+type Within<'a> = (&'a ElementPath, &'a [String], &'a BTreeMap<String, Vec<String>>);
+
 /// A place, with an element or without.
 struct At<'a> {
     words: &'a Vocabulary,
     place: Place,
     names: (String, String),
-    /// Which element, what it lies in, and which groups hold which paths.
-    element: Option<(&'a ElementPath, &'a [String], &'a BTreeMap<String, Vec<String>>)>,
+    element: Option<Within<'a>>,
 }
 
 impl Certain for At<'_> {
@@ -279,7 +281,7 @@ impl Conditions {
     pub(super) fn of(set: &PolicySet) -> Self {
         let words = Arc::clone(&set.vocabulary);
         let rules = set.written().filter_map(|(policy, types)| Ruled::new(&words, policy, types)).collect();
-        let branches = ResourceType::all().flat_map(|resource| set.elements.of(resource));
+        let branches = ResourceType::all().flat_map(|resource| set.every_branch(resource));
         let groups = branches.filter(|branch| !branch.groups.is_empty());
         let groups = groups.map(|branch| (branch.path.as_str().to_owned(), branch.groups)).collect();
         Self { rules, words, groups }
@@ -367,7 +369,7 @@ fn decided(policies: &[(&Ruled, Condition)]) -> Condition {
 
 /// The elements of a type that some of these sets, or these paths, tell apart: all others share a parent's fate.
 pub(super) fn lineages(sets: &[&PolicySet], more: &[ElementPath], resource: ResourceType) -> Vec<Lineage> {
-    let named = sets.iter().flat_map(|set| set.elements.of(resource)).map(|branch| branch.path);
+    let named = sets.iter().flat_map(|set| set.every_branch(resource)).map(|branch| branch.path);
     let more = more.iter().filter(|path| path.resource_type() == resource).cloned();
     let branches = super::super::elements::branches_of(resource, named.chain(more).collect());
     branches.iter().filter_map(|branch| Lineage::of(branch, &branches)).collect()

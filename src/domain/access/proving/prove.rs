@@ -401,7 +401,7 @@ impl<'s> Proving<'s> {
 
     /// One example for each kind of breach.
     fn counterexamples(&mut self, broken: Vec<Broken>) -> Vec<Counterexample> {
-        let mut kinds: Vec<(String, Broken, Vec<(Place, Option<ElementPath>)>)> = Vec::new();
+        let mut kinds: Vec<(String, Broken, Vec<Elsewhere>)> = Vec::new();
         for one in broken {
             let text = one.condition.to_string();
             match kinds.iter_mut().find(|(known, _, _)| *known == text) {
@@ -421,6 +421,9 @@ impl<'s> Proving<'s> {
         found
     }
 }
+
+/// Another place, with an element or without, where the same breach stands.
+type Elsewhere = (Place, Option<ElementPath>);
 
 /// Asks the solver whether the condition can hold.
 pub(super) fn put(

@@ -1,7 +1,5 @@
 //! The encoding against the decision: what a question says of a request is what the gate decides of it.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a failing test panics")]
-
 use super::super::rehearsal::Rehearsal;
 use super::super::relation::Relations;
 use super::super::set::{Action, PolicySet};

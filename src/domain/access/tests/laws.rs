@@ -5,7 +5,7 @@
 use super::writes::{WARD, ward_of, ward_set};
 use super::*;
 use crate::domain::access::engine::{Engine, Verdict};
-use crate::domain::access::key::KeyParts;
+use crate::domain::access::key::{Key, KeyParts, Situated};
 use crate::domain::access::masks::judge;
 use proptest::prelude::*;
 
@@ -23,6 +23,18 @@ fn some_facts() -> impl Strategy<Value = Facts> {
             facts.status = Some(status.to_owned());
             facts
         })
+}
+
+/// What a decision is kept under, with what its number stands for.
+fn key_of(
+    set: &PolicySet,
+    situation: &Situation,
+    asked: (Action, Option<&'static str>),
+    record: &Record<'_>,
+) -> (Situated, Key) {
+    let uses = set.uses(&situation.roles);
+    let situated = Situated::new(set, situation, &uses);
+    (situated, KeyParts::new(0, uses).for_record(asked, record))
 }
 
 fn some_situation() -> impl Strategy<Value = Situation> {
@@ -259,8 +271,7 @@ proptest! {
         let situation = Situation::rehearsal(&["nurse"], "TREAT").with_fhir_user("Patient/p1");
         let facts = facts("Observation", "o1", &["p1"], &["R"]);
         let key = |situation: &Situation, facts: &Facts, relations: &BTreeSet<String>, action| {
-            let parts = KeyParts::of_situation(&CURIOUS, situation);
-            parts.for_record(&CURIOUS, (action, situation.operation), &Record { facts, relations, emergency: false })
+            key_of(&CURIOUS, situation, (action, situation.operation), &Record { facts, relations, emergency: false })
         };
         let (mut other, mut changed, mut relations, mut action) =
             (situation.clone(), facts.clone(), BTreeSet::new(), Action::Read);
@@ -304,25 +315,20 @@ fn a_record_under_emergency_has_a_key_of_its_own() {
     let situation = Situation::rehearsal(&["nurse"], "TREAT").with_emergency("p1", "g1");
     let key = |emergency| {
         let record = Record { facts: &facts, relations: &BTreeSet::new(), emergency };
-        KeyParts::of_situation(&CURIOUS, &situation).for_record(&CURIOUS, (Action::Read, None), &record)
+        key_of(&CURIOUS, &situation, (Action::Read, None), &record)
     };
     assert_ne!(key(true), key(false));
     // Which grant it is does not change what is decided.
     let other = Situation::rehearsal(&["nurse"], "TREAT").with_emergency("p1", "g2");
     let record = Record { facts: &facts, relations: &BTreeSet::new(), emergency: true };
-    let parts = KeyParts::of_situation(&CURIOUS, &other);
-    assert_eq!(key(true), parts.for_record(&CURIOUS, (Action::Read, None), &record));
+    assert_eq!(key(true), key_of(&CURIOUS, &other, (Action::Read, None), &record));
 }
 
 #[test]
 fn a_key_holds_no_more_than_was_used() {
     let key = |situation: &Situation, facts: &Facts| {
-        let parts = KeyParts::of_situation(&hospital(), situation);
-        parts.for_record(
-            &hospital(),
-            (Action::Read, None),
-            &Record { facts, relations: &BTreeSet::new(), emergency: false },
-        )
+        let record = Record { facts, relations: &BTreeSet::new(), emergency: false };
+        key_of(&hospital(), situation, (Action::Read, None), &record)
     };
     let situation = Situation::rehearsal(&["nurse"], "TREAT").with_age_seconds(10);
     let before = key(&situation, &facts("Observation", "o1", &["p1"], &[]));
@@ -330,5 +336,41 @@ fn a_key_holds_no_more_than_was_used() {
     later.now = now();
     later.subject = "somebody else".to_owned();
     assert_eq!(before, key(&later, &facts("Observation", "o2", &["p2"], &[])));
-    assert_ne!(before, key(&later.with_age_seconds(3600), &facts("Observation", "o2", &["p2"], &[])));
+    let later = later.with_age_seconds(3600);
+    assert_eq!(
+        before,
+        key(&later, &facts("Observation", "o2", &["p2"], &[])),
+        "only doctors are asked how long ago"
+    );
+    let doctor = Situation::rehearsal(&["doctor"], "TREAT").with_age_seconds(3599);
+    let of_doctor = |situation: &Situation| key(situation, &facts("Observation", "o1", &["p1"], &[]));
+    assert_ne!(of_doctor(&doctor), of_doctor(&doctor.clone().with_age_seconds(3600)));
+    let both = Situation::rehearsal(&["doctor", "nurse"], "TREAT").with_age_seconds(3599);
+    assert_ne!(of_doctor(&both), of_doctor(&both.clone().with_age_seconds(3600)));
+}
+
+/// What policies of other roles name is not asked about, and changes no mask.
+#[test]
+fn what_other_roles_name_changes_nothing() {
+    let stranger = r#"
+        permit (principal in Role::"stranger", action == Action::"disclose", resource in [
+          FHIR::Element::"Patient.name.family", FHIR::Element::"Patient.contact.telecom", FHIR::Element::"Observation.code.text",
+          FHIR::Element::"Patient.extension('http://example.org/race')"]);
+        permit (principal in Role::"stranger", action == Action::"disclose", resource in ElementGroup::"face");
+        forbid (principal in Role::"stranger", action, resource == FHIR::Element::"Observation.value");"#;
+    let (plain, more) = (hospital(), load(&format!("{HOSPITAL}{stranger}")).unwrap());
+    for roles in [&["nurse"][..], &["doctor"], &["patient"], &["nurse", "patient"], &[]] {
+        let situation = Situation::rehearsal(roles, "TREAT").with_fhir_user("Patient/p1");
+        for name in ["Patient", "Observation", "Condition"] {
+            let kept = |set: &Arc<PolicySet>| {
+                let seen = rehearse_type(set, &situation, resource(name)).unwrap();
+                let one = facts(name, "p1", &["p1"], &["R"]);
+                (seen.possible.kept(), seen.definite.kept(), shown(&ask(set, &situation, &one)))
+            };
+            assert_eq!(kept(&plain), kept(&more), "{roles:?} {name}");
+            let asked =
+                |set: &PolicySet| set.branches(Action::Disclose, resource(name), &situation.roles).len();
+            assert_eq!(asked(&plain), asked(&more), "{roles:?} {name}");
+        }
+    }
 }
