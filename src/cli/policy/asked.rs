@@ -117,6 +117,7 @@ impl Asked {
             user: self.user.clone(),
             emergency: self.emergency,
             application: self.application.clone(),
+            client: false,
             network: self.network,
             factor_age_seconds: self.second_factor_age,
             methods: (!self.methods.is_empty()).then(|| self.methods.clone()),

@@ -182,6 +182,13 @@ impl Situation {
         self
     }
 
+    /// The application for itself, with nobody behind it.
+    #[must_use]
+    pub fn without_person(mut self) -> Self {
+        self.person = false;
+        self
+    }
+
     /// The same person, coming from this address.
     #[must_use]
     pub fn with_network(mut self, network: IpAddr) -> Self {

@@ -75,6 +75,8 @@ pub struct Told {
     pub emergency: bool,
     /// The client's id.
     pub application: Option<String>,
+    /// The client asks for itself, with nobody behind it; roles are people's.
+    pub client: bool,
     /// The caller's address.
     pub network: Option<IpAddr>,
     /// How long ago the second factor was proven, in seconds.
@@ -154,6 +156,8 @@ struct Raw {
     #[serde(default)]
     emergency: bool,
     application: Option<String>,
+    #[serde(default)]
+    client: bool,
     network: Option<IpAddr>,
     second_factor_age: Option<String>,
     second_factor: Option<Vec<String>>,
@@ -300,6 +304,9 @@ fn told(raw: &Raw, wrong: &mut dyn FnMut(String)) -> Told {
             )),
         }
     }
+    if raw.client && raw.application.is_none() {
+        wrong("`client = true` goes with `application`, its id".to_owned());
+    }
     let age = raw.second_factor_age.as_deref();
     if age.is_some_and(|age| seconds(age).is_none()) {
         wrong("`second-factor-age` is a time such as \"5m\", \"13h\" or \"2d\"".to_owned());
@@ -309,6 +316,7 @@ fn told(raw: &Raw, wrong: &mut dyn FnMut(String)) -> Told {
         user: raw.user.clone(),
         emergency: raw.emergency,
         application: raw.application.clone(),
+        client: raw.client,
         network: raw.network,
         factor_age_seconds: age.and_then(seconds),
         methods: raw.second_factor.clone(),
@@ -390,6 +398,7 @@ mod tests {
             ("\"permit\"", "\"permit\"\nvisible = [\"Patient.nam\"]", "nam"),
             ("\"permit\"", "\"permit\"\nrelation = \"careteam\"", "care-team"),
             ("\"permit\"", "\"permit\"\nsecond-factor-age = \"soon\"", "second-factor-age"),
+            ("\"permit\"", "\"permit\"\nclient = true", "goes with `application`"),
             ("\"permit\"", "\"permit\"\naction = \"see\"", "no action `see`"),
             ("\"permit\"", "\"permit\"\naction = \"operate\"", "go together"),
             ("\"permit\"", "\"permit\"\noperation = \"$purge\"", "no operation"),

@@ -149,6 +149,9 @@ impl Case {
         if let Some(application) = &told.application {
             situation = situation.with_application(application);
         }
+        if told.client {
+            situation = situation.without_person();
+        }
         if let Some(network) = told.network {
             situation = situation.with_network(network);
         }

@@ -122,9 +122,6 @@ fn parse(text: &str) -> Result<Case, String> {
 /// What matters to some policies and has no word in a case.
 fn beyond_a_case(witness: &Witness) -> Vec<String> {
     let mut beyond = Vec::new();
-    if !witness.person {
-        beyond.push("a client without a person".to_owned());
-    }
     if witness.binding != "none" {
         beyond.push(format!("a token bound by {}", witness.binding));
     }
@@ -191,6 +188,9 @@ fn case(name: &str, place: Place, witness: &Witness) -> String {
     }
     if !witness.application.is_empty() {
         line("application", quoted(&witness.application));
+    }
+    if !witness.person {
+        line("client", "true".to_owned());
     }
     if let Some(network) = address(&witness.network).filter(|address| address != "127.0.0.1") {
         line("network", quoted(&network));
