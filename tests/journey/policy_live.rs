@@ -58,7 +58,8 @@ fn last<'t>(trail: &'t [Value], event: &str) -> &'t Value {
 #[test]
 fn a_set_that_is_rejected_is_told_of_and_changes_nothing() {
     run(async {
-        let hospital = Hospital::open(Script::default()).await;
+        let tried = ("[policies]\n".to_owned(), "[policies]\ntests = true\n".to_owned());
+        let hospital = Hospital::open(Script { replace: vec![tried], ..Script::default() }).await;
         let first = readiness(&hospital).await;
         assert_eq!((&first["policyEpoch"], &first["policyRejected"]), (&Value::from(1), &Value::Null));
         let read = hospital.get("nurse", "Patient/p1").await;
