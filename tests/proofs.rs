@@ -325,6 +325,42 @@ type Told = (&'static str, bool, &'static str, &'static str);
 /// A change of the shipped set: file, text, and what stands there instead.
 type Edit = (&'static str, &'static str, &'static str);
 
+/// The shipped set with these edits differs from it in what is expected, and in nothing else.
+fn differs_in(edits: &[Edit], expected: &[Told]) {
+    let new = changed(edits);
+    let (old, new) = (shipped(), new.path());
+    let (code, lines, said) = policy(&["diff", old.to_str().unwrap(), new.to_str().unwrap(), "--json"]);
+    let (last, told) = lines.split_last().unwrap();
+    assert_eq!(
+        (code, &last["same"]),
+        (i32::from(!expected.is_empty()), &Value::from(expected.is_empty())),
+        "{said}"
+    );
+    assert!(last["reworded"].as_array().unwrap().len() + told.len() > 0, "{said}");
+    for one in told {
+        assert_eq!(one["confirmed"], true, "{one:#}");
+    }
+    for (who, opens, what, when) in expected {
+        let found = told.iter().any(|one| {
+            let text = |name: &str| one[name].to_string();
+            text("who").contains(who)
+                && one["opens"] == *opens
+                && text("what").contains(what)
+                && text("when").contains(when)
+        });
+        assert!(found, "{who} {what} {when} in {said}");
+    }
+    // Nobody and nothing else is told of.
+    for one in told {
+        let who = one["who"].as_str().unwrap();
+        let what = one["what"].to_string();
+        let meant = expected.iter().any(|(role, opens, element, _)| {
+            who.contains(role) && one["opens"] == *opens && what.contains(element)
+        });
+        assert!(meant, "{who}: {what} in {said}");
+    }
+}
+
 /// Known changes, each told whole: nothing more changes than what is said.
 #[test]
 fn a_change_is_told_exactly() {
@@ -370,39 +406,8 @@ fn a_change_is_told_exactly() {
             ],
         ),
     ];
-    for (changes, expected) in cases {
-        let new = changed(changes);
-        let (old, new) = (shipped(), new.path());
-        let (code, lines, said) = policy(&["diff", old.to_str().unwrap(), new.to_str().unwrap(), "--json"]);
-        let (last, told) = lines.split_last().unwrap();
-        assert_eq!(
-            (code, &last["same"]),
-            (i32::from(!expected.is_empty()), &Value::from(expected.is_empty())),
-            "{said}"
-        );
-        assert!(last["reworded"].as_array().unwrap().len() + told.len() > 0, "{said}");
-        for one in told {
-            assert_eq!(one["confirmed"], true, "{one:#}");
-        }
-        for (who, opens, what, when) in expected {
-            let found = told.iter().any(|one| {
-                let text = |name: &str| one[name].to_string();
-                text("who").contains(who)
-                    && one["opens"] == *opens
-                    && text("what").contains(what)
-                    && text("when").contains(when)
-            });
-            assert!(found, "{who} {what} {when} in {said}");
-        }
-        // Nobody and nothing else is told of.
-        for one in told {
-            let who = one["who"].as_str().unwrap();
-            let what = one["what"].to_string();
-            let meant = expected.iter().any(|(role, opens, element, _)| {
-                who.contains(role) && one["opens"] == *opens && what.contains(element)
-            });
-            assert!(meant, "{who}: {what} in {said}");
-        }
+    for (edits, expected) in cases {
+        differs_in(edits, expected);
     }
     let (code, _, said) = policy(&["diff", shipped().to_str().unwrap(), "/nowhere"]);
     assert!(code == 2 && said.contains("there is no directory"), "{said}");
