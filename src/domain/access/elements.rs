@@ -60,6 +60,12 @@ impl Elements {
         Self { groups: groups.iter().map(group).collect() }
     }
 
+    /// Every group with its members, those that no policy names included: invariants may.
+    #[cfg(feature = "prove")]
+    pub(super) fn members(&self) -> impl Iterator<Item = (&str, &BTreeSet<ElementPath>)> {
+        self.groups.iter().map(|(name, (_, members))| (name.as_str(), members))
+    }
+
     /// The branches of a type for policies that name this, the root first, parents before children.
     pub(super) fn among<'n>(
         &self,

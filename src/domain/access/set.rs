@@ -305,7 +305,7 @@ pub struct PolicySet {
     rules: Vec<Rule>,
     index: HashMap<(Action, Option<ResourceType>, Option<String>), Vec<usize>>,
     pub(super) vocabulary: Arc<Vocabulary>,
-    elements: Elements,
+    pub(super) elements: Elements,
     /// What decisions for anybody can depend on, and for those who have one of these roles.
     uses: (Arc<Uses>, HashMap<String, Arc<Uses>>),
     relations: HashMap<Option<String>, BTreeSet<Relation>>,

@@ -281,9 +281,12 @@ impl Conditions {
     pub(super) fn of(set: &PolicySet) -> Self {
         let words = Arc::clone(&set.vocabulary);
         let rules = set.written().filter_map(|(policy, types)| Ruled::new(&words, policy, types)).collect();
-        let branches = ResourceType::all().flat_map(|resource| set.every_branch(resource));
-        let groups = branches.filter(|branch| !branch.groups.is_empty());
-        let groups = groups.map(|branch| (branch.path.as_str().to_owned(), branch.groups)).collect();
+        let mut groups: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (name, members) in set.elements.members() {
+            for path in members {
+                groups.entry(path.as_str().to_owned()).or_default().push(name.to_owned());
+            }
+        }
         Self { rules, words, groups }
     }
 
@@ -370,7 +373,8 @@ fn decided(policies: &[(&Ruled, Condition)]) -> Condition {
 /// The elements of a type that some of these sets, or these paths, tell apart: all others share a parent's fate.
 pub(super) fn lineages(sets: &[&PolicySet], more: &[ElementPath], resource: ResourceType) -> Vec<Lineage> {
     let named = sets.iter().flat_map(|set| set.every_branch(resource)).map(|branch| branch.path);
-    let more = more.iter().filter(|path| path.resource_type() == resource).cloned();
+    let grouped = sets.iter().flat_map(|set| set.elements.members()).flat_map(|(_, members)| members);
+    let more = grouped.chain(more).filter(|path| path.resource_type() == resource).cloned();
     let branches = super::super::elements::branches_of(resource, named.chain(more).collect());
     branches.iter().filter_map(|branch| Lineage::of(branch, &branches)).collect()
 }
