@@ -160,6 +160,13 @@ const BROKEN: [&[Broken]; 3] = [
             "resource is FHIR::Consent || resource is FHIR::Patient",
             "resource is FHIR::Provenance || resource is FHIR::Patient",
         ),
+        // Who may create a record and write nothing in it creates none.
+        (
+            "evidence-stays",
+            "health-information-manager.cedar",
+            "FHIR::Element::\"Consent\", FHIR::Element::\"Patient.id\"",
+            "FHIR::Element::\"Provenance\", FHIR::Element::\"Patient.id\"",
+        ),
         (
             "payers-learn-no-narrative",
             "billing-clerk.cedar",
