@@ -449,7 +449,7 @@ fn open(
     });
     let mut resident: Vec<u64> = window.iter().map(|reading| reading.usage.resident_kib).collect();
     resident.sort_unstable();
-    let connections = readings.iter().map(|reading| reading.connections).fold(0.0, f64::max);
+    let connections = window.iter().map(|reading| reading.connections).reduce(f64::min).unwrap_or_default();
     let bytes: u64 = measured.rows.iter().map(|row| row.bytes).sum();
     Open {
         per_second: ground.rate.per_second(),

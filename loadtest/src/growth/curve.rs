@@ -76,7 +76,7 @@ pub(super) struct Open {
     pub(super) unsent: u64,
     /// Of each answer that came, on average: what was withheld is not in it.
     pub(super) answer_bytes: u64,
-    /// Connections that the gate counted, at the most.
+    /// Connections that the gate counted, at the least.
     pub(super) connections: u64,
     /// Between two readings while connections were open already; `None` where no two readings had requests between them.
     pub(super) cpu_us_per_request: Option<f64>,
