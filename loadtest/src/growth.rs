@@ -144,13 +144,15 @@ fn points(options: &Options) -> Result<Vec<u64>, String> {
 async fn measure(options: &Options, points: &[u64]) -> Result<(), String> {
     let what = options.what;
     let top = points.last().copied().unwrap_or_default();
+    // A folder of its own: another run may be looking at the same disk.
+    let trial = tempfile::tempdir().map_err(|error| error.to_string())?;
     let mut growth = Growth {
         format: FORMAT.to_owned(),
         what: what.name().to_owned(),
         unit: what.unit().to_owned(),
         protocol: protocol_name(options.http).to_owned(),
         seconds: options.seconds,
-        machine: Machine::look(&std::env::temp_dir())?,
+        machine: Machine::look(trial.path())?,
         points: Vec::new(),
         verdicts: Vec::new(),
         misses: Vec::new(),
