@@ -54,6 +54,8 @@ pub(crate) struct Against {
     pub(crate) place: Place,
     /// Others know no callers: what they answer is not judged by who asks.
     pub(crate) is_gate: bool,
+    /// It must answer with the same status as the gate.
+    pub(crate) decides: bool,
     /// What it lets out is searched for withheld values.
     pub(crate) filters: bool,
 }
@@ -338,7 +340,7 @@ impl Shared {
         match asked {
             Ok(asked) => {
                 let found = watch.and_then(Watch::found);
-                let outcome = judge(&asked.heard, status, found, self.against.is_gate);
+                let outcome = judge(&asked.heard, status, found, &self.against);
                 let heard = Heard { body, ..asked.heard };
                 (asked.sent, done, outcome, Some(heard))
             }
@@ -350,20 +352,20 @@ impl Shared {
 const OTHER_STATUS: &str = "answered with ";
 
 /// Whether an answer is as it should be.
-fn judge(heard: &Heard, expected: u16, found: Option<String>, is_gate: bool) -> Result<Good, Bad> {
+fn judge(heard: &Heard, expected: u16, found: Option<String>, against: &Against) -> Result<Good, Bad> {
     let status = heard.status.as_u16();
-    let good = Good { status, bytes: heard.bytes, request_id: heard.request_id.filter(|_| is_gate) };
+    let good = Good { status, bytes: heard.bytes, request_id: heard.request_id.filter(|_| against.is_gate) };
     let bad = |what: String| Err(Bad { what, answered: Some(good.clone()) });
     if let Some(found) = found {
         return bad(found);
     }
-    if !is_gate {
+    if !against.decides {
         return if status < 500 { Ok(good) } else { bad(format!("{OTHER_STATUS}{status}")) };
     }
     if status != expected {
         return bad(format!("{OTHER_STATUS}{status} instead of {expected}"));
     }
-    if good.request_id.is_none() {
+    if good.request_id.is_none() && against.is_gate {
         return bad("answered without a request id".to_owned());
     }
     Ok(good)
@@ -431,6 +433,11 @@ get = "/Patient/{patient}"
         address
     }
 
+    fn nobody() -> Against {
+        let place = Place::plain(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)));
+        Against { place, is_gate: false, decides: false, filters: false }
+    }
+
     fn heard(status: u16, request_id: Option<u128>) -> Heard {
         let status = StatusCode::from_u16(status).unwrap();
         Heard { status, location: None, request_id, bytes: 5, body: Vec::new() }
@@ -456,7 +463,7 @@ get = "/Patient/{patient}"
                 connections: 6,
                 name: "t".to_owned(),
             };
-            let against = Against { place: Place::plain(address), is_gate: false, filters: false };
+            let against = Against { place: Place::plain(address), ..nobody() };
             let due = plan.program.clone().count() as u64;
             (run(plan, against, Arc::new(people)).await.unwrap(), due)
         });
@@ -479,20 +486,25 @@ get = "/Patient/{patient}"
 
     #[test]
     fn answers_are_judged() {
+        let (gate, peer, other) = ((true, true), (false, true), (false, false));
         let cases = [
-            (heard(200, Some(1)), 200, None, true, true),
-            (heard(403, Some(1)), 200, None, true, false),
-            (heard(200, Some(1)), 403, None, true, false),
-            (heard(403, Some(1)), 403, None, true, true),
-            (heard(200, None), 200, None, true, false),
-            (heard(200, Some(1)), 200, Some("leak".to_owned()), true, false),
-            // Others know no callers and give no ids.
-            (heard(200, None), 403, None, false, true),
-            (heard(502, None), 200, None, false, false),
+            (heard(200, Some(1)), 200, None, gate, true),
+            (heard(403, Some(1)), 200, None, gate, false),
+            (heard(200, Some(1)), 403, None, gate, false),
+            (heard(403, Some(1)), 403, None, gate, true),
+            (heard(200, None), 200, None, gate, false),
+            (heard(200, Some(1)), 200, Some("leak".to_owned()), gate, false),
+            // A peer that decides gives no ids, but must answer like the gate.
+            (heard(403, None), 403, None, peer, true),
+            (heard(200, None), 403, None, peer, false),
+            (heard(200, None), 200, Some("leak".to_owned()), peer, false),
+            // Others know no callers.
+            (heard(200, None), 403, None, other, true),
+            (heard(502, None), 200, None, other, false),
         ];
-        for (heard, expected, found, is_gate, good) in cases {
-            let shown = format!("{heard:?} {expected} {found:?} {is_gate}");
-            let judged = judge(&heard, expected, found, is_gate);
+        for (heard, expected, found, (is_gate, decides), good) in cases {
+            let shown = format!("{heard:?} {expected} {found:?} {is_gate} {decides}");
+            let judged = judge(&heard, expected, found, &Against { is_gate, decides, ..nobody() });
             assert_eq!(judged.is_ok(), good, "{shown}");
             if let Err(bad) = judged {
                 assert!(bad.answered.is_some(), "it came, so it has its record: {shown}");

@@ -97,6 +97,8 @@ enum Beside {
     HaproxyTokens,
     /// Envoy, which verifies each token and looks for a second factor in it
     Envoy,
+    /// nginx that asks an authorization service about each request and filters bodies by a script
+    NginxAuthz,
     /// The least that a proxy from the gate's own libraries can do
     Hyper,
     /// The same with identity, policy and filter put in one by one: three rows
@@ -112,6 +114,7 @@ impl Options {
             haproxy: Some(self.haproxy.as_path()).filter(|_| wants(Beside::Haproxy)),
             haproxy_tokens: Some(self.haproxy.as_path()).filter(|_| wants(Beside::HaproxyTokens)),
             envoy: Some(self.envoy.as_path()).filter(|_| wants(Beside::Envoy)),
+            nginx_authz: Some(self.nginx.as_path()).filter(|_| wants(Beside::NginxAuthz)),
             pass_through: wants(Beside::Hyper),
             stages: wants(Beside::Stages),
             policies: self.policies.as_deref(),
@@ -127,6 +130,7 @@ impl Options {
             Beside::Haproxy => vec![Who::Haproxy],
             Beside::HaproxyTokens => vec![Who::HaproxyTokens],
             Beside::Envoy => vec![Who::Envoy],
+            Beside::NginxAuthz => vec![Who::NginxAuthz],
             Beside::Hyper => vec![Who::PassThrough],
             Beside::Stages => [Until::Identity, Until::Policy, Until::Filter].map(Who::Stage).to_vec(),
         };
@@ -326,8 +330,10 @@ impl<'o> Run<'o> {
             connections: usize::try_from(self.connections).unwrap_or(1),
             name: format!("{}, {}", self.scenario.name, turn.who.name()),
         };
-        let filters = matches!(turn.who, Who::Gate | Who::Stage(Until::Filter));
-        let against = Against { place: contender.place.clone(), is_gate: turn.who == Who::Gate, filters };
+        let filters = matches!(turn.who, Who::Gate | Who::NginxAuthz | Who::Stage(Until::Filter));
+        let decides = matches!(turn.who, Who::Gate | Who::NginxAuthz);
+        let is_gate = turn.who == Who::Gate;
+        let against = Against { place: contender.place.clone(), is_gate, decides, filters };
         let before = self.cost(turn.who).await?;
         let measured = open_loop::run(plan, against, Arc::new(people)).await?;
         turn.cost.add(Cost::between(before, self.cost(turn.who).await?, measured.taken));
