@@ -219,6 +219,10 @@ impl Service {
         }
         let text = prescription::of(judged, own, &self.labels, self.stages.upstream_base(), self.stages.public_base());
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        // Somebody else may have made it meanwhile.
+        if let Some(name) = known.names.get(&key) {
+            return Arc::clone(name);
+        }
         if known.names.len() >= PRESCRIPTIONS_MAX {
             *known = Known::default();
         }

@@ -35,6 +35,7 @@ mod site;
 mod stages;
 mod tell;
 mod trail;
+mod writes;
 
 use clap::{Args, Parser, Subcommand};
 use serde_json::json;

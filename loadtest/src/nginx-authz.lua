@@ -7,7 +7,7 @@ local methods = {
     GET = ngx.HTTP_GET, HEAD = ngx.HTTP_HEAD, POST = ngx.HTTP_POST,
     PUT = ngx.HTTP_PUT, PATCH = ngx.HTTP_PATCH, DELETE = ngx.HTTP_DELETE,
 }
-local passed = { "Content-Type", "ETag", "Last-Modified", "Location", "Content-Location", "Retry-After" }
+local passed = { "content-type", "etag", "last-modified", "location", "content-location", "retry-after" }
 local subject = { "subject", "patient", "beneficiary" }
 local subsetted = { system = "http://terminology.hl7.org/CodeSystem/v3-ObservationValue", code = "SUBSETTED" }
 -- Prescriptions by their names; each worker has its own.
@@ -141,10 +141,23 @@ local function rule_of(name)
     return rule
 end
 
+-- Names of headers as they are written do not matter (RFC 9110 section 5.1); a subrequest's do.
+local function headers(answer)
+    local found = {}
+    for name, value in pairs(answer.header) do found[name:lower()] = value end
+    return found
+end
+
 local function end_with(status)
     ngx.status = status
     ngx.header["Content-Length"] = 0
     return ngx.exit(ngx.HTTP_OK)
+end
+
+-- What should not happen goes to the error log, without anything of the records.
+local function fail(why)
+    ngx.log(ngx.ERR, why)
+    return end_with(502)
 end
 
 function gate.serve()
@@ -157,15 +170,17 @@ function gate.serve()
     end
     local leave = ngx.location.capture("/.authorize", how)
     if leave.status ~= 200 then return end_with(leave.status) end
-    local rule = rule_of(leave.header["X-Prescription"])
-    if not rule then return end_with(502) end
+    local said = headers(leave)
+    local rule = rule_of(said["x-prescription"])
+    if not rule then return fail("no prescription") end
     local answer = ngx.location.capture("/.emr", how)
-    if answer.truncated then return end_with(502) end
-    for _, name in ipairs(passed) do ngx.header[name] = outside(answer.header[name], rule) end
+    if answer.truncated then return fail("upstream did not finish") end
+    local given = headers(answer)
+    for _, name in ipairs(passed) do ngx.header[name] = outside(given[name], rule) end
     if answer.body == "" or answer.status >= 400 then return end_with(answer.status) end
     local found = json.decode(answer.body)
-    if type(found) ~= "table" then return end_with(502) end
-    local own = leave.header["X-Own"]
+    if type(found) ~= "table" then return fail("upstream answered " .. answer.status .. " with no JSON") end
+    local own = said["x-own"]
     local out
     if found.resourceType == "Bundle" then out = bundle(found, rule, own) else out = released(found, rule, own) end
     if not out then return end_with(404) end

@@ -13,6 +13,8 @@ use crate::measure::{Bad, Good, Measured, Rows, Sample};
 use crate::people::{People, own_patient};
 use crate::program::{Due, Program};
 use crate::scenario::{Follow, Role, Scenario, Step, Visit};
+use crate::writes::{self, How, WRITES_MAX, Wrote};
+use bytes::Bytes;
 use std::collections::HashMap;
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -75,6 +77,14 @@ pub(crate) struct Shared {
 pub(crate) struct Ask {
     due: Due,
     lanes: Arc<Lanes>,
+}
+
+/// A question before it is known who asks.
+#[derive(Clone, Copy)]
+struct Put<'q> {
+    path: &'q str,
+    prefers_async: bool,
+    write: Option<(How, &'q Bytes)>,
 }
 
 /// Ends the run when it is dropped.
@@ -249,9 +259,13 @@ impl Shared {
         let Some(step) = visit.steps.get(ask.due.step) else { return };
         let path = path_of(step, ask.due);
         let keeps = self.against.is_gate && step.follow != Follow::Nothing;
-        let prefers_async = step.follow == Follow::Export;
-        let (sent, done, outcome, heard) =
-            self.ask(&ask, visit, step.status, &path, prefers_async, keeps).await;
+        let body = step.write.as_ref().map(|write| (write.how, Bytes::from(writes::filled(&write.body, ask.due))));
+        let question = Put {
+            path: &path,
+            prefers_async: step.follow == Follow::Export,
+            write: body.as_ref().map(|(how, body)| (*how, body)),
+        };
+        let (sent, done, outcome, heard) = self.ask(&ask, visit, step.status, question, keeps).await;
         let sample = Sample {
             row: self.rows.of(ask.due.visit, ask.due.step, 0),
             due: ask.due.at,
@@ -262,9 +276,29 @@ impl Shared {
             outcome,
         };
         let is_good = sample.outcome.is_ok();
-        self.take(sample, Some(u64::from(ask.due.patient)));
+        if let (Some((how, body)), Some(heard)) = (&body, heard.as_ref().filter(|_| is_good)) {
+            self.wrote(visit, *how, body, &path, heard);
+        }
+        self.take(sample, Some(u64::from(ask.due.patient)).filter(|_| !scenario.varies(step)));
         if let Some(heard) = heard.filter(|_| is_good && keeps) {
             follow::follow(self, &ask, visit, step, heard).await;
+        }
+    }
+
+    /// Keeps what the gate says was written, to compare it afterwards.
+    fn wrote(&self, visit: &Visit, how: How, body: &Bytes, path: &str, heard: &Heard) {
+        let Some(request_id) = heard.request_id.filter(|_| self.against.is_gate && heard.status.is_success()) else { return };
+        let address = heard.created.as_deref().filter(|_| how == How::Post).unwrap_or(path);
+        let mut measured = self.lock();
+        if measured.wrote.len() < WRITES_MAX {
+            measured.wrote.push(Wrote {
+                request_id,
+                role: visit.role,
+                how,
+                // An answer that does not say where its record is has none.
+                record: writes::record_of(address).unwrap_or_default(),
+                body: String::from_utf8_lossy(body).into_owned(),
+            });
         }
     }
 
@@ -280,7 +314,8 @@ impl Shared {
     ) -> Option<Heard> {
         let due = Instant::now().saturating_duration_since(self.began);
         let expected = statuses.first().copied().unwrap_or(200);
-        let (sent, done, mut outcome, heard) = self.ask(ask, visit, expected, path, false, keeps).await;
+        let question = Put { path, prefers_async: false, write: None };
+        let (sent, done, mut outcome, heard) = self.ask(ask, visit, expected, question, keeps).await;
         // Another status may be as good, unless there was more to object to.
         if let (Err(bad), Some(heard)) = (&outcome, &heard) {
             let other = statuses.contains(&heard.status.as_u16()) && bad.what.starts_with(OTHER_STATUS);
@@ -312,8 +347,7 @@ impl Shared {
         ask: &Ask,
         visit: &Visit,
         status: u16,
-        path: &str,
-        prefers_async: bool,
+        question: Put<'_>,
         keeps: bool,
     ) -> (Instant, Instant, Result<Good, Bad>, Option<Heard>) {
         let now = Instant::now();
@@ -325,9 +359,10 @@ impl Shared {
             .then(|| format!("c{}", own_patient(ask.due.person, self.plan.patients)));
         let mut watch = self.against.filters.then(|| Watch::new(visit.role, own));
         let mut body = Vec::new();
+        let Put { path, prefers_async, write } = question;
         let asked = ask
             .lanes
-            .ask(Question { path, token, prefers_async }, &mut |piece| {
+            .ask(Question { path, token, prefers_async, write }, &mut |piece| {
                 if let Some(watch) = &mut watch {
                     watch.see(piece);
                 }
@@ -373,9 +408,7 @@ fn judge(heard: &Heard, expected: u16, found: Option<String>, against: &Against)
 
 /// The target with its patients filled in, below the base URL.
 fn path_of(step: &Step, due: Due) -> String {
-    let own = format!("c{}", due.patient);
-    let filled = step.target.replace("{patient}", &own).replace("{other}", &format!("c{}", due.other));
-    format!("/fhir{filled}")
+    format!("/fhir{}", writes::filled(&step.target, due))
 }
 
 #[cfg(test)]
@@ -383,7 +416,6 @@ mod tests {
     use super::*;
     use crate::arrivals::Rate;
     use crate::scenario;
-    use bytes::Bytes;
     use http::{Response, StatusCode};
     use http_body_util::Full;
     use hyper::service::service_fn;
@@ -440,7 +472,7 @@ get = "/Patient/{patient}"
 
     fn heard(status: u16, request_id: Option<u128>) -> Heard {
         let status = StatusCode::from_u16(status).unwrap();
-        Heard { status, location: None, request_id, bytes: 5, body: Vec::new() }
+        Heard { status, location: None, created: None, request_id, bytes: 5, body: Vec::new() }
     }
 
     #[test]

@@ -114,6 +114,7 @@ pub(crate) struct Site {
     /// The policies in force.
     policies: PathBuf,
     stage: Stage,
+    emr: Emr,
     upstream: Server,
 }
 
@@ -171,7 +172,7 @@ impl Site {
         let policies = wishes.policies.map_or_else(|| stage.folder().join("policies"), Path::to_owned);
         let notes = Vec::new();
         let mut site =
-            Self { contenders: vec![direct], notes, gate_program, operations, policies, stage, upstream };
+            Self { contenders: vec![direct], notes, gate_program, operations, policies, stage, emr, upstream };
         site.add_peers(wishes).await?;
         site.add_equal(wishes).await?;
         if wishes.pass_through {
@@ -199,6 +200,11 @@ impl Site {
     /// Where the trail and everything else of this run is.
     pub(crate) fn folder(&self) -> &Path {
         self.stage.folder()
+    }
+
+    /// The EMR behind everybody.
+    pub(crate) fn emr(&self) -> &Emr {
+        &self.emr
     }
 
     /// The last lines of the gate's log.
