@@ -217,7 +217,13 @@ impl Service {
         if let Some(name) = known {
             return name;
         }
-        let text = prescription::of(judged, own, &self.labels, self.stages.upstream_base(), self.stages.public_base());
+        let text = prescription::of(
+            judged,
+            own,
+            &self.labels,
+            self.stages.upstream_base(),
+            self.stages.public_base(),
+        );
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         // Somebody else may have made it meanwhile.
         if let Some(name) = known.names.get(&key) {

@@ -78,5 +78,8 @@ fn folder(stage: &Path) -> PathBuf {
 /// Why it did not start, as nginx tells it.
 pub(crate) fn complaint(stage: &Path) -> String {
     let log = fs::read_to_string(folder(stage).join("error.log")).unwrap_or_default();
-    log.lines().find(|line| line.contains("[emerg]") || line.contains("[error]")).unwrap_or_default().to_owned()
+    log.lines()
+        .find(|line| line.contains("[emerg]") || line.contains("[error]"))
+        .unwrap_or_default()
+        .to_owned()
 }

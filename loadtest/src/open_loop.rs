@@ -259,7 +259,8 @@ impl Shared {
         let Some(step) = visit.steps.get(ask.due.step) else { return };
         let path = path_of(step, ask.due);
         let keeps = self.against.is_gate && step.follow != Follow::Nothing;
-        let body = step.write.as_ref().map(|write| (write.how, Bytes::from(writes::filled(&write.body, ask.due))));
+        let body =
+            step.write.as_ref().map(|write| (write.how, Bytes::from(writes::filled(&write.body, ask.due))));
         let question = Put {
             path: &path,
             prefers_async: step.follow == Follow::Export,
@@ -287,7 +288,10 @@ impl Shared {
 
     /// Keeps what the gate says was written, to compare it afterwards.
     fn wrote(&self, visit: &Visit, how: How, body: &Bytes, path: &str, heard: &Heard) {
-        let Some(request_id) = heard.request_id.filter(|_| self.against.is_gate && heard.status.is_success()) else { return };
+        let Some(request_id) = heard.request_id.filter(|_| self.against.is_gate && heard.status.is_success())
+        else {
+            return;
+        };
         let address = heard.created.as_deref().filter(|_| how == How::Post).unwrap_or(path);
         let mut measured = self.lock();
         if measured.wrote.len() < WRITES_MAX {

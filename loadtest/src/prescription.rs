@@ -43,13 +43,15 @@ pub(crate) fn labels(sources: &[Source]) -> Vec<String> {
 pub(crate) fn key(judged: &Judged) -> String {
     let (caller, permit) = (&judged.caller, &judged.permit);
     let types: Vec<&str> = permit.types().into_iter().map(ResourceType::name).collect();
-    let is_patient = Owner::of(caller).is_some();
+    let own = Owner::of(caller);
+    let is_own = own.as_ref().is_some_and(|own| judged.id() == Some(own.id.as_str()));
     format!(
-        "{:?} {} {} {:?} {types:?} {is_patient} {}",
+        "{:?} {} {} {:?} {types:?} {} {is_own} {}",
         caller.roles(),
         permit.purpose(),
         judged.interaction.code(),
         caller.scopes(),
+        own.is_some(),
         permit.policy_hash(),
     )
 }
@@ -67,7 +69,13 @@ pub(crate) fn may_be_asked(permit: &Permit) -> Result<(), StatusCode> {
 
 /// What may leave of each type: a tree of JSON keys (`true`: all of it), labels that keep a record here, whether only the
 /// caller's own may leave; and whose names references must not carry.
-pub(crate) fn of(judged: &Judged, own: Option<&Owner>, labels: &[String], upstream: &str, public: &str) -> Value {
+pub(crate) fn of(
+    judged: &Judged,
+    own: Option<&Owner>,
+    labels: &[String],
+    upstream: &str,
+    public: &str,
+) -> Value {
     let permit = &judged.permit;
     let mut types = Map::new();
     for resource in permit.types() {
@@ -75,7 +83,8 @@ pub(crate) fn of(judged: &Judged, own: Option<&Owner>, labels: &[String], upstre
             types.insert(resource.name().to_owned(), prescribed);
         }
     }
-    let names = |types: &BTreeSet<ResourceType>| -> Vec<&str> { types.iter().map(|one| one.name()).collect() };
+    let names =
+        |types: &BTreeSet<ResourceType>| -> Vec<&str> { types.iter().map(|one| one.name()).collect() };
     json!({
         "types": types,
         "hideDisplay": names(permit.hidden_names()),
@@ -143,7 +152,8 @@ fn grow(node: &mut Value, structures: &[Structure], names: &[&str], url: Option<
     let found = structures.iter().flat_map(|one| r4::elements(*one)).filter(|element| element.name == *name);
     for element in found {
         for structure in element.types {
-            let key = if element.choice { choice_key(name, r4::type_name(*structure)) } else { (*name).to_owned() };
+            let key =
+                if element.choice { choice_key(name, r4::type_name(*structure)) } else { (*name).to_owned() };
             grow(child(node, &key), &[*structure], rest, url);
         }
     }

@@ -159,8 +159,11 @@ mod tests {
     #[test]
     fn people_rest_between_visits_and_kinds_come_by_weight() {
         let dues = program("ward-round", 4);
-        let mut of_first: Vec<Duration> =
-            dues.iter().filter(|due| due.visit == 0 && due.person == 0 && due.step == 0).map(|due| due.at).collect();
+        let mut of_first: Vec<Duration> = dues
+            .iter()
+            .filter(|due| due.visit == 0 && due.person == 0 && due.step == 0)
+            .map(|due| due.at)
+            .collect();
         of_first.dedup();
         // Half a minute on average; a Poisson process is sometimes early.
         assert!(of_first.windows(2).all(|two| two[1] - two[0] > Duration::from_secs(15)), "{of_first:?}");

@@ -380,7 +380,10 @@ impl<'o> Run<'o> {
         notes.retain(|note| !note.ends_with("was left out"));
         let (program, config) = (&self.site.gate_program, self.site.config_file());
         let audit = trail::examine(program, &config, &answered)?;
-        let wrote = turns.iter().filter_map(|turn| turn.measured.as_ref()).flat_map(|measured| measured.wrote.clone());
+        let wrote = turns
+            .iter()
+            .filter_map(|turn| turn.measured.as_ref())
+            .flat_map(|measured| measured.wrote.clone());
         let wrote: Vec<Wrote> = wrote.collect();
         let unrecorded = writes::unrecorded(program, &config, &wrote)?;
         if unrecorded > 0 {

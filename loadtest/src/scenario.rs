@@ -395,7 +395,8 @@ impl Meaning<'_> {
                 (Some(target), Some(Write { how, body }))
             }
         };
-        let another = written.next().is_some() || (write.is_some() && section.text(&mut self.reader, "get").is_some());
+        let another =
+            written.next().is_some() || (write.is_some() && section.text(&mut self.reader, "get").is_some());
         if another {
             self.reader.report(section.offset(), "a step asks or writes once".to_owned());
         }
@@ -508,8 +509,20 @@ get = "/Patient/{patient}"
             ("get = \"/Patient/{patient}\"", "put = \"/Patient/{patient}\"", 18, "`body` is missing", ""),
             ("get = ", "body = \"{}\"\npost = \"/Patient\"\nget = ", 18, "asks or writes once", ""),
             ("get = ", "body = \"[]\"\nget = ", 20, "`body` without a write", "`post`, `put`, `patch`"),
-            ("get = \"/Patient/{patient}\"", "put = \"/Patient/{patient}\"\nbody = \"[]\"", 21, "not what is written", "RFC 6902"),
-            ("get = \"/Patient/{patient}\"", "patch = \"/Patient/{patient}\"\nbody = \"{\"", 21, "not what is written", ""),
+            (
+                "get = \"/Patient/{patient}\"",
+                "put = \"/Patient/{patient}\"\nbody = \"[]\"",
+                21,
+                "not what is written",
+                "RFC 6902",
+            ),
+            (
+                "get = \"/Patient/{patient}\"",
+                "patch = \"/Patient/{patient}\"\nbody = \"{\"",
+                21,
+                "not what is written",
+                "",
+            ),
             ("get = ", "status = 99\nget = ", 20, "between 200 and 599", ""),
             ("title = \"t\"", "title = 5", 1, "must be a string", ""),
             ("[load]", "[load", 3, "", ""),

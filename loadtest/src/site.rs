@@ -171,8 +171,16 @@ impl Site {
             Contender { who: Who::Direct, place: Place::plain(upstream.local_addr()), process: None };
         let policies = wishes.policies.map_or_else(|| stage.folder().join("policies"), Path::to_owned);
         let notes = Vec::new();
-        let mut site =
-            Self { contenders: vec![direct], notes, gate_program, operations, policies, stage, emr, upstream };
+        let mut site = Self {
+            contenders: vec![direct],
+            notes,
+            gate_program,
+            operations,
+            policies,
+            stage,
+            emr,
+            upstream,
+        };
         site.add_peers(wishes).await?;
         site.add_equal(wishes).await?;
         if wishes.pass_through {
@@ -253,12 +261,9 @@ impl Site {
                     let tokens = peers::Tokens { issuer, audience, keys: &keys };
                     peers::envoy(program, folder, port, upstream, &tokens)?
                 }
-                Who::Nginx
-                | Who::NginxAuthz
-                | Who::Direct
-                | Who::PassThrough
-                | Who::Stage(_)
-                | Who::Gate => peers::nginx(program, folder, port, upstream)?,
+                Who::Nginx | Who::NginxAuthz | Who::Direct | Who::PassThrough | Who::Stage(_) | Who::Gate => {
+                    peers::nginx(program, folder, port, upstream)?
+                }
             };
             let process = Process::start(who.name(), &mut command)?;
             self.take_in(who, self.secure(port, wishes.protocol)?, process).await?;
@@ -269,6 +274,11 @@ impl Site {
     /// The peer that does the gate's work with other means. What of it is not installed is a note.
     async fn add_equal(&mut self, wishes: &Wishes<'_>) -> Result<(), String> {
         let Some(program) = wishes.nginx_authz else { return Ok(()) };
+        if wishes.protocol == Protocol::Http2 {
+            // `ngx.location.capture` of Debian's module refuses it.
+            self.notes.push("nginx cannot ask from a script over HTTP/2: no row for it".to_owned());
+            return Ok(());
+        }
         let modules = match nginx_authz::modules(program) {
             Ok(modules) => modules,
             Err(why) => {

@@ -22,7 +22,9 @@ pub(crate) fn verdict(findings: &Findings) -> Vec<String> {
         ));
         if findings.written > 0 {
             let written = findings.written;
-            lines.push(format!("{written} writes: the EMR holds what was sent, and the trail says what was written"));
+            lines.push(format!(
+                "{written} writes: the EMR holds what was sent, and the trail says what was written"
+            ));
         }
     }
     lines

@@ -115,15 +115,21 @@ pub(crate) fn read_back(emr: &Emr, before: &Emr, wrote: &[Wrote]) -> Vec<String>
 /// Of several writes to one record at the same time any may have been the last.
 fn held(emr: &Emr, before: &Emr, record: &str, writes: &[&Wrote]) -> Result<(), String> {
     let (kind, id) = record.split_once('/').unwrap_or_default();
-    let stored = emr.read(kind, id).ok_or_else(|| format!("{kind}: a write was answered and is not there"))?;
+    let stored =
+        emr.read(kind, id).ok_or_else(|| format!("{kind}: a write was answered and is not there"))?;
     let value: Value = serde_json::from_slice(&stored).map_err(|error| error.to_string())?;
     if !writes.iter().any(|one| holds(&value, one)) {
         return Err(format!("{kind}: the EMR does not hold what was written"));
     }
     let old = before.read(kind, id).unwrap_or_default();
     let has = |bytes: &[u8], canary: &str| memchr::memmem::find(bytes, canary.as_bytes()).is_some();
-    let lost = writes.iter().flat_map(|one| withheld_from(one.role)).find(|canary| has(&old, canary) && !has(&stored, canary));
-    lost.map_or(Ok(()), |canary| Err(format!("{kind}: a write took `{canary}` away, which its writer cannot see")))
+    let lost = writes
+        .iter()
+        .flat_map(|one| withheld_from(one.role))
+        .find(|canary| has(&old, canary) && !has(&stored, canary));
+    lost.map_or(Ok(()), |canary| {
+        Err(format!("{kind}: a write took `{canary}` away, which its writer cannot see"))
+    })
 }
 
 fn holds(stored: &Value, one: &Wrote) -> bool {
@@ -172,7 +178,8 @@ pub(crate) fn unrecorded(gate: &GateProgram, config: &Path, wrote: &[Wrote]) -> 
         let line = line.map_err(|error| error.to_string())?;
         let line: Line = serde_json::from_str(&line).map_err(|error| error.to_string())?;
         let id = line.request_id.and_then(|id| u128::from_str_radix(&id, 16).ok());
-        let Some((id, kind)) = id.and_then(|id| waiting.get_key_value(&id)).map(|(id, kind)| (*id, *kind)) else {
+        let Some((id, kind)) = id.and_then(|id| waiting.get_key_value(&id)).map(|(id, kind)| (*id, *kind))
+        else {
             continue;
         };
         if line.written.iter().any(|item| kind_of(&item.reference) == kind) {
@@ -228,7 +235,9 @@ mod tests {
             (&new, vec![wrote(How::Post, Role::Nurse, "Observation/o1", &sent)], "is not there"),
         ];
         for (held, writes, expected) in cases {
-            let misses = read_back(&emr(std::slice::from_ref(held)), &emr(std::slice::from_ref(&old)), &writes).join("\n");
+            let misses =
+                read_back(&emr(std::slice::from_ref(held)), &emr(std::slice::from_ref(&old)), &writes)
+                    .join("\n");
             assert_eq!(misses.is_empty(), expected.is_empty(), "{misses}");
             assert!(misses.contains(expected), "{misses}");
         }
