@@ -176,3 +176,41 @@ fn choice_key(name: &str, type_name: &str) -> String {
     let first = letters.next().map(|letter| letter.to_ascii_uppercase());
     name.chars().chain(first).chain(letters).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_become_keys() {
+        let tree = |name: &str, kept: &[&str]| {
+            let kept: Vec<String> = kept.iter().map(|path| (*path).to_owned()).collect();
+            tree(ResourceType::from_name(name).unwrap(), &kept)
+        };
+        let patient = tree(
+            "Patient",
+            &["Patient.id", "Patient.name.family", "Patient.deceased", "Patient.extension('http://a.b/c')"],
+        );
+        let expected = json!({
+            "id": true,
+            "name": {"family": true},
+            "deceasedBoolean": true,
+            "deceasedDateTime": true,
+            "extension": {"@urls": {"http://a.b/c": true}},
+        });
+        assert_eq!(patient, expected);
+        assert_eq!(tree("Observation", &["Observation"]), json!(true));
+        let within = tree("Observation", &["Observation.component.value"]);
+        assert_eq!(within["component"]["valueQuantity"], true);
+        assert_eq!(tree("Patient", &[]), json!({}));
+    }
+
+    #[test]
+    fn labels_are_those_that_policies_name() {
+        let text = r#"forbid (principal, action, resource) when { resource.labels.containsAny(["R", "V"])
+            && resource.labels.contains("HIV") && context.relations.contains("self")
+            && resource.category.containsAny(["acd"]) };"#;
+        let source = Source { name: "x.cedar".to_owned(), text: text.to_owned() };
+        assert_eq!(labels(&[source]), ["HIV", "R", "V"]);
+    }
+}
