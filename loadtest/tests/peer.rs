@@ -61,6 +61,12 @@ get = "/Condition?patient=Patient/{patient}"
 status = 403
 
 [[visit.step]]
+name = "a death written"
+post = "/Patient"
+body = '''{"resourceType": "Patient", "active": true, "deceasedBoolean": true}'''
+status = 403
+
+[[visit.step]]
 name = "reached otherwise"
 patch = "/Patient/{patient}"
 body = '''[{"op": "replace", "path": "/telecom/0/value", "value": "zkmail-{number}@beispiel.example"}]'''
