@@ -89,6 +89,7 @@ async fn measure(options: &Options) -> Result<(), String> {
         haproxy: Some(options.haproxy.as_path()).filter(|_| !options.without_haproxy),
         haproxy_tokens: None,
         envoy: None,
+        nginx_authz: None,
         pass_through: true,
         stages: false,
         policies: None,
@@ -232,6 +233,7 @@ impl Meter {
             | Who::HaproxyTokens
             | Who::Envoy
             | Who::PassThrough
+            | Who::NginxAuthz
             | Who::Stage(_) => Counts::default(),
         };
         Ok(Self { cpu_seconds: usage.cpu_seconds, counts })

@@ -4,11 +4,12 @@
 //! Must never: skip certificate verification, or keep an answer's body unless asked to.
 //! Look next: `load`, which runs many of these.
 
+use crate::writes::How;
 use bytes::Bytes;
 use chartgate::edge::tls::{ClientFiles, client_config};
 use clap::ValueEnum;
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt as _, Empty};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -72,6 +73,8 @@ pub(crate) struct Question<'q> {
     pub(crate) token: &'q HeaderValue,
     /// `Prefer: respond-async`, as a bulk export wants it.
     pub(crate) prefers_async: bool,
+    /// What is sent with it; `None` for a question.
+    pub(crate) write: Option<(How, &'q Bytes)>,
 }
 
 /// What is kept of an answer.
@@ -80,6 +83,8 @@ pub(crate) struct Heard {
     pub(crate) status: StatusCode,
     /// `Content-Location`: where the status of an export is.
     pub(crate) location: Option<String>,
+    /// `Location`: where a created record is.
+    pub(crate) created: Option<String>,
     /// `X-Request-Id`, where it is 128 bits in hex, as the gate's is.
     pub(crate) request_id: Option<u128>,
     pub(crate) bytes: u64,
@@ -159,8 +164,8 @@ impl Place {
 }
 
 enum Way {
-    Http1(http1::SendRequest<Empty<Bytes>>),
-    Http2(http2::SendRequest<Empty<Bytes>>),
+    Http1(http1::SendRequest<Full<Bytes>>),
+    Http2(http2::SendRequest<Full<Bytes>>),
 }
 
 /// An open connection.
@@ -176,7 +181,7 @@ impl Link {
     /// When no whole answer came.
     pub(crate) async fn get(&mut self, path: &str, token: &HeaderValue, keep: bool) -> Result<Heard, String> {
         let mut body = Vec::new();
-        let question = Question { path, token, prefers_async: false };
+        let question = Question { path, token, prefers_async: false, write: None };
         let mut heard = self
             .ask(question, &mut |piece| {
                 if keep {
@@ -202,7 +207,9 @@ impl Link {
         let header = |name: HeaderName| parts.headers.get(name).and_then(|value| value.to_str().ok());
         let request_id = header(REQUEST_ID).and_then(|id| u128::from_str_radix(id, 16).ok());
         let location = header(header::CONTENT_LOCATION).map(str::to_owned);
-        let mut heard = Heard { status: parts.status, location, request_id, bytes: 0, body: Vec::new() };
+        let created = header(header::LOCATION).map(str::to_owned);
+        let mut heard =
+            Heard { status: parts.status, location, created, request_id, bytes: 0, body: Vec::new() };
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame.map_err(text)?.into_data() else { continue };
             heard.bytes += data.len() as u64;
@@ -230,8 +237,9 @@ impl Link {
     }
 
     async fn send(&mut self, question: Question<'_>) -> Result<Response<Incoming>, String> {
-        let Question { path, token, prefers_async } = question;
-        let request = Request::get(match self.way {
+        let Question { path, token, prefers_async, write } = question;
+        let method = write.map_or(Method::GET, |(how, _)| how.method());
+        let request = Request::builder().method(method).uri(match self.way {
             Way::Http1(_) => path.to_owned(),
             Way::Http2(_) => format!("https://{}{path}", self.authority),
         });
@@ -242,7 +250,12 @@ impl Link {
             Way::Http2(_) => request,
         };
         let request = if prefers_async { request.header("prefer", "respond-async") } else { request };
-        let request = request.body(Empty::new()).map_err(text)?;
+        let request = match write {
+            Some((how, _)) => request.header(header::CONTENT_TYPE, how.content_type()),
+            None => request,
+        };
+        let body = write.map_or_else(Bytes::new, |(_, body)| body.clone());
+        let request = request.body(Full::new(body)).map_err(text)?;
         match &mut self.way {
             Way::Http1(sender) => {
                 sender.ready().await.map_err(text)?;

@@ -30,6 +30,9 @@ pub(crate) struct Findings {
     pub(crate) audit: Audit,
     /// Requests that the gate's own metrics counted.
     pub(crate) counted_by_gate: f64,
+    /// Writes of the gate that the EMR was found to hold and the trail to tell of.
+    #[serde(default)]
+    pub(crate) written: u64,
     /// Why the run fails.
     pub(crate) misses: Vec<String>,
     /// Why its numbers may not be used.
@@ -357,6 +360,7 @@ pub(crate) mod tests {
             sides: vec![side("chartgate", 4), side("nginx", 1)],
             audit: Audit { answered: 2_000, verifies: true, ..Audit::default() },
             counted_by_gate: 2_000.0,
+            written: 0,
             misses: Vec::new(),
             doubts: Vec::new(),
             notes: Vec::new(),

@@ -221,6 +221,7 @@ impl<'o> Bench<'o> {
             haproxy: None,
             haproxy_tokens: None,
             envoy: None,
+            nginx_authz: None,
             pass_through: false,
             stages: false,
             policies: ground.policies.as_ref().map(tempfile::TempDir::path),
@@ -324,7 +325,7 @@ impl<'o> Bench<'o> {
         let mut lengths = HashMap::new();
         for (path, token) in self.ground.paths().into_iter().zip(tokens.iter().cycle()) {
             let mut watch = Watch::new(self.ground.role(), None);
-            let question = Question { path: &path, token, prefers_async: false };
+            let question = Question { path: &path, token, prefers_async: false, write: None };
             let heard = link.ask(question, &mut |piece| watch.see(piece)).await;
             let wrong = |what: &str| format!("{path}: {what}{}", self.site.gate_log());
             let heard = heard.map_err(|what| wrong(&what))?;
@@ -386,7 +387,7 @@ impl<'o> Bench<'o> {
             alone: ground.is_alone(),
             name: self.told.clone(),
         };
-        let against = Against { place: self.gate()?.1.clone(), is_gate: true, filters: true };
+        let against = Against { place: self.gate()?.1.clone(), is_gate: true, decides: true, filters: true };
         let first = self.reading().await?;
         let mut readings = vec![first];
         let mut running = pin!(open_loop::run(plan, against, Arc::new(People::of(tokens))));

@@ -87,8 +87,8 @@ impl Lanes {
                     }
                     return Ok(heard);
                 }
-                // Closed by the other side while it was idle: RFC 9110 section 9.2.2 has us ask anew.
-                Err(_) if !seen && !link.is_open() => {}
+                // Closed by the other side while it was idle: RFC 9110 section 9.2.2 has us ask anew, but not write anew.
+                Err(_) if !seen && !link.is_open() && question.write.is_none() => {}
                 Err(error) => return Err(error),
             }
         }

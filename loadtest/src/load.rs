@@ -197,6 +197,7 @@ mod tests {
         Heard {
             status: StatusCode::from_u16(status).unwrap(),
             location: None,
+            created: None,
             request_id,
             bytes,
             body: Vec::new(),

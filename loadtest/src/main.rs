@@ -5,6 +5,7 @@
 //! Look next: `run`, scenarios in an open loop; `baseline`, closed loops; docs/performance.md, how to read them.
 
 mod arrivals;
+mod authorize;
 mod baseline;
 mod canary;
 mod client;
@@ -16,6 +17,7 @@ mod hospital;
 mod lanes;
 mod load;
 mod measure;
+mod nginx_authz;
 mod open_loop;
 mod page;
 mod pass_through;
@@ -23,6 +25,7 @@ mod peers;
 mod people;
 mod picture;
 mod plan;
+mod prescription;
 mod process;
 mod program;
 mod report;
@@ -33,6 +36,7 @@ mod site;
 mod stages;
 mod tell;
 mod trail;
+mod writes;
 
 use clap::{Args, Parser, Subcommand};
 use serde_json::json;
@@ -62,6 +66,9 @@ enum Command {
     /// A minimal TLS pass-through; the others start it as a process of its own
     #[command(hide = true)]
     PassThrough(pass_through::Options),
+    /// An authorization service for a proxy that asks one; `run` starts it as a process of its own
+    #[command(hide = true)]
+    Authorize(authorize::Options),
 }
 
 /// `list [--json]`
@@ -97,6 +104,7 @@ fn main() -> ExitCode {
         Command::Baseline(options) => runtime.block_on(baseline::run(&options)).map_err(Failure::Miss),
         Command::Growth(options) => runtime.block_on(growth::run(&options)),
         Command::PassThrough(options) => runtime.block_on(pass_through::run(&options)).map_err(Failure::Miss),
+        Command::Authorize(options) => runtime.block_on(authorize::run(&options)).map_err(Failure::Miss),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,

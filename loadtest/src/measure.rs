@@ -5,6 +5,7 @@
 //! Look next: `open_loop`, which fills it; `findings`, what is told of it.
 
 use crate::scenario::{Follow, Scenario};
+use crate::writes::Wrote;
 use hdrhistogram::Histogram;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -106,6 +107,8 @@ pub(crate) struct Measured {
     pub(crate) taken: u64,
     /// Request id and status of every answer, those of the warm-up included.
     pub(crate) answered: Vec<(u128, u16)>,
+    /// Writes that were answered well, those of the warm-up included.
+    pub(crate) wrote: Vec<Wrote>,
     warm_up: Duration,
     lengths: HashMap<(usize, u64), u64>,
 }
@@ -166,6 +169,7 @@ impl Measured {
             unsent: 0,
             taken: 0,
             answered: Vec::new(),
+            wrote: Vec::new(),
             warm_up,
             lengths: HashMap::new(),
         };
@@ -278,6 +282,7 @@ impl Measured {
         self.unsent += other.unsent;
         self.taken += other.taken;
         self.answered.extend(other.answered);
+        self.wrote.extend(other.wrote);
         Ok(())
     }
 }

@@ -13,6 +13,8 @@ use crate::measure::{Bad, Good, Measured, Rows, Sample};
 use crate::people::{People, own_patient};
 use crate::program::{Due, Program};
 use crate::scenario::{Follow, Role, Scenario, Step, Visit};
+use crate::writes::{self, How, WRITES_MAX, Wrote};
+use bytes::Bytes;
 use std::collections::HashMap;
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -56,6 +58,8 @@ pub(crate) struct Against {
     pub(crate) place: Place,
     /// Others know no callers: what they answer is not judged by who asks.
     pub(crate) is_gate: bool,
+    /// It must answer with the same status as the gate.
+    pub(crate) decides: bool,
     /// What it lets out is searched for withheld values.
     pub(crate) filters: bool,
 }
@@ -75,6 +79,14 @@ pub(crate) struct Shared {
 pub(crate) struct Ask {
     due: Due,
     lanes: Arc<Lanes>,
+}
+
+/// A question before it is known who asks.
+#[derive(Clone, Copy)]
+struct Put<'q> {
+    path: &'q str,
+    prefers_async: bool,
+    write: Option<(How, &'q Bytes)>,
 }
 
 /// Ends the run when it is dropped.
@@ -250,9 +262,14 @@ impl Shared {
         let Some(step) = visit.steps.get(ask.due.step) else { return };
         let path = path_of(step, ask.due);
         let keeps = self.against.is_gate && step.follow != Follow::Nothing;
-        let prefers_async = step.follow == Follow::Export;
-        let (sent, done, outcome, heard) =
-            self.ask(&ask, visit, step.status, &path, prefers_async, keeps).await;
+        let body =
+            step.write.as_ref().map(|write| (write.how, Bytes::from(writes::filled(&write.body, ask.due))));
+        let question = Put {
+            path: &path,
+            prefers_async: step.follow == Follow::Export,
+            write: body.as_ref().map(|(how, body)| (*how, body)),
+        };
+        let (sent, done, outcome, heard) = self.ask(&ask, visit, step.status, question, keeps).await;
         let sample = Sample {
             row: self.rows.of(ask.due.visit, ask.due.step, 0),
             due: ask.due.at,
@@ -263,9 +280,32 @@ impl Shared {
             outcome,
         };
         let is_good = sample.outcome.is_ok();
-        self.take(sample, Some(u64::from(ask.due.patient)));
+        if let (Some((how, body)), Some(heard)) = (&body, heard.as_ref().filter(|_| is_good)) {
+            self.wrote(visit, *how, body, &path, heard);
+        }
+        self.take(sample, Some(u64::from(ask.due.patient)).filter(|_| !scenario.varies(step)));
         if let Some(heard) = heard.filter(|_| is_good && keeps) {
             follow::follow(self, &ask, visit, step, heard).await;
+        }
+    }
+
+    /// Keeps what the gate says was written, to compare it afterwards.
+    fn wrote(&self, visit: &Visit, how: How, body: &Bytes, path: &str, heard: &Heard) {
+        let Some(request_id) = heard.request_id.filter(|_| self.against.is_gate && heard.status.is_success())
+        else {
+            return;
+        };
+        let address = heard.created.as_deref().filter(|_| how == How::Post).unwrap_or(path);
+        let mut measured = self.lock();
+        if measured.wrote.len() < WRITES_MAX {
+            measured.wrote.push(Wrote {
+                request_id,
+                role: visit.role,
+                how,
+                // An answer that does not say where its record is has none.
+                record: writes::record_of(address).unwrap_or_default(),
+                body: String::from_utf8_lossy(body).into_owned(),
+            });
         }
     }
 
@@ -281,7 +321,8 @@ impl Shared {
     ) -> Option<Heard> {
         let due = Instant::now().saturating_duration_since(self.began);
         let expected = statuses.first().copied().unwrap_or(200);
-        let (sent, done, mut outcome, heard) = self.ask(ask, visit, expected, path, false, keeps).await;
+        let question = Put { path, prefers_async: false, write: None };
+        let (sent, done, mut outcome, heard) = self.ask(ask, visit, expected, question, keeps).await;
         // Another status may be as good, unless there was more to object to.
         if let (Err(bad), Some(heard)) = (&outcome, &heard) {
             let other = statuses.contains(&heard.status.as_u16()) && bad.what.starts_with(OTHER_STATUS);
@@ -313,8 +354,7 @@ impl Shared {
         ask: &Ask,
         visit: &Visit,
         status: u16,
-        path: &str,
-        prefers_async: bool,
+        question: Put<'_>,
         keeps: bool,
     ) -> (Instant, Instant, Result<Good, Bad>, Option<Heard>) {
         let now = Instant::now();
@@ -326,9 +366,10 @@ impl Shared {
             .then(|| format!("c{}", own_patient(ask.due.person, self.plan.patients)));
         let mut watch = self.against.filters.then(|| Watch::new(visit.role, own));
         let mut body = Vec::new();
+        let Put { path, prefers_async, write } = question;
         let asked = ask
             .lanes
-            .ask(Question { path, token, prefers_async }, &mut |piece| {
+            .ask(Question { path, token, prefers_async, write }, &mut |piece| {
                 if let Some(watch) = &mut watch {
                     watch.see(piece);
                 }
@@ -341,7 +382,7 @@ impl Shared {
         match asked {
             Ok(asked) => {
                 let found = watch.and_then(Watch::found);
-                let outcome = judge(&asked.heard, status, found, self.against.is_gate);
+                let outcome = judge(&asked.heard, status, found, &self.against);
                 let heard = Heard { body, ..asked.heard };
                 (asked.sent, done, outcome, Some(heard))
             }
@@ -353,20 +394,20 @@ impl Shared {
 const OTHER_STATUS: &str = "answered with ";
 
 /// Whether an answer is as it should be.
-fn judge(heard: &Heard, expected: u16, found: Option<String>, is_gate: bool) -> Result<Good, Bad> {
+fn judge(heard: &Heard, expected: u16, found: Option<String>, against: &Against) -> Result<Good, Bad> {
     let status = heard.status.as_u16();
-    let good = Good { status, bytes: heard.bytes, request_id: heard.request_id.filter(|_| is_gate) };
+    let good = Good { status, bytes: heard.bytes, request_id: heard.request_id.filter(|_| against.is_gate) };
     let bad = |what: String| Err(Bad { what, answered: Some(good.clone()) });
     if let Some(found) = found {
         return bad(found);
     }
-    if !is_gate {
+    if !against.decides {
         return if status < 500 { Ok(good) } else { bad(format!("{OTHER_STATUS}{status}")) };
     }
     if status != expected {
         return bad(format!("{OTHER_STATUS}{status} instead of {expected}"));
     }
-    if good.request_id.is_none() {
+    if good.request_id.is_none() && against.is_gate {
         return bad("answered without a request id".to_owned());
     }
     Ok(good)
@@ -374,9 +415,7 @@ fn judge(heard: &Heard, expected: u16, found: Option<String>, is_gate: bool) -> 
 
 /// The target with its patients filled in, below the base URL.
 fn path_of(step: &Step, due: Due) -> String {
-    let own = format!("c{}", due.patient);
-    let filled = step.target.replace("{patient}", &own).replace("{other}", &format!("c{}", due.other));
-    format!("/fhir{filled}")
+    format!("/fhir{}", writes::filled(&step.target, due))
 }
 
 #[cfg(test)]
@@ -384,7 +423,6 @@ mod tests {
     use super::*;
     use crate::arrivals::Rate;
     use crate::scenario;
-    use bytes::Bytes;
     use http::{Response, StatusCode};
     use http_body_util::Full;
     use hyper::service::service_fn;
@@ -434,9 +472,14 @@ get = "/Patient/{patient}"
         address
     }
 
+    fn nobody() -> Against {
+        let place = Place::plain(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)));
+        Against { place, is_gate: false, decides: false, filters: false }
+    }
+
     fn heard(status: u16, request_id: Option<u128>) -> Heard {
         let status = StatusCode::from_u16(status).unwrap();
-        Heard { status, location: None, request_id, bytes: 5, body: Vec::new() }
+        Heard { status, location: None, created: None, request_id, bytes: 5, body: Vec::new() }
     }
 
     #[test]
@@ -460,7 +503,7 @@ get = "/Patient/{patient}"
                 alone: false,
                 name: "t".to_owned(),
             };
-            let against = Against { place: Place::plain(address), is_gate: false, filters: false };
+            let against = Against { place: Place::plain(address), ..nobody() };
             let due = plan.program.clone().count() as u64;
             (run(plan, against, Arc::new(people)).await.unwrap(), due)
         });
@@ -483,20 +526,25 @@ get = "/Patient/{patient}"
 
     #[test]
     fn answers_are_judged() {
+        let (gate, peer, other) = ((true, true), (false, true), (false, false));
         let cases = [
-            (heard(200, Some(1)), 200, None, true, true),
-            (heard(403, Some(1)), 200, None, true, false),
-            (heard(200, Some(1)), 403, None, true, false),
-            (heard(403, Some(1)), 403, None, true, true),
-            (heard(200, None), 200, None, true, false),
-            (heard(200, Some(1)), 200, Some("leak".to_owned()), true, false),
-            // Others know no callers and give no ids.
-            (heard(200, None), 403, None, false, true),
-            (heard(502, None), 200, None, false, false),
+            (heard(200, Some(1)), 200, None, gate, true),
+            (heard(403, Some(1)), 200, None, gate, false),
+            (heard(200, Some(1)), 403, None, gate, false),
+            (heard(403, Some(1)), 403, None, gate, true),
+            (heard(200, None), 200, None, gate, false),
+            (heard(200, Some(1)), 200, Some("leak".to_owned()), gate, false),
+            // A peer that decides gives no ids, but must answer like the gate.
+            (heard(403, None), 403, None, peer, true),
+            (heard(200, None), 403, None, peer, false),
+            (heard(200, None), 200, Some("leak".to_owned()), peer, false),
+            // Others know no callers.
+            (heard(200, None), 403, None, other, true),
+            (heard(502, None), 200, None, other, false),
         ];
-        for (heard, expected, found, is_gate, good) in cases {
-            let shown = format!("{heard:?} {expected} {found:?} {is_gate}");
-            let judged = judge(&heard, expected, found, is_gate);
+        for (heard, expected, found, (is_gate, decides), good) in cases {
+            let shown = format!("{heard:?} {expected} {found:?} {is_gate} {decides}");
+            let judged = judge(&heard, expected, found, &Against { is_gate, decides, ..nobody() });
             assert_eq!(judged.is_ok(), good, "{shown}");
             if let Err(bad) = judged {
                 assert!(bad.answered.is_some(), "it came, so it has its record: {shown}");

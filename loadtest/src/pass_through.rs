@@ -88,7 +88,11 @@ pub(crate) async fn run(options: &Options) -> Result<(), String> {
     Ok(())
 }
 
-fn terminated() -> Result<tokio::signal::unix::Signal, String> {
+/// The signal by which a run ends what it started.
+///
+/// # Errors
+/// When it cannot be listened for.
+pub(crate) fn terminated() -> Result<tokio::signal::unix::Signal, String> {
     tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(text)
 }
 

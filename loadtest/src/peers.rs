@@ -23,7 +23,8 @@ pub(crate) fn is_installed(program: &Path, how: &str) -> bool {
     quiet.is_ok_and(|status| status.success())
 }
 
-fn quiet(mut command: Command) -> Command {
+/// Says nothing and asks nothing.
+pub(crate) fn quiet(mut command: Command) -> Command {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command
 }

@@ -88,6 +88,10 @@ pub(crate) fn sign(
         let Some(claims) = claims.as_object_mut() else { return };
         let mut put = |name: &str, value: Value| claims.insert(name.to_owned(), value);
         put("sub", json!(format!("{}-{number}-{person}", role.name())));
+        if visit.steps.iter().any(|step| step.write.is_some()) && role != Role::Patient {
+            // An application that writes asks for it; the others' tokens only read.
+            put("scope", json!("openid fhirUser user/*.cruds"));
+        }
         if role == Role::Patient {
             let own = own_patient(person, patients);
             put("patient", json!(format!("c{own}")));

@@ -21,6 +21,8 @@ const END_PATIENCE: Duration = Duration::from_secs(35);
 pub(crate) struct Process {
     child: Child,
     name: &'static str,
+    /// Another one that works for it: it ends with it, and what it uses counts, too.
+    aide: Option<Box<Self>>,
 }
 
 /// What a process and its children have used so far.
@@ -41,7 +43,13 @@ impl Process {
     /// When it cannot be started.
     pub(crate) fn start(name: &'static str, command: &mut Command) -> Result<Self, String> {
         let child = command.spawn().map_err(|error| format!("{name} cannot be started: {error}"))?;
-        Ok(Self { child, name })
+        Ok(Self { child, name, aide: None })
+    }
+
+    /// The same with another one that works for it.
+    pub(crate) fn with(mut self, aide: Self) -> Self {
+        self.aide = Some(Box::new(aide));
+        self
     }
 
     /// Whether it has ended by itself.
@@ -70,7 +78,7 @@ impl Process {
     /// What it and its children have used so far; zero where `/proc` does not tell.
     pub(crate) fn usage(&self) -> Usage {
         let own = self.child.id();
-        let mut sum = Usage::default();
+        let mut sum = self.aide.as_ref().map_or_else(Usage::default, |aide| aide.usage());
         for pid in children_of(own).into_iter().chain([own]) {
             let folder = Path::new("/proc").join(pid.to_string());
             let status = fs::read_to_string(folder.join("status")).unwrap_or_default();

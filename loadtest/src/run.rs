@@ -12,13 +12,16 @@ use crate::lanes::Lanes;
 use crate::measure::Measured;
 use crate::open_loop::{self, Against, Plan};
 use crate::people::{self, People};
-use crate::program::Program;
+use crate::program::{Due, Program};
 use crate::report::{Machine, protocol_name};
 use crate::scenario::{CONNECTIONS_MAX, SECONDS_MAX, Scenario};
 use crate::scrape::{self, Counts};
 use crate::site::{Contender, Site, Who, Wishes};
 use crate::stages::Until;
+use crate::writes::{self, Wrote};
 use crate::{Failure, hospital, page, tell, trail};
+use bytes::Bytes;
+use chartgate_sandbox::emr::Emr;
 use clap::{Args, ValueEnum};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use std::io::Write as _;
@@ -97,6 +100,8 @@ enum Beside {
     HaproxyTokens,
     /// Envoy, which verifies each token and looks for a second factor in it
     Envoy,
+    /// nginx that asks an authorization service about each request and filters bodies by a script
+    NginxAuthz,
     /// The least that a proxy from the gate's own libraries can do
     Hyper,
     /// The same with identity, policy and filter put in one by one: three rows
@@ -112,6 +117,7 @@ impl Options {
             haproxy: Some(self.haproxy.as_path()).filter(|_| wants(Beside::Haproxy)),
             haproxy_tokens: Some(self.haproxy.as_path()).filter(|_| wants(Beside::HaproxyTokens)),
             envoy: Some(self.envoy.as_path()).filter(|_| wants(Beside::Envoy)),
+            nginx_authz: Some(self.nginx.as_path()).filter(|_| wants(Beside::NginxAuthz)),
             pass_through: wants(Beside::Hyper),
             stages: wants(Beside::Stages),
             policies: self.policies.as_deref(),
@@ -127,6 +133,7 @@ impl Options {
             Beside::Haproxy => vec![Who::Haproxy],
             Beside::HaproxyTokens => vec![Who::HaproxyTokens],
             Beside::Envoy => vec![Who::Envoy],
+            Beside::NginxAuthz => vec![Who::NginxAuthz],
             Beside::Hyper => vec![Who::PassThrough],
             Beside::Stages => [Until::Identity, Until::Policy, Until::Filter].map(Who::Stage).to_vec(),
         };
@@ -241,12 +248,18 @@ struct Run<'o> {
     site: Site,
     /// Answers of the gate in the rehearsal.
     rehearsed: Vec<(u128, u16)>,
+    /// What the EMR held before anybody wrote.
+    filled: Emr,
+    /// What was found to be wrong before the trail was read.
+    misses: Vec<String>,
     /// Requests that the gate counted before it was started anew.
     counted: f64,
 }
 
 impl<'o> Run<'o> {
     fn new(options: &'o Options, scenario: Arc<Scenario>, connections: u64, site: Site) -> Self {
+        let filled = Emr::new();
+        filled.mirror(site.emr());
         Self {
             options,
             rate: options.rate.unwrap_or(scenario.rate),
@@ -254,6 +267,8 @@ impl<'o> Run<'o> {
             warm_up: Duration::from_secs(options.warm_up.unwrap_or(scenario.warm_up_seconds)),
             scenario,
             connections,
+            filled,
+            misses: Vec::new(),
             site,
             rehearsed: Vec::new(),
             counted: 0.0,
@@ -279,10 +294,16 @@ impl<'o> Run<'o> {
         for (number, visit) in self.scenario.visits.iter().enumerate() {
             let token = people::sign(self.site.issuer(), visit, number, 0, self.options.patients)?;
             for step in &visit.steps {
-                let own = format!("/fhir{}", step.target.replace("{patient}", "c1").replace("{other}", "c2"));
+                let due = Due { patient: 1, other: 2, ..Due::default() };
+                let own = format!("/fhir{}", writes::filled(&step.target, due));
+                let written = step
+                    .write
+                    .as_ref()
+                    .map(|write| (write.how, Bytes::from(writes::filled(&write.body, due))));
                 let mut body = Vec::new();
                 let prefers_async = step.follow == crate::scenario::Follow::Export;
-                let question = Question { path: &own, token: &token, prefers_async };
+                let write = written.as_ref().map(|(how, body)| (*how, body));
+                let question = Question { path: &own, token: &token, prefers_async, write };
                 let asked = lanes.ask(question, &mut |piece| body.extend_from_slice(piece)).await;
                 let wrong = |what: String| format!("{}, {}: {what}", visit.name, step.name);
                 let heard = asked.map_err(|what| wrong(what) + &self.site.gate_log())?.heard;
@@ -311,7 +332,7 @@ impl<'o> Run<'o> {
     }
 
     /// One round of one side.
-    async fn turn(&self, round: u32, turn: &mut Turn) -> Result<(), String> {
+    async fn turn(&mut self, round: u32, turn: &mut Turn) -> Result<(), String> {
         let Ok(contender) = self.contender(turn.who) else { return Ok(()) };
         progress(&format!("signing tokens for {}", self.scenario.title));
         let (patients, program) = (self.options.patients, self.program(round));
@@ -327,11 +348,16 @@ impl<'o> Run<'o> {
             alone: false,
             name: format!("{}, {}", self.scenario.name, turn.who.name()),
         };
-        let filters = matches!(turn.who, Who::Gate | Who::Stage(Until::Filter));
-        let against = Against { place: contender.place.clone(), is_gate: turn.who == Who::Gate, filters };
+        let filters = matches!(turn.who, Who::Gate | Who::NginxAuthz | Who::Stage(Until::Filter));
+        let decides = matches!(turn.who, Who::Gate | Who::NginxAuthz);
+        let is_gate = turn.who == Who::Gate;
+        let against = Against { place: contender.place.clone(), is_gate, decides, filters };
+        // Everybody finds what the first one found.
+        self.site.emr().mirror(&self.filled);
         let before = self.cost(turn.who).await?;
         let measured = open_loop::run(plan, against, Arc::new(people)).await?;
         turn.cost.add(Cost::between(before, self.cost(turn.who).await?, measured.taken));
+        self.misses.extend(writes::read_back(self.site.emr(), &self.filled, &measured.wrote));
         match &mut turn.measured {
             Some(sum) => sum.add(measured)?,
             None => turn.measured = Some(measured),
@@ -353,7 +379,17 @@ impl<'o> Run<'o> {
             }
         }
         notes.retain(|note| !note.ends_with("was left out"));
-        let audit = trail::examine(&self.site.gate_program, &self.site.config_file(), &answered)?;
+        let (program, config) = (&self.site.gate_program, self.site.config_file());
+        let audit = trail::examine(program, &config, &answered)?;
+        let wrote = turns
+            .iter()
+            .filter_map(|turn| turn.measured.as_ref())
+            .flat_map(|measured| measured.wrote.clone());
+        let wrote: Vec<Wrote> = wrote.collect();
+        let unrecorded = writes::unrecorded(program, &config, &wrote)?;
+        if unrecorded > 0 {
+            self.misses.push(format!("{unrecorded} writes have no record that says what was written"));
+        }
         let side = |turn: &Turn| Some(Side::of(turn.who.name(), turn.measured.as_ref()?, turn.cost));
         let mut findings = Findings {
             format: FORMAT.to_owned(),
@@ -362,7 +398,8 @@ impl<'o> Run<'o> {
             sides: turns.iter().filter_map(side).collect(),
             audit,
             counted_by_gate: self.counted,
-            misses: Vec::new(),
+            written: wrote.len() as u64,
+            misses: std::mem::take(&mut self.misses),
             doubts: Vec::new(),
             notes,
         };

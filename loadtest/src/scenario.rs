@@ -5,6 +5,7 @@
 //! Look next: `program`, which turns one into requests at fixed times; docs/performance.md, the keys.
 
 use crate::arrivals::{Pace, Rate, Stretch};
+use crate::writes::{HOWS, How, Write};
 use chartgate::config::section::{Located, Reader, Section};
 use chartgate::config::{Problem, document};
 use std::path::Path;
@@ -108,6 +109,8 @@ pub(crate) struct Step {
     pub(crate) target: String,
     /// After the visit's beginning, whatever was answered meanwhile.
     pub(crate) after: Duration,
+    /// What is written; `None` for a question.
+    pub(crate) write: Option<Write>,
     /// The status that it must be answered with.
     pub(crate) status: u16,
     pub(crate) follow: Follow,
@@ -146,7 +149,21 @@ pub(crate) struct Scenario {
     pub(crate) visits: Vec<Visit>,
 }
 
+impl Step {
+    /// The type that is asked for or written; empty where the path begins with an operation.
+    fn kind(&self) -> &str {
+        self.target.trim_start_matches('/').split(['/', '?']).next().unwrap_or_default()
+    }
+}
+
 impl Scenario {
+    /// Whether the answer to a step may differ from one time to the next, because this scenario writes what it shows.
+    pub(crate) fn varies(&self, step: &Step) -> bool {
+        let written = |other: &Step| other.kind() == step.kind() || step.target.contains('$');
+        let steps = self.visits.iter().flat_map(|visit| &visit.steps);
+        step.write.is_some() || steps.filter(|other| other.write.is_some()).any(written)
+    }
+
     /// A shipped scenario by its name, or a file by its path.
     ///
     /// # Errors
@@ -344,10 +361,7 @@ impl Meaning<'_> {
 
     fn step(&mut self, mut section: Section<'_>, before: Option<&Step>) -> Step {
         let name = self.text(&mut section, "name");
-        let target = section.required_text(&mut self.reader, "get");
-        if let Some(target) = &target {
-            self.check_target(target);
-        }
+        let (target, write) = self.asked(&mut section);
         let after = self.number(&mut section, "after_ms", Some(0), 0..=AFTER_MS_MAX);
         let after = Duration::from_millis(after);
         if before.is_some_and(|before| before.after > after) {
@@ -361,22 +375,65 @@ impl Meaning<'_> {
         let status = self.number(&mut section, "status", Some(200), 200..=599);
         let follow = self.one_of(&mut section, "follow", &FOLLOWS).unwrap_or(Follow::Nothing);
         section.finish(&mut self.reader);
-        let target = target.map(|target| target.value).unwrap_or_default();
-        Step { name, target, after, status: u16::try_from(status).unwrap_or(0), follow }
+        Step { name, target, after, write, status: u16::try_from(status).unwrap_or(0), follow }
+    }
+
+    /// Where, and what is written there: one of `get`, `post`, `put` and `patch`, the last three with `body`.
+    fn asked(&mut self, section: &mut Section<'_>) -> (String, Option<Write>) {
+        let written = HOWS.map(|(key, how)| section.text(&mut self.reader, key).map(|target| (target, how)));
+        let body = section.text(&mut self.reader, "body");
+        let mut written = written.into_iter().flatten();
+        let (target, write) = match (written.next(), body) {
+            (None, None) => (section.required_text(&mut self.reader, "get"), None),
+            (None, Some(body)) => {
+                let hint = "one of `post`, `put`, `patch`".to_owned();
+                self.reader.report_with_hint(body.offset, "`body` without a write".to_owned(), hint);
+                (None, None)
+            }
+            (Some((target, how)), body) => {
+                let body = self.body(section, how, body);
+                (Some(target), Some(Write { how, body }))
+            }
+        };
+        let another =
+            written.next().is_some() || (write.is_some() && section.text(&mut self.reader, "get").is_some());
+        if another {
+            self.reader.report(section.offset(), "a step asks or writes once".to_owned());
+        }
+        if let Some(target) = &target {
+            self.check_target(target);
+        }
+        (target.map(|target| target.value).unwrap_or_default(), write)
+    }
+
+    /// A template that is JSON once its words are filled in: an object, or for a patch a list.
+    fn body(&mut self, section: &Section<'_>, how: How, body: Option<Located<String>>) -> String {
+        let Some(body) = body else {
+            self.reader.report(section.offset(), "`body` is missing".to_owned());
+            return String::new();
+        };
+        let json = serde_json::from_str::<serde_json::Value>(&without_words(&body.value));
+        if !json.is_ok_and(|json| if how == How::Patch { json.is_array() } else { json.is_object() }) {
+            let hint = "a record as JSON; for `patch` a list of changes (RFC 6902)".to_owned();
+            self.reader.report_with_hint(body.offset, "`body` is not what is written".to_owned(), hint);
+        }
+        body.value
     }
 
     fn check_target(&mut self, target: &Located<String>) {
-        let rest = target.value.replace("{patient}", "c1").replace("{other}", "c2");
+        let rest = without_words(&target.value);
         let is_path = rest.starts_with('/') && rest.bytes().all(|byte| byte.is_ascii_graphic());
         if !is_path || rest.contains(['{', '}']) {
-            let hint = "such as `/Patient/{patient}`; only {patient} and {other} are filled in".to_owned();
-            self.reader.report_with_hint(
-                target.offset,
-                "`get` must be a path below the base".to_owned(),
-                hint,
-            );
+            let hint = "such as `/Patient/{patient}`; only {patient}, {other} and {number} are filled in";
+            let message = "what is asked for must be a path below the base".to_owned();
+            self.reader.report_with_hint(target.offset, message, hint.to_owned());
         }
     }
+}
+
+/// As it would be for one visit.
+fn without_words(template: &str) -> String {
+    template.replace("{patient}", "c1").replace("{other}", "c2").replace("{number}", "1")
 }
 
 #[cfg(test)]
@@ -449,6 +506,23 @@ get = "/Patient/{patient}"
             ("get = \"/Patient/{patient}\"", "get = \"Patient\"", 20, "path below the base", "{other}"),
             ("get = \"/Patient/{patient}\"", "get = \"/Patient/{who}\"", 20, "path below the base", ""),
             ("get = \"/Patient/{patient}\"\n", "", 18, "is missing", ""),
+            ("get = \"/Patient/{patient}\"", "put = \"/Patient/{patient}\"", 18, "`body` is missing", ""),
+            ("get = ", "body = \"{}\"\npost = \"/Patient\"\nget = ", 18, "asks or writes once", ""),
+            ("get = ", "body = \"[]\"\nget = ", 20, "`body` without a write", "`post`, `put`, `patch`"),
+            (
+                "get = \"/Patient/{patient}\"",
+                "put = \"/Patient/{patient}\"\nbody = \"[]\"",
+                21,
+                "not what is written",
+                "RFC 6902",
+            ),
+            (
+                "get = \"/Patient/{patient}\"",
+                "patch = \"/Patient/{patient}\"\nbody = \"{\"",
+                21,
+                "not what is written",
+                "",
+            ),
             ("get = ", "status = 99\nget = ", 20, "between 200 and 599", ""),
             ("title = \"t\"", "title = 5", 1, "must be a string", ""),
             ("[load]", "[load", 3, "", ""),

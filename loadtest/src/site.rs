@@ -6,6 +6,7 @@
 //! Look next: `peers`, how the others are set up; `baseline` and `run`, who measure.
 
 use crate::client::{Place, Protocol};
+use crate::nginx_authz;
 use crate::peers;
 use crate::process::Process;
 use crate::scrape;
@@ -42,6 +43,8 @@ pub(crate) enum Who {
     HaproxyTokens,
     /// Envoy with tokens verified.
     Envoy,
+    /// nginx that asks an authorization service and filters bodies by a script.
+    NginxAuthz,
     /// `pass_through`.
     PassThrough,
     /// The same with the gate's steps up to this one.
@@ -59,6 +62,7 @@ impl Who {
             Self::Haproxy => "HAProxy",
             Self::HaproxyTokens => "HAProxy, tokens verified",
             Self::Envoy => "Envoy, tokens verified",
+            Self::NginxAuthz => "nginx, decisions asked for, bodies filtered",
             Self::PassThrough => "hyper pass-through",
             Self::Stage(Until::Identity) => "+ identity",
             Self::Stage(Until::Policy) => "+ policy",
@@ -87,6 +91,8 @@ pub(crate) struct Wishes<'a> {
     pub(crate) haproxy_tokens: Option<&'a Path>,
     /// Envoy, verifying tokens. `None` leaves it out.
     pub(crate) envoy: Option<&'a Path>,
+    /// nginx with an authorization service and a script. `None` leaves it out.
+    pub(crate) nginx_authz: Option<&'a Path>,
     /// The minimal pass-through.
     pub(crate) pass_through: bool,
     /// The same with the gate's steps switched on one by one.
@@ -110,6 +116,7 @@ pub(crate) struct Site {
     /// The policies in force.
     policies: PathBuf,
     stage: Stage,
+    emr: Emr,
     upstream: Server,
 }
 
@@ -120,6 +127,18 @@ fn text(error: impl Display) -> String {
 fn free_port() -> Result<u16, String> {
     let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(text)?;
     socket.local_addr().map(|address| address.port()).map_err(text)
+}
+
+/// Waits until it takes connections.
+async fn listens(place: &Place) -> Result<(), String> {
+    let deadline = Instant::now() + START_PATIENCE;
+    while let Err(error) = place.connect().await {
+        if Instant::now() > deadline {
+            return Err(format!("the authorization service does not serve: {error}"));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
 }
 
 impl Site {
@@ -162,9 +181,11 @@ impl Site {
             gate_start: Duration::ZERO,
             policies,
             stage,
+            emr,
             upstream,
         };
         site.add_peers(wishes).await?;
+        site.add_equal(wishes).await?;
         if wishes.pass_through {
             site.add_pass_through(wishes.protocol, None).await?;
         }
@@ -190,6 +211,11 @@ impl Site {
     /// Where the trail and everything else of this run is.
     pub(crate) fn folder(&self) -> &Path {
         self.stage.folder()
+    }
+
+    /// The EMR behind everybody.
+    pub(crate) fn emr(&self) -> &Emr {
+        &self.emr
     }
 
     /// The last lines of the gate's log.
@@ -238,13 +264,66 @@ impl Site {
                     let tokens = peers::Tokens { issuer, audience, keys: &keys };
                     peers::envoy(program, folder, port, upstream, &tokens)?
                 }
-                Who::Nginx | Who::Direct | Who::PassThrough | Who::Stage(_) | Who::Gate => {
+                Who::Nginx | Who::NginxAuthz | Who::Direct | Who::PassThrough | Who::Stage(_) | Who::Gate => {
                     peers::nginx(program, folder, port, upstream)?
                 }
             };
             let process = Process::start(who.name(), &mut command)?;
             self.take_in(who, self.secure(port, wishes.protocol)?, process).await?;
         }
+        Ok(())
+    }
+
+    /// The peer that does the gate's work with other means. What of it is not installed is a note.
+    async fn add_equal(&mut self, wishes: &Wishes<'_>) -> Result<(), String> {
+        let Some(program) = wishes.nginx_authz else { return Ok(()) };
+        if wishes.protocol == Protocol::Http2 {
+            // `ngx.location.capture` of Debian's module refuses it.
+            self.notes.push("nginx cannot ask from a script over HTTP/2: no row for it".to_owned());
+            return Ok(());
+        }
+        let modules = match nginx_authz::modules(program) {
+            Ok(modules) => modules,
+            Err(why) => {
+                self.notes.push(format!("{why}: no row for it"));
+                return Ok(());
+            }
+        };
+        let (port, asked) = (free_port()?, free_port()?);
+        let service = self.start_service(port, asked)?;
+        let seat = nginx_authz::Seat {
+            stage: self.folder(),
+            port,
+            upstream: self.upstream_address(),
+            authorize: SocketAddr::from((Ipv4Addr::LOCALHOST, asked)),
+        };
+        listens(&Place::plain(seat.authorize)).await?;
+        let process = nginx_authz::start(program, &modules, &seat, service)?;
+        let place = self.secure(port, wishes.protocol)?;
+        if let Err(why) = self.take_in(Who::NginxAuthz, place, process).await {
+            self.notes.push(format!("{why}: no row for it ({})", nginx_authz::complaint(self.folder())));
+        }
+        Ok(())
+    }
+
+    /// The authorization service beside a proxy on `port`.
+    fn start_service(&self, port: u16, asked: u16) -> Result<Process, String> {
+        let mut command = Command::new(std::env::current_exe().map_err(text)?);
+        command.args(["authorize", "--port", &asked.to_string(), "--public-port", &port.to_string()]);
+        command.arg("--audit").arg(self.folder().join("authorize.log"));
+        command.args(["--upstream", &self.upstream_address().to_string()]);
+        self.let_decide(&mut command, Until::Policy)?;
+        Process::start("authorize", &mut peers::quiet(command))
+    }
+
+    /// What the gate's steps want to know.
+    fn let_decide(&self, command: &mut Command, until: Until) -> Result<(), String> {
+        let Some(name) = until.to_possible_value() else { return Ok(()) };
+        let keys = self.folder().join("keys.json");
+        fs::write(&keys, self.issuer().jwks().to_string()).map_err(text)?;
+        command.args(["--until", name.get_name()]).arg("--keys").arg(&keys);
+        command.args(["--issuer", self.issuer().url(), "--audience", self.issuer().audience()]);
+        command.arg("--policies").arg(&self.policies);
         Ok(())
     }
 
@@ -258,12 +337,8 @@ impl Site {
             .args(["--upstream", &self.upstream_address().to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::null());
-        if let Some(until) = until.and_then(|until| until.to_possible_value()) {
-            let keys = self.folder().join("keys.json");
-            fs::write(&keys, self.issuer().jwks().to_string()).map_err(text)?;
-            command.args(["--until", until.get_name()]).arg("--keys").arg(&keys);
-            command.args(["--issuer", self.issuer().url(), "--audience", self.issuer().audience()]);
-            command.arg("--policies").arg(&self.policies);
+        if let Some(until) = until {
+            self.let_decide(&mut command, until)?;
         }
         let process = Process::start("pass-through", &mut command)?;
         let who = until.map_or(Who::PassThrough, Who::Stage);

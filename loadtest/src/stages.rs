@@ -7,11 +7,11 @@
 
 use chartgate::domain::access::{self, Circumstances, Masks, Permit, PolicySet, Source};
 use chartgate::domain::fhir::classify::{Head, classify};
-use chartgate::domain::fhir::interaction::Registry;
+use chartgate::domain::fhir::interaction::{Interaction, Registry};
 use chartgate::domain::fhir::path::PublicBase;
 use chartgate::domain::filter::{self, Bases, References, Verdict};
 use chartgate::domain::identity::{
-    Issuer, IssuerSpec, KeySet, MfaSpec, Possession, Unverified, VerifiedTokens,
+    Caller, Issuer, IssuerSpec, KeySet, MfaSpec, Possession, Unverified, VerifiedTokens,
 };
 use chartgate_sandbox::issuer::ROLE_NAMES;
 use clap::{Args, ValueEnum};
@@ -61,10 +61,28 @@ pub(crate) struct Stages {
     keys: KeySet,
     tokens: VerifiedTokens,
     policies: Arc<PolicySet>,
+    sources: Vec<Source>,
     masks: Masks,
     public: PublicBase,
     public_text: String,
     upstream_text: String,
+}
+
+/// A request that may be made.
+pub(crate) struct Judged {
+    pub(crate) caller: Arc<Caller>,
+    pub(crate) interaction: Interaction,
+    pub(crate) permit: Permit,
+}
+
+impl Judged {
+    /// The record that is asked for by its id.
+    pub(crate) fn id(&self) -> Option<&str> {
+        match &self.interaction {
+            Interaction::Read { id, .. } | Interaction::Vread { id, .. } => Some(id.as_str()),
+            _ => None,
+        }
+    }
 }
 
 fn text(error: impl Display) -> String {
@@ -92,12 +110,14 @@ impl Stages {
         let keys = fs::read(options.keys.clone().unwrap_or_default()).map_err(text)?;
         let keys = KeySet::read(&keys, &trusted).map_err(text)?;
         let public_text = format!("https://localhost:{port}/fhir");
+        let (sources, policies) = policies(&options.policies.clone().unwrap_or_default())?;
         Ok(Some(Self {
             until,
             trusted,
             keys,
             tokens: VerifiedTokens::new(),
-            policies: Arc::new(policies(&options.policies.clone().unwrap_or_default())?),
+            policies: Arc::new(policies),
+            sources,
             masks: Masks::new(),
             public: PublicBase::parse(&public_text).map_err(text)?,
             public_text,
@@ -115,25 +135,53 @@ impl Stages {
     /// # Errors
     /// The status of a refusal.
     pub(crate) fn ask(&self, parts: &Parts) -> Result<Option<Permit>, StatusCode> {
+        if self.until < Until::Policy {
+            return self.caller(parts).map(|_| None);
+        }
+        self.judge(parts).map(|judged| Some(judged.permit))
+    }
+
+    fn caller(&self, parts: &Parts) -> Result<Arc<Caller>, StatusCode> {
         let now = chartgate::clock::now();
         let token = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token = token.and_then(|value| value.strip_prefix("Bearer ")).ok_or(StatusCode::UNAUTHORIZED)?;
         let unverified = Unverified::inspect(token).map_err(|_| StatusCode::UNAUTHORIZED)?;
         let caller = self.tokens.authenticate(&unverified, &self.trusted, &self.keys, &Possession::BARE, now);
-        let caller = caller.map_err(|_| StatusCode::UNAUTHORIZED)?;
-        if self.until < Until::Policy {
-            return Ok(None);
-        }
+        caller.map_err(|_| StatusCode::UNAUTHORIZED)
+    }
+
+    /// Who asks, what that means, and whether they may.
+    ///
+    /// # Errors
+    /// The status of a refusal.
+    pub(crate) fn judge(&self, parts: &Parts) -> Result<Judged, StatusCode> {
+        let caller = self.caller(parts)?;
         let asked = classify(&Head::received(parts), None, &self.public, &Registry::empty());
         let asked = asked.map_err(|_| StatusCode::BAD_REQUEST)?;
         let circumstances = Circumstances {
-            now,
+            now: chartgate::clock::now(),
             network: IpAddr::V4(Ipv4Addr::LOCALHOST),
             purpose: None,
             emergencies: std::collections::BTreeMap::new(),
         };
         let permit = access::admit(&self.policies, &self.masks, &caller, &asked.interaction, &circumstances);
-        permit.map(Some).map_err(|_| StatusCode::FORBIDDEN)
+        let permit = permit.map_err(|_| StatusCode::FORBIDDEN)?;
+        Ok(Judged { caller, interaction: asked.interaction, permit })
+    }
+
+    /// The policies' texts.
+    pub(crate) fn sources(&self) -> &[Source] {
+        &self.sources
+    }
+
+    /// What stands before a path outside.
+    pub(crate) fn public_base(&self) -> &str {
+        &self.public_text
+    }
+
+    /// What stands before it in the upstream's answers.
+    pub(crate) fn upstream_base(&self) -> &str {
+        &self.upstream_text
     }
 
     /// What leaves of an answer: a record, or a Bundle of those that may leave.
@@ -200,7 +248,7 @@ fn write_bundle(
     out.extend_from_slice(b"]}");
 }
 
-fn policies(directory: &Path) -> Result<PolicySet, String> {
+fn policies(directory: &Path) -> Result<(Vec<Source>, PolicySet), String> {
     let source = |path: &Path| {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         fs::read_to_string(path).map(|text| Source { name, text }).map_err(text)
@@ -213,6 +261,7 @@ fn policies(directory: &Path) -> Result<PolicySet, String> {
         }
     }
     let groups = source(&directory.join("groups.toml"))?;
-    PolicySet::load(&sources, Some(&groups), None)
-        .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+    let set = PolicySet::load(&sources, Some(&groups), None)
+        .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
+    Ok((sources, set))
 }

@@ -20,6 +20,12 @@ pub(crate) fn verdict(findings: &Findings) -> Vec<String> {
              crossed; the trail verifies",
             audit.answered, audit.refusals
         ));
+        if findings.written > 0 {
+            let written = findings.written;
+            lines.push(format!(
+                "{written} writes: the EMR holds what was sent, and the trail says what was written"
+            ));
+        }
     }
     lines
 }
