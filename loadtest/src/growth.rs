@@ -452,7 +452,8 @@ fn open(
     });
     let mut resident: Vec<u64> = window.iter().map(|reading| reading.usage.resident_kib).collect();
     resident.sort_unstable();
-    let connections = window.iter().map(|reading| reading.connections).reduce(f64::min).unwrap_or_default();
+    let busy = readings.iter().filter(|reading| began.is_some_and(|began| reading.at >= began));
+    let connections = busy.map(|reading| reading.connections).reduce(f64::min).unwrap_or_default();
     let bytes: u64 = measured.rows.iter().map(|row| row.bytes).sum();
     Open {
         per_second: ground.rate.per_second(),

