@@ -1,15 +1,17 @@
 //! Many policies: what the first decision of a caller costs, and each later one, at 10 to 10,000 policies.
 //!
-//! Owns: generated sets (the same at every run), and the numbers quoted for them.
+//! Owns: the numbers quoted for generated sets (`generated`).
 //! `POLICIES_MAX=1000` leaves out larger sets, which take an unoptimised build minutes to load.
 //! Must never: be a test; it asserts no time. Look next: docs/performance.md; `decision`, the other steps.
+
+mod generated;
 
 use chartgate::domain::access::{self, Circumstances, Masks, PolicySet, Source};
 use chartgate::domain::fhir::classify::{Head, classify};
 use chartgate::domain::fhir::facts::Facts;
 use chartgate::domain::fhir::interaction::{Interaction, Registry};
 use chartgate::domain::fhir::path::PublicBase;
-use chartgate::domain::fhir::r4::{self, ResourceType};
+use chartgate::domain::fhir::r4::ResourceType;
 use chartgate::domain::identity::{
     Caller, Issuer as TrustedIssuer, IssuerSpec, KeySet, MfaSpec, Possession, Unverified, VerifiedTokens,
 };
@@ -25,88 +27,15 @@ const PUBLIC: &str = "https://fhir.hospital.example/fhir";
 /// Policies, and roles among which they are divided.
 const SIZES: [(usize, usize); 4] = [(10, 5), (100, 25), (1_000, 500), (10_000, 500)];
 
-/// What a role's policies are about, in this order.
-const TYPES: [&str; 20] = [
-    "Patient",
-    "Observation",
-    "Condition",
-    "Encounter",
-    "MedicationRequest",
-    "AllergyIntolerance",
-    "Procedure",
-    "DiagnosticReport",
-    "DocumentReference",
-    "Immunization",
-    "CarePlan",
-    "CareTeam",
-    "Goal",
-    "ServiceRequest",
-    "Specimen",
-    "Appointment",
-    "Coverage",
-    "Claim",
-    "Consent",
-    "Medication",
-];
-
 /// The largest set that is loaded again and again.
 const LOADED_MAX: usize = 1_000;
-
-/// Elements named by each policy about elements.
-const ELEMENTS: usize = 14;
 
 fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
-/// A set of so many policies: for each role, in turn, one about records of a type and one about its elements; one of
-/// fifty is a forbid for everybody.
-fn generated(policies: usize, roles: usize) -> String {
-    use std::fmt::Write as _;
-    let mut all = String::new();
-    for number in 0..policies {
-        let (role, turn) = (number % roles, number / roles);
-        let kind = TYPES.get(turn / 2 % TYPES.len()).copied().unwrap_or("Patient");
-        let who =
-            format!("@id(\"p{number}\") @why(\"a bench (none)\") permit(principal in Role::\"role{role}\"");
-        let _infallible = if number % 50 == 49 {
-            writeln!(
-                all,
-                "@id(\"p{number}\") forbid(principal, action == Action::\"disclose\", resource in FHIR::Element::\"{kind}.text\") \
-                 when {{ context.labels.contains(\"V{}\") }};",
-                number / 50
-            )
-        } else if turn % 2 == 0 {
-            writeln!(
-                all,
-                "{who}, action in Action::\"view\", resource is FHIR::{kind}) \
-                 when {{ context.purpose == \"TREAT\" && context.mfa.age < {} }};",
-                3_600 + number
-            )
-        } else {
-            writeln!(all, "{who}, action == Action::\"disclose\", resource in [{}]);", elements(kind, role))
-        };
-    }
-    all
-}
-
-/// Some of a type's elements, others for each role, and what its records cannot go without.
-fn elements(kind: &str, role: usize) -> String {
-    let Some(resource) = ResourceType::from_name(kind) else { return String::new() };
-    let known: Vec<&str> = r4::elements(r4::root(resource)).iter().map(|element| element.name).collect();
-    let is_always =
-        |name: &&&str| matches!(**name, "id" | "status" | "implicitRules" | "modifierExtension" | "active");
-    let always = known.iter().filter(is_always);
-    let some = known.iter().filter(|name| !is_always(name)).cycle().skip(role % known.len()).take(ELEMENTS);
-    let mut names: Vec<String> =
-        always.chain(some).map(|name| format!("FHIR::Element::\"{kind}.{name}\"")).collect();
-    names.sort();
-    names.dedup();
-    names.join(", ")
-}
-
 fn sources(policies: usize, roles: usize) -> [Source; 1] {
-    [Source { name: "generated.cedar".to_owned(), text: generated(policies, roles) }]
+    [Source { name: "generated.cedar".to_owned(), text: generated::policies(0..policies, roles) }]
 }
 
 fn loaded(sources: &[Source]) -> Result<PolicySet, String> {

@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// `baseline [--seconds N] [--rounds N] [--clients N,N] [--http 1.1|2] [--json]`
+/// `baseline [--bodies 2kb,1mb] [--seconds N] [--rounds N] [--clients N,N] [--http 1.1|2] [--json]`
 #[derive(Args, Debug)]
 pub(crate) struct Options {
     /// Measured time in all
@@ -34,6 +34,9 @@ pub(crate) struct Options {
     #[arg(long, value_delimiter = ',', default_values_t = [1, 16, 64],
         value_parser = RangedU64ValueParser::<usize>::new().range(1..=400))]
     clients: Vec<usize>,
+    /// Answers that are asked for, by their size at the upstream
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["2kb", "100kb", "1mb"])]
+    bodies: Vec<Workload>,
     /// What the clients speak over TLS
     #[arg(long, value_enum, default_value = "1.1")]
     http: Protocol,
@@ -98,7 +101,7 @@ async fn measure(options: &Options) -> Result<(), String> {
     let mut run = Run { options, site, callers, rows: Vec::new(), answered: Vec::new() };
     let questions = run.rehearse().await?;
     for round in 0..options.rounds {
-        for workload in Workload::ALL {
+        for workload in run.workloads() {
             for clients in options.clients.iter().copied() {
                 run.everybody(round, workload, clients, &questions).await?;
             }
@@ -134,7 +137,7 @@ impl Run<'_> {
     /// Every question once to everybody: the answers must be right, and are what later ones are compared with.
     async fn rehearse(&mut self) -> Result<Asked, String> {
         let mut asked = Asked::new();
-        for workload in Workload::ALL {
+        for workload in self.workloads() {
             progress(&format!("rehearsing {}", workload.name()));
             let mut originals = HashMap::new();
             for contender in &self.site.contenders {
@@ -195,8 +198,13 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Those that were asked for, each once, small ones first.
+    fn workloads(&self) -> Vec<Workload> {
+        Workload::ALL.into_iter().filter(|workload| self.options.bodies.contains(workload)).collect()
+    }
+
     fn cell_length(&self) -> Duration {
-        let each = self.options.clients.len() * self.site.contenders.len() * Workload::ALL.len();
+        let each = self.options.clients.len() * self.site.contenders.len() * self.workloads().len();
         let cells = self.options.rounds * u32::try_from(each).unwrap_or(u32::MAX).max(1);
         Duration::from_secs(u64::from(self.options.seconds)) / cells
     }

@@ -20,6 +20,7 @@ use std::path::Path;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
 /// The name in the certificate of everything that is measured.
@@ -27,6 +28,22 @@ const NAME: &str = "localhost";
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// What a caller of a FHIR API would grant an answer of 1 MB: more than hyper's 64 KiB of HTTP/2.
 const HTTP2_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
+
+/// Connections being opened at once: more handshakes would only make each other late.
+pub(crate) const HANDSHAKES_AT_ONCE: usize = 64;
+
+/// The next of these that is done; `None` when all are.
+///
+/// # Errors
+/// Its own, or that it was ended.
+pub(crate) async fn joined<T: 'static>(
+    opening: &mut JoinSet<Result<T, String>>,
+) -> Result<Option<T>, String> {
+    match opening.join_next().await {
+        None => Ok(None),
+        Some(done) => done.map_err(text)?.map(Some),
+    }
+}
 
 /// The protocol spoken over TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

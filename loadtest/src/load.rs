@@ -5,7 +5,7 @@
 //! Must never: count an answer that is not whole, not 200 or not of the expected length as a good one.
 //! Look next: `baseline`, which strings cells together.
 
-use crate::client::{Heard, Link, Place};
+use crate::client::{HANDSHAKES_AT_ONCE, Heard, Link, Place, joined};
 use hdrhistogram::Histogram;
 use http::{HeaderValue, StatusCode};
 use std::collections::HashMap;
@@ -95,7 +95,11 @@ impl Cell {
         questions: Arc<Questions>,
     ) -> Result<Self, String> {
         let mut opening = JoinSet::new();
+        let mut opened = Vec::new();
         for number in 0..clients {
+            if opening.len() >= HANDSHAKES_AT_ONCE {
+                opened.extend(joined(&mut opening).await?);
+            }
             let (place, questions) = (place.clone(), Arc::clone(&questions));
             opening.spawn(async move {
                 let link = place.connect().await?;
@@ -104,11 +108,10 @@ impl Cell {
                 Ok::<Client, String>(client)
             });
         }
-        let mut clients = Vec::new();
-        while let Some(opened) = opening.join_next().await {
-            clients.push(opened.map_err(|error| error.to_string())??);
+        while let Some(client) = joined(&mut opening).await? {
+            opened.push(client);
         }
-        Ok(Self { clients, questions })
+        Ok(Self { clients: opened, questions })
     }
 
     /// Asks for `length`; gives what was counted and how long it took until the last answer was in.

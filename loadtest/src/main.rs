@@ -12,6 +12,7 @@ mod client;
 mod compare;
 mod findings;
 mod follow;
+mod growth;
 mod hospital;
 mod lanes;
 mod load;
@@ -60,6 +61,8 @@ enum Command {
     List(List),
     /// The gate, nginx, HAProxy and a minimal pass-through in closed loops, alternated on the same upstream
     Baseline(baseline::Options),
+    /// What a request costs as connections, answers, policies, people or the trail grow, one at a time
+    Growth(Box<growth::Options>),
     /// A minimal TLS pass-through; the others start it as a process of its own
     #[command(hide = true)]
     PassThrough(pass_through::Options),
@@ -99,6 +102,7 @@ fn main() -> ExitCode {
         Command::Compare(options) => compare::run(&options),
         Command::List(list) => list_scenarios(&list),
         Command::Baseline(options) => runtime.block_on(baseline::run(&options)).map_err(Failure::Miss),
+        Command::Growth(options) => runtime.block_on(growth::run(&options)),
         Command::PassThrough(options) => runtime.block_on(pass_through::run(&options)).map_err(Failure::Miss),
         Command::Authorize(options) => runtime.block_on(authorize::run(&options)).map_err(Failure::Miss),
     };

@@ -6,7 +6,7 @@
 //! Look next: `program`, what is due when; `measure`, what comes of it.
 
 use crate::canary::Watch;
-use crate::client::{Heard, Place, Question};
+use crate::client::{HANDSHAKES_AT_ONCE, Heard, Place, Question, joined};
 use crate::follow;
 use crate::lanes::{CONNECTIONS_EACH, Lanes};
 use crate::measure::{Bad, Good, Measured, Rows, Sample};
@@ -46,6 +46,8 @@ pub(crate) struct Plan {
     pub(crate) length: Duration,
     pub(crate) patients: u32,
     pub(crate) connections: usize,
+    /// Each connection is an application's only one, so that all are used in turn.
+    pub(crate) alone: bool,
     /// For the progress line.
     pub(crate) name: String,
 }
@@ -113,7 +115,7 @@ pub(crate) async fn run(plan: Plan, against: Against, people: Arc<People>) -> Re
 fn drive(plan: Plan, against: Against, people: Arc<People>, stop: &AtomicBool) -> Result<Measured, String> {
     let runtime = Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
     let runtime = runtime.map_err(|error| error.to_string())?;
-    let each = if against.place.is_shared() { 1 } else { CONNECTIONS_EACH };
+    let each = if plan.alone || against.place.is_shared() { 1 } else { CONNECTIONS_EACH };
     let groups = runtime.block_on(open(&against.place, plan.connections, each))?;
     let (measured, rows) = Measured::empty(&plan.scenario, plan.warm_up, plan.length)?;
     let shared = Arc::new(Shared {
@@ -144,11 +146,12 @@ async fn open(place: &Place, connections: usize, each: usize) -> Result<Vec<Arc<
         left -= own;
         let lanes = Arc::new(Lanes::new(place.clone(), own));
         groups.push(Arc::clone(&lanes));
+        if opening.len() >= HANDSHAKES_AT_ONCE {
+            joined(&mut opening).await?;
+        }
         opening.spawn(async move { lanes.open(own).await });
     }
-    while let Some(opened) = opening.join_next().await {
-        opened.map_err(|error| error.to_string())??;
-    }
+    while joined(&mut opening).await?.is_some() {}
     Ok(groups)
 }
 
@@ -497,6 +500,7 @@ get = "/Patient/{patient}"
                 length,
                 patients: 5,
                 connections: 6,
+                alone: false,
                 name: "t".to_owned(),
             };
             let against = Against { place: Place::plain(address), ..nobody() };

@@ -8,7 +8,7 @@ use crate::findings::Findings;
 use crate::{picture, tell};
 use std::fmt::Write as _;
 
-const STYLE: &str = "body{font:15px/1.5 sans-serif;max-width:1080px;margin:24px auto;padding:0 16px;color:#222}\
+pub(crate) const STYLE: &str = "body{font:15px/1.5 sans-serif;max-width:1080px;margin:24px auto;padding:0 16px;color:#222}\
 h1{font-size:24px;margin-bottom:4px}h2{font-size:18px;margin-top:32px}table{border-collapse:collapse;font-size:12.5px;\
 display:block;overflow-x:auto}th,td{padding:3px 7px;border-bottom:1px solid #ddd;text-align:right;white-space:nowrap}\
 th:first-child,td:first-child{text-align:left}.good{background:#e5f3e8}.bad{background:#fbe3e0}.doubt{background:#fdf3d7}\
@@ -57,11 +57,11 @@ pub(crate) fn page(findings: &Findings) -> Result<String, String> {
     Ok(page)
 }
 
-fn add(page: &mut String, text: &str) {
+pub(crate) fn add(page: &mut String, text: &str) {
     page.push_str(text);
 }
 
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
@@ -80,7 +80,12 @@ fn verdict(page: &mut String, findings: &Findings) {
     }
 }
 
-fn table(page: &mut String, heading: &str, columns: &[&str], rows: impl Iterator<Item = Vec<String>>) {
+pub(crate) fn table(
+    page: &mut String,
+    heading: &str,
+    columns: &[&str],
+    rows: impl Iterator<Item = Vec<String>>,
+) {
     let cells = |tag: &str, cells: &[String]| -> String {
         cells.iter().map(|cell| format!("<{tag}>{}</{tag}>", escaped(cell))).collect()
     };

@@ -60,6 +60,11 @@ impl People {
         Ok(Self { known, logins })
     }
 
+    /// People of a scenario's only visit, by their tokens.
+    pub(crate) fn of(tokens: Vec<HeaderValue>) -> Self {
+        Self { known: vec![tokens], logins: HashMap::new() }
+    }
+
     /// The token of a visit.
     pub(crate) fn token(&self, visit: usize, person: u32, serial: u64) -> Option<&HeaderValue> {
         let known = || self.known.get(visit)?.get(usize::try_from(person).ok()?);

@@ -31,18 +31,18 @@ const COLOURS: [RGBColor; 10] = [
 ];
 /// What is no side of its own: the plan, and the gate's latency from sending.
 const BESIDE: RGBColor = RGBColor(150, 150, 150);
-const FONT: &str = "sans-serif";
+pub(crate) const FONT: &str = "sans-serif";
 /// A latency that is drawn at the least, in milliseconds: the logarithm of nothing cannot be.
 const FLOOR_MS: f64 = 0.01;
 
-type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type Line = (String, Vec<(f64, f64)>);
+pub(crate) type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+pub(crate) type Line = (String, Vec<(f64, f64)>);
 
-fn text(error: impl Display) -> String {
+pub(crate) fn text(error: impl Display) -> String {
     error.to_string()
 }
 
-fn drawn(draw: impl FnOnce(&Canvas<'_>) -> Result<(), String>) -> Result<String, String> {
+pub(crate) fn drawn(draw: impl FnOnce(&Canvas<'_>) -> Result<(), String>) -> Result<String, String> {
     let mut svg = String::new();
     let canvas = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
     canvas.fill(&WHITE).map_err(text)?;
@@ -52,7 +52,7 @@ fn drawn(draw: impl FnOnce(&Canvas<'_>) -> Result<(), String>) -> Result<String,
     Ok(svg)
 }
 
-fn colour(number: usize, name: &str) -> RGBColor {
+pub(crate) fn colour(number: usize, name: &str) -> RGBColor {
     if name == DUE || name == FROM_SENDING {
         return BESIDE;
     }
@@ -228,7 +228,7 @@ fn percentile(tenths: f64) -> String {
 }
 
 /// Without digits that say nothing.
-fn plain(value: f64) -> String {
+pub(crate) fn plain(value: f64) -> String {
     match value {
         value if value >= 10.0 => format!("{value:.0}"),
         value if value >= 1.0 || value <= 0.0 => format!("{value:.1}").trim_end_matches(".0").to_owned(),

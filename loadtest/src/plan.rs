@@ -7,37 +7,48 @@
 use chartgate_sandbox::charts;
 use chartgate_sandbox::emr::Emr;
 use chartgate_sandbox::issuer::Issuer;
+use clap::ValueEnum;
 use http::HeaderValue;
 use serde_json::{Value, json};
+use std::ops::RangeInclusive;
 
 /// Patients in the crowd; all of them together are a Bundle of about 1 MB.
 const PATIENTS: u32 = 500;
 /// Patients with observations, so many each that they are a Bundle of about 100 KB.
 const CHARTED: u32 = 16;
 const OBSERVATIONS: u32 = 141;
+/// As many patients again, with so many each that they are a Bundle of about 50 KB.
+const PAGED: u32 = 70;
 /// Different people who ask; each connection is one of them.
 const CALLERS: usize = 64;
 /// In every record of the crowd's patients, and withheld from nurses.
 const CANARY: &[u8] = b"@beispiel.example";
 
 /// A kind of request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Workload {
-    /// One patient, of whom a nurse sees a part.
+    /// One patient, of whom a nurse sees a part
+    #[value(name = "2kb")]
     Read,
-    /// All vital signs of one patient, of which a nurse sees everything.
+    /// Half as many vital signs of one patient, of which a nurse sees everything
+    #[value(name = "50kb")]
+    Page,
+    /// All vital signs of one patient, of which a nurse sees everything
+    #[value(name = "100kb")]
     Chart,
-    /// Many patients, of each of whom a nurse sees a part.
+    /// Many patients, of each of whom a nurse sees a part
+    #[value(name = "1mb")]
     Ward,
 }
 
 impl Workload {
-    pub(crate) const ALL: [Self; 3] = [Self::Read, Self::Chart, Self::Ward];
+    pub(crate) const ALL: [Self; 4] = [Self::Read, Self::Page, Self::Chart, Self::Ward];
 
     /// What the table calls it.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Read => "read 2 KB",
+            Self::Page => "search 50 KB",
             Self::Chart => "search 100 KB",
             Self::Ward => "search 1 MB",
         }
@@ -47,9 +58,8 @@ impl Workload {
     pub(crate) fn paths(self) -> Vec<String> {
         match self {
             Self::Read => (100..164).map(|n| format!("/fhir/Patient/c{n}")).collect(),
-            Self::Chart => (1..=CHARTED)
-                .map(|n| format!("/fhir/Observation?patient=Patient/c{n}&_count={OBSERVATIONS}"))
-                .collect(),
+            Self::Page => observations(CHARTED + 1..=2 * CHARTED, PAGED),
+            Self::Chart => observations(1..=CHARTED, OBSERVATIONS),
             Self::Ward => vec![format!("/fhir/Patient?gender=unknown&_count={PATIENTS}")],
         }
     }
@@ -57,6 +67,7 @@ impl Workload {
     fn records(self) -> Option<usize> {
         let records = match self {
             Self::Read => return None,
+            Self::Page => PAGED,
             Self::Chart => OBSERVATIONS,
             Self::Ward => PATIENTS,
         };
@@ -80,14 +91,21 @@ impl Workload {
     }
 }
 
+/// Searches for so many observations of each of these patients.
+fn observations(patients: RangeInclusive<u32>, count: u32) -> Vec<String> {
+    patients.map(|n| format!("/fhir/Observation?patient=Patient/c{n}&_count={count}")).collect()
+}
+
 /// Fills the EMR with what the workloads ask for.
 ///
 /// # Errors
 /// When the sandbox does not take its own records.
 pub(crate) fn fill(emr: &Emr) -> Result<(), String> {
-    let loaded =
-        charts::load_crowd(emr, PATIENTS, 0).and_then(|_| charts::load_crowd(emr, CHARTED, OBSERVATIONS));
-    loaded.map(|_records| ()).map_err(|error| error.to_string())
+    // Those who come first are replaced by themselves, with more observations.
+    for (patients, observations) in [(PATIENTS, 0), (2 * CHARTED, PAGED), (CHARTED, OBSERVATIONS)] {
+        charts::load_crowd(emr, patients, observations).map_err(|error| error.to_string())?;
+    }
+    Ok(())
 }
 
 /// `Authorization` of nurses with sessions of their own.
@@ -122,6 +140,8 @@ mod tests {
             (Workload::Read, r#"{"id":"c1"}"#.to_owned(), true),
             (Workload::Read, r#"{"value":"crowd1@beispiel.example"}"#.to_owned(), false),
             (Workload::Read, "{".to_owned(), false),
+            (Workload::Page, bundle(PAGED, "x"), true),
+            (Workload::Page, bundle(OBSERVATIONS, "x"), false),
             (Workload::Chart, bundle(OBSERVATIONS, "x"), true),
             (Workload::Chart, bundle(OBSERVATIONS - 1, "x"), false),
             (Workload::Ward, bundle(PATIENTS, "x"), true),
@@ -141,6 +161,8 @@ mod tests {
         let size = |name: &str, id: &str| emr.read(name, id).unwrap().len();
         let bundle = |record: usize, records: u32| (record + 120) * records as usize;
         assert!((1_800..2_300).contains(&size("Patient", "c100")));
+        assert!((46_000..54_000).contains(&bundle(size("Observation", "c17-o1"), PAGED)));
+        assert!(emr.read("Observation", &format!("c17-o{}", PAGED + 1)).is_none(), "a page has no next one");
         assert!((92_000..108_000).contains(&bundle(size("Observation", "c1-o1"), OBSERVATIONS)));
         assert!((920_000..1_080_000).contains(&bundle(size("Patient", "c100"), PATIENTS)));
     }

@@ -89,6 +89,15 @@ impl Process {
         sum
     }
 
+    /// Has [`Usage::peak_kib`] count from now on (proc(5), `clear_refs`); `false` where the system does not allow it.
+    pub(crate) fn forget_peak(&self) -> bool {
+        let own = self.child.id();
+        children_of(own)
+            .into_iter()
+            .chain([own])
+            .all(|pid| fs::write(Path::new("/proc").join(pid.to_string()).join("clear_refs"), "5").is_ok())
+    }
+
     /// Only while it is known to run: a process id may be given to another one later.
     fn signal(&mut self, signal: Signal) {
         let Ok(None) = self.child.try_wait() else { return };

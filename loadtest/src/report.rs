@@ -262,7 +262,9 @@ fn tables(report: &Report) -> String {
     }
     for workload in Workload::ALL {
         let rows: Vec<&Row> = report.rows.iter().filter(|row| row.workload == workload).collect();
-        text.push_str(&format!("\n{}\n{}\n", workload.name(), load_table(report, rows)));
+        if !rows.is_empty() {
+            text.push_str(&format!("\n{}\n{}\n", workload.name(), load_table(report, rows)));
+        }
     }
     let memory = report.memory.iter().map(|memory| {
         let mib = |kib: u64| format!("{}", kib / 1024);

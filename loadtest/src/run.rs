@@ -209,7 +209,7 @@ fn publish(options: &Options, findings: &Findings) -> Result<(), String> {
 }
 
 /// Raises the bound of open files as far as this run needs it, for the programs that it starts, too.
-fn allow_files(connections: u64) -> Result<(), String> {
+pub(crate) fn allow_files(connections: u64) -> Result<(), String> {
     let needed = connections * 2 + FILES_BESIDE;
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current.is_none_or(|now| now >= needed) {
@@ -345,6 +345,7 @@ impl<'o> Run<'o> {
             length: self.warm_up + self.slice(),
             patients,
             connections: usize::try_from(self.connections).unwrap_or(1),
+            alone: false,
             name: format!("{}, {}", self.scenario.name, turn.who.name()),
         };
         let filters = matches!(turn.who, Who::Gate | Who::NginxAuthz | Who::Stage(Until::Filter));

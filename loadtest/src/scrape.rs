@@ -49,6 +49,17 @@ pub(crate) async fn counts(operations: SocketAddr) -> Result<Counts, String> {
     Ok(read(&text))
 }
 
+/// Client connections that are open now. The gate counts those of its operations listener, too: the one that asks is taken off.
+///
+/// # Errors
+/// When the gate does not say.
+pub(crate) async fn connections(operations: SocketAddr) -> Result<f64, String> {
+    let (_, text) = get(operations, "/metrics").await?;
+    let found = text.lines().find_map(|line| line.strip_prefix("chartgate_connections "));
+    let open = found.and_then(|number| number.trim().parse::<f64>().ok());
+    open.map(|open| open - 1.0).ok_or_else(|| "no count of connections".to_owned())
+}
+
 async fn get(operations: SocketAddr, path: &str) -> Result<(StatusCode, String), String> {
     let mut link = Place::plain(operations).connect().await?;
     let heard = link.get(path, &HeaderValue::from_static("none"), true).await?;

@@ -24,8 +24,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// For a process to begin to listen.
-const START_PATIENCE: Duration = Duration::from_secs(20);
+/// For a process to begin to listen: the gate loads thousands of policies before, in an unoptimised build for minutes.
+const START_PATIENCE: Duration = Duration::from_secs(180);
 const GATE_LOG: &str = "gate.log";
 /// The name by which this executable is called when it is to be the gate.
 const GATE_NAME: &str = "chartgate";
@@ -111,6 +111,8 @@ pub(crate) struct Site {
     pub(crate) gate_program: GateProgram,
     /// The gate's operations listener.
     pub(crate) operations: SocketAddr,
+    /// From starting the gate until it was ready.
+    pub(crate) gate_start: Duration,
     /// The policies in force.
     policies: PathBuf,
     stage: Stage,
@@ -176,6 +178,7 @@ impl Site {
             notes,
             gate_program,
             operations,
+            gate_start: Duration::ZERO,
             policies,
             stage,
             emr,
@@ -346,11 +349,12 @@ impl Site {
         let port =
             self.stage.base_url().rsplit(':').next().and_then(|rest| rest.split('/').next()?.parse().ok());
         let port = port.ok_or("the gate's base URL has no port")?;
+        let began = Instant::now();
         let process = self.start_gate()?;
         self.take_in(Who::Gate, self.secure(port, protocol)?, process)
             .await
             .map_err(|error| error + &self.gate_log())?;
-        self.gate_is_ready().await
+        self.gate_is_ready(began).await
     }
 
     fn start_gate(&self) -> Result<Process, String> {
@@ -361,14 +365,15 @@ impl Site {
         Process::start("chartgate", &mut command)
     }
 
-    async fn gate_is_ready(&self) -> Result<(), String> {
-        let deadline = Instant::now() + START_PATIENCE;
+    async fn gate_is_ready(&mut self, began: Instant) -> Result<(), String> {
+        let deadline = began + START_PATIENCE;
         while !scrape::is_ready(self.operations).await {
             if Instant::now() > deadline {
                 return Err(format!("the gate does not become ready{}", self.gate_log()));
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        self.gate_start = began.elapsed();
         Ok(())
     }
 
@@ -397,11 +402,12 @@ impl Site {
         if let Some(mut old) = old {
             old.end()?;
         }
+        let began = Instant::now();
         let process = self.start_gate()?;
         if let Some(contender) = self.contenders.iter_mut().find(gate) {
             contender.process = Some(process);
         }
-        self.gate_is_ready().await
+        self.gate_is_ready(began).await
     }
 
     /// Waits until it shakes hands, and counts it among those who are measured.

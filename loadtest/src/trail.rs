@@ -68,7 +68,23 @@ impl Audit {
 /// # Errors
 /// When the trail could not be read at all.
 pub(crate) fn examine(gate: &GateProgram, config: &Path, answered: &[(u128, u16)]) -> Result<Audit, String> {
+    examine_since(gate, config, answered, None)
+}
+
+/// The same where the trail holds others' records from before this time (RFC 3339). All of it is verified.
+///
+/// # Errors
+/// As [`examine`].
+pub(crate) fn examine_since(
+    gate: &GateProgram,
+    config: &Path,
+    answered: &[(u128, u16)],
+    since: Option<&str>,
+) -> Result<Audit, String> {
     let mut search = audit(gate, config, "search");
+    if let Some(since) = since {
+        search.args(["--since", since]);
+    }
     let mut child = search.stdout(Stdio::piped()).spawn().map_err(|error| error.to_string())?;
     let output = child.stdout.take().ok_or("the search gives no output")?;
     let mut ledger = Ledger::expecting(answered);
