@@ -80,7 +80,9 @@ mod tests {
         sheet.table("t", &["<c>"], &[vec!["\"d\"".to_owned()]]);
         sheet.picture("p", "<svg></svg>");
         let page = sheet.close();
-        for present in ["<h1>&lt;b&gt;</h1>", "a &amp; b", "&lt;c&gt;", "&quot;d&quot;", "<svg></svg>", "said bad"] {
+        for present in
+            ["<h1>&lt;b&gt;</h1>", "a &amp; b", "&lt;c&gt;", "&quot;d&quot;", "<svg></svg>", "said bad"]
+        {
             assert!(page.contains(present), "{present}");
         }
         for absent in ["<script", "src=", "href=", "<link", "http"] {

@@ -97,7 +97,8 @@ impl Vitals {
             return 0.0;
         };
         let from = first.0 + (last.0 - first.0) / 3.0;
-        let looks: Vec<(f64, f64)> = self.resident_mib.iter().filter(|look| look.0 >= from).copied().collect();
+        let looks: Vec<(f64, f64)> =
+            self.resident_mib.iter().filter(|look| look.0 >= from).copied().collect();
         let count = looks.len().max(1) as f64;
         let mean = |of: fn(&(f64, f64)) -> f64| looks.iter().map(of).sum::<f64>() / count;
         let (seconds, memory) = (mean(|look| look.0), mean(|look| look.1));

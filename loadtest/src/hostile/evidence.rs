@@ -93,7 +93,8 @@ impl Ledger {
         let mut ledger = Self::default();
         ledger.evidence.answered = behaved.len() as u64;
         ledger.evidence.heard = attackers.len() as u64;
-        let all = behaved.iter().map(|answer| (answer, true)).chain(attackers.iter().map(|answer| (answer, false)));
+        let all =
+            behaved.iter().map(|answer| (answer, true)).chain(attackers.iter().map(|answer| (answer, false)));
         for (&(id, status), behaved) in all {
             let answer = Answer { status, behaved, records: 0, is_right: true };
             if ledger.answers.insert(id, answer).is_some() {
@@ -172,7 +173,8 @@ mod tests {
         let nurse = |id, outcome| line("release", id, "\"nurse-0-1\"", 200, outcome);
         let refused = |id| line("refusal", id, "null", 401, "refused");
         let sent = |id| line("release", id, "\"attacker-1\"", 200, "cut-off");
-        let counted = r#"{"kind":"control","event":"refusals-counted","details":{"code:no-token":"2"}}"#.to_owned();
+        let counted =
+            r#"{"kind":"control","event":"refusals-counted","details":{"code:no-token":"2"}}"#.to_owned();
         let sound = || Evidence { answered: 1, heard: 2, ..Evidence::default() };
         let (behaved, heard) = ([(1, 200)], [(2, 401), (3, 200)]);
         let all = || vec![nurse(1, "complete"), refused(2), sent(3)];

@@ -116,7 +116,8 @@ impl Side {
         let mut misses: Vec<String> =
             self.errors.iter().map(|(what, count)| format!("{when}: {count} x {what}")).collect();
         if self.unsent > 0 {
-            misses.push(format!("{when}: {} requests could not be sent, too many were under way", self.unsent));
+            misses
+                .push(format!("{when}: {} requests could not be sent, too many were under way", self.unsent));
         }
         if self.answered == 0 {
             misses.push(format!("{when}: nobody who behaved was answered"));
@@ -214,7 +215,9 @@ impl Findings {
         }
         let late = rows.iter().map(|row| row.calm.lag_p99_ms).fold(0.0, f64::max);
         if late > LAG_MS_MAX {
-            doubts.push(format!("the generator was {late:.1} ms late at the 99th percentile while nobody attacked"));
+            doubts.push(format!(
+                "the generator was {late:.1} ms late at the 99th percentile while nobody attacked"
+            ));
         }
         Self { format: FORMAT.to_owned(), setting, rows, evidence, peak_mib, misses, doubts }
     }
@@ -339,7 +342,10 @@ mod tests {
         let good = judged(row(), |_, _| ());
         assert!(good.misses.is_empty() && good.doubts.is_empty(), "{:?}", good.misses);
         let text = good.markdown();
-        assert!(text.contains("| pings") && text.contains("7 x frames") && text.contains("8 x closed"), "{text}");
+        assert!(
+            text.contains("| pings") && text.contains("7 x frames") && text.contains("8 x closed"),
+            "{text}"
+        );
         assert!(good.page().contains("Everybody who behaved was answered"));
         let under = |change: fn(&mut Side)| {
             let mut row = row();
@@ -347,7 +353,10 @@ mod tests {
             judged(row, |_, _| ())
         };
         let cases = [
-            (under(|side| side.errors = [("answered with 503".to_owned(), 2)].into()), "under pings: 2 x answered with 503"),
+            (
+                under(|side| side.errors = [("answered with 503".to_owned(), 2)].into()),
+                "under pings: 2 x answered with 503",
+            ),
             (under(|side| side.unsent = 3), "3 requests could not be sent"),
             (under(|side| side.answered = 0), "nobody who behaved was answered"),
             (judged(Row { sent: BTreeMap::new(), ..row() }, |_, _| ()), "pings: nothing was sent"),
@@ -356,9 +365,15 @@ mod tests {
             (judged(row(), |setting, _| setting.memory_mib_max = 80), "90 MiB resident, of at most 80"),
         ];
         for (findings, expected) in cases {
-            assert!(findings.misses.iter().any(|miss| miss.contains(expected)), "{expected}: {:?}", findings.misses);
+            assert!(
+                findings.misses.iter().any(|miss| miss.contains(expected)),
+                "{expected}: {:?}",
+                findings.misses
+            );
             assert!(findings.markdown().contains("THE RUN FAILS"), "{expected}");
         }
-        assert!(judged(row(), |setting, _| setting.machine.optimised = false).doubts[0].contains("--release"));
+        assert!(
+            judged(row(), |setting, _| setting.machine.optimised = false).doubts[0].contains("--release")
+        );
     }
 }

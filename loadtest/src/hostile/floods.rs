@@ -79,7 +79,8 @@ fn piece(way: Way, ground: &Ground, number: usize, step: u32) -> Piece {
     match way {
         Way::ZeroWindow if step == 0 => {
             let block = ask(LARGE);
-            let all = (0..STREAMS).flat_map(|at| frame(HEADERS, END_HEADERS | END_STREAM, 2 * at + 1, &block));
+            let all =
+                (0..STREAMS).flat_map(|at| frame(HEADERS, END_HEADERS | END_STREAM, 2 * at + 1, &block));
             (all.collect(), STREAMS)
         }
         Way::Headers2 => (list(&ask(SMALL), 2 * step + 1), 1),

@@ -4,6 +4,7 @@
 //! Must never: give an attacker more than anybody with an account and a network has.
 //! Look next: `lanes` and `floods`, who use it.
 
+use super::attacks::{Attack, Way};
 use super::tally::{Held, Tally};
 use crate::client::{Link, Place, Protocol};
 use crate::site::Site;
@@ -29,8 +30,8 @@ const BAD_TOKENS: usize = 40;
 /// What a bomb unfolds to.
 const BOMB_BYTES: usize = 64 * 1024 * 1024;
 /// Records of the patient whose chart is a large answer, and the text in each.
-const LARGE_RECORDS: usize = 800;
-const LARGE_TEXT_BYTES: usize = 1_200;
+const LARGE_RECORDS: usize = 200;
+const LARGE_TEXT_BYTES: usize = 5_000;
 /// The large answer: about a megabyte.
 pub(super) const LARGE: &str = "/fhir/Observation?patient=Patient/siege&_count=1000";
 pub(super) const SMALL: &str = "/fhir/Patient/siege";
@@ -134,14 +135,14 @@ impl Ground {
     ///
     /// # Errors
     /// When the issuer cannot sign, or there is no certificate.
-    pub(super) fn of(site: &Site, port: u16) -> Result<Self, String> {
+    pub(super) fn of(site: &Site, port: u16, attacks: &[Attack]) -> Result<Self, String> {
+        let wants = |ways: &[Way]| attacks.iter().any(|attack| ways.contains(&attack.way));
         let issuer = site.issuer();
-        let place = |protocol| {
-            Place::secure(port, &site.ca_file(), protocol).map(|place| place.coming_from(ADDRESS))
-        };
+        let place =
+            |protocol| Place::secure(port, &site.ca_file(), protocol).map(|place| place.coming_from(ADDRESS));
         let people = (0..PEOPLE).map(|number| good(issuer, number)).collect::<Result<Vec<_>, _>>()?;
         let mut bad_ones = Vec::new();
-        for number in 0..BAD_TOKENS {
+        for number in 0..if wants(&[Way::BadTokens]) { BAD_TOKENS } else { 0 } {
             for token in bad(issuer, number)? {
                 bad_ones.push(bearer(&token)?);
             }
@@ -154,7 +155,7 @@ impl Ground {
             good: people.iter().map(|token| bearer(token)).collect::<Result<_, _>>()?,
             giant: giants.into_iter().collect::<Result<_, _>>()?,
             bad: bad_ones,
-            bomb: bomb()?,
+            bomb: if wants(&[Way::BombsIn, Way::BombsOut]) { bomb()? } else { Vec::new() },
             emr: site.emr().clone(),
             tally: Tally::default(),
         })

@@ -212,8 +212,7 @@ async fn handshake(ground: &Ground, number: usize) {
             }
         }
         1 => {
-            let (Ok(mut stream), Ok(hello)) =
-                (ground.http1.reach(None).await, ground.http1.client_hello())
+            let (Ok(mut stream), Ok(hello)) = (ground.http1.reach(None).await, ground.http1.client_hello())
             else {
                 return ground.turned_away().await;
             };
@@ -306,7 +305,10 @@ mod tests {
     #[tokio::test]
     async fn the_head_of_an_answer_is_read_whole_or_not_at_all() {
         let cases: [(&[u8], Option<(u16, Option<u128>)>); 5] = [
-            (b"HTTP/1.1 401 Unauthorized\r\nX-Request-Id: 0000000000000000000000000000000a\r\n\r\nbody", Some((401, Some(10)))),
+            (
+                b"HTTP/1.1 401 Unauthorized\r\nX-Request-Id: 0000000000000000000000000000000a\r\n\r\nbody",
+                Some((401, Some(10))),
+            ),
             (b"HTTP/1.1 431 Too large\r\ncontent-length: 0\r\n\r\n", Some((431, None))),
             (b"HTTP/1.1 200 OK\r\n", None),
             (b"noise\r\n\r\n", None),

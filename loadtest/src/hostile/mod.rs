@@ -13,6 +13,7 @@ mod ground;
 mod lanes;
 mod tally;
 
+use crate::arrivals::Rate;
 use crate::baseline::progress;
 use crate::client::{Protocol, Question};
 use crate::lanes::Lanes;
@@ -25,7 +26,6 @@ use crate::scenario::{self, Scenario};
 use crate::site::{Site, Who, Wishes};
 use crate::vitals::Vitals;
 use crate::{Failure, hospital, run, scrape};
-use crate::arrivals::Rate;
 use attacks::Attack;
 use clap::Args;
 use findings::{Findings, Row, Setting};
@@ -53,7 +53,7 @@ pub(crate) struct Options {
     #[arg(value_delimiter = ',', default_value = "all")]
     attacks: Vec<String>,
     /// Measured time, calm and under each attack
-    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u64).range(1..=600))]
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
     /// Visits of those who behave: `8/s` or `90/min`
     #[arg(long, value_parser = Rate::parse)]
@@ -101,7 +101,7 @@ async fn measure(options: &Options, attacks: &[Attack]) -> Result<(), String> {
     progress("starting");
     let site = open(options).await?;
     let machine = Machine::look(site.folder())?;
-    let siege = Siege::new(options, scenario, site)?;
+    let siege = Siege::new(options, scenario, site, attacks)?;
     siege.hold(attacks, machine).await?.publish(options.json.as_deref(), options.html.as_deref())
 }
 
@@ -149,9 +149,14 @@ struct Spell {
 }
 
 impl<'o> Siege<'o> {
-    fn new(options: &'o Options, scenario: Arc<Scenario>, site: Site) -> Result<Self, String> {
+    fn new(
+        options: &'o Options,
+        scenario: Arc<Scenario>,
+        site: Site,
+        attacks: &[Attack],
+    ) -> Result<Self, String> {
         let place = site.gate()?.place.authority().rsplit(':').next().and_then(|port| port.parse().ok());
-        let ground = Ground::of(&site, place.ok_or("the gate has no port")?)?;
+        let ground = Ground::of(&site, place.ok_or("the gate has no port")?, attacks)?;
         let rate = options.rate.unwrap_or(scenario.rate);
         let program = program(&scenario, rate, options, 0);
         let people = People::gather(site.issuer(), &scenario, rate, program, options.patients)?;
@@ -177,7 +182,11 @@ impl<'o> Siege<'o> {
             }
             rows.push(row);
             if let Err(why) = scrape::counts(self.site.operations).await {
-                misses.push(format!("the gate does not answer after {}: {why}{}", attack.name, self.site.gate_log()));
+                misses.push(format!(
+                    "the gate does not answer after {}: {why}{}",
+                    attack.name,
+                    self.site.gate_log()
+                ));
                 break;
             }
         }
@@ -256,7 +265,9 @@ impl<'o> Siege<'o> {
             }
         }
         let log = self.site.whole_gate_log();
-        found.extend(log.lines().find(|line| line.contains("panic")).map(|line| format!("the gate's log: {line}")));
+        found.extend(
+            log.lines().find(|line| line.contains("panic")).map(|line| format!("the gate's log: {line}")),
+        );
         found
     }
 
@@ -308,7 +319,10 @@ async fn besiege(
 ///
 /// # Errors
 /// When a file cannot be written.
-pub(crate) fn write(path: Option<&Path>, text: impl FnOnce() -> Result<String, String>) -> Result<(), String> {
+pub(crate) fn write(
+    path: Option<&Path>,
+    text: impl FnOnce() -> Result<String, String>,
+) -> Result<(), String> {
     let Some(path) = path else { return Ok(()) };
     std::fs::write(path, text()?).map_err(|error| format!("{}: {error}", path.display()))
 }

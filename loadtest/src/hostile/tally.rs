@@ -61,7 +61,8 @@ impl Tally {
 
 /// Counts as a sentence: `12 x 401, 3 x closed`.
 pub(crate) fn told<K: AsRef<str>>(counts: &BTreeMap<K, u64>) -> String {
-    let told: Vec<String> = counts.iter().map(|(what, count)| format!("{count} x {}", what.as_ref())).collect();
+    let told: Vec<String> =
+        counts.iter().map(|(what, count)| format!("{count} x {}", what.as_ref())).collect();
     if told.is_empty() { "nothing".to_owned() } else { told.join(", ") }
 }
 

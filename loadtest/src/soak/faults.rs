@@ -51,7 +51,13 @@ const NOTHING: &str = "nothing";
 /// All of them, in their order.
 pub(crate) const FAULTS: [Fault; 8] = [
     fault("issuer-down", Kind::IssuerDown, "the issuer takes requests and answers none", NOTHING, &[]),
-    fault("upstream-slow", Kind::UpstreamSlow, "each answer of the record system waits 300 ms", "later answers", &[]),
+    fault(
+        "upstream-slow",
+        Kind::UpstreamSlow,
+        "each answer of the record system waits 300 ms",
+        "later answers",
+        &[],
+    ),
     Fault {
         may_break: true,
         ..fault(
@@ -78,7 +84,13 @@ pub(crate) const FAULTS: [Fault; 8] = [
     ),
     fault("certificate", Kind::Certificate, "a new certificate and key, and a hang-up signal", NOTHING, &[]),
     fault("policies", Kind::Policies, "a policy file changes, and a hang-up signal", NOTHING, &[]),
-    fault("frozen", Kind::Frozen, "the gate's process is held for a second, as a machine that moves is", "later answers", &[]),
+    fault(
+        "frozen",
+        Kind::Frozen,
+        "the gate's process is held for a second, as a machine that moves is",
+        "later answers",
+        &[],
+    ),
 ];
 
 const fn fault(
@@ -116,7 +128,8 @@ impl Fault {
         match what.split_once("answered with ") {
             Some((_, rest)) => {
                 let status = rest.split(' ').next().and_then(|status| status.parse().ok());
-                rest.contains(" instead of ") && status.is_some_and(|status: u16| self.statuses.contains(&status))
+                rest.contains(" instead of ")
+                    && status.is_some_and(|status: u16| self.statuses.contains(&status))
             }
             None => self.may_break && broke_off(what),
         }

@@ -123,13 +123,17 @@ impl Phase {
             commit_ms: if counts.commits > 0.0 { counts.commit_seconds / counts.commits * 1e3 } else { 0.0 },
             processors: vitals.processors(),
             resident_mib: vitals.after(),
-            latency: intervals.map(|(number, interval)| (middle(number), interval.p50_ms, interval.p99_ms)).collect(),
+            latency: intervals
+                .map(|(number, interval)| (middle(number), interval.p50_ms, interval.p99_ms))
+                .collect(),
         }
     }
 
     fn cells(&self) -> Vec<String> {
-        let told: Vec<String> =
-            summed(self.meant.iter().chain(&self.unmeant)).iter().map(|(what, count)| format!("{count} x {what}")).collect();
+        let told: Vec<String> = summed(self.meant.iter().chain(&self.unmeant))
+            .iter()
+            .map(|(what, count)| format!("{count} x {what}"))
+            .collect();
         vec![
             self.what.clone(),
             format!("{:.0}", self.at),
@@ -233,13 +237,18 @@ impl Findings {
         let mut doubts = Vec::new();
         let late = |phase: &&Phase| !phase.is_fault && phase.lag_p99_ms > LAG_MS_MAX;
         if let Some(phase) = phases.iter().find(late) {
-            doubts.push(format!("{}: the generator was {:.1} ms late at the 99th percentile", phase.what, phase.lag_p99_ms));
+            doubts.push(format!(
+                "{}: the generator was {:.1} ms late at the 99th percentile",
+                phase.what, phase.lag_p99_ms
+            ));
         }
         match setting.machine.optimised {
             // Where the generator keeps its schedule, latency that does not come back is the gate's.
             true if doubts.is_empty() => misses.extend(slower(&phases)),
             true => {}
-            false => doubts.push("not an optimised build: its numbers say nothing (use --release)".to_owned()),
+            false => {
+                doubts.push("not an optimised build: its numbers say nothing (use --release)".to_owned())
+            }
         }
         Self { format: FORMAT.to_owned(), setting, phases, memory, audit, misses, doubts }
     }
@@ -371,7 +380,10 @@ mod tests {
             latency: vec![(1.0, 2.0, 3.0)],
             ..Phase::default()
         };
-        let meant = [("a, b: answered with 502 instead of 200".to_owned(), 4), ("c, d: error reading a body".to_owned(), 1)];
+        let meant = [
+            ("a, b: answered with 502 instead of 200".to_owned(), 4),
+            ("c, d: error reading a body".to_owned(), 1),
+        ];
         vec![
             phase("calm"),
             Phase { is_fault: true, meant: meant.into(), broken_off: 1, ..phase("upstream-down") },
@@ -408,7 +420,12 @@ mod tests {
             judged(all, audit(), 1.0)
         };
         let cases = [
-            (with(|all| all[2].unmeant = [("a, b: answered with 502 instead of 200".to_owned(), 1)].into()), "after upstream-down: 1 x a, b"),
+            (
+                with(|all| {
+                    all[2].unmeant = [("a, b: answered with 502 instead of 200".to_owned(), 1)].into()
+                }),
+                "after upstream-down: 1 x a, b",
+            ),
             (with(|all| all[1].unsent = 1), "1 requests could not be sent"),
             (with(|all| all[0].answered = 0), "nobody was answered"),
             (with(|all| all[2].p50_ms = 27.0), "the median is 27.0 ms"),

@@ -196,12 +196,18 @@ impl<'o> Soak<'o> {
 
     /// A stretch of load, with or without a fault in its middle.
     async fn phase(&self, what: What, length: Duration, whole: &mut Whole) -> Result<(), String> {
-        progress(&format!("{}, {} s of {}", what.name(), self.began.elapsed().as_secs(), self.options.minutes.as_secs()));
+        progress(&format!(
+            "{}, {} s of {}",
+            what.name(),
+            self.began.elapsed().as_secs(),
+            self.options.minutes.as_secs()
+        ));
         let number = u64::try_from(whole.phases.len()).unwrap_or(0);
         let (patients, measured_length) = (self.options.patients, WARM_UP + length);
         let seed = self.options.seed.wrapping_add(number << 32);
         let program = Program::new(&self.scenario, self.rate, measured_length, patients, seed);
-        let people = People::gather(self.site.issuer(), &self.scenario, self.rate, program.clone(), patients)?;
+        let people =
+            People::gather(self.site.issuer(), &self.scenario, self.rate, program.clone(), patients)?;
         let plan = Plan {
             scenario: Arc::clone(&self.scenario),
             program,
