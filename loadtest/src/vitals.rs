@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     fn vitals(memory: impl Fn(f64) -> f64) -> Vitals {
-        let looks = (0..=600).map(|second| f64::from(second)).map(|second| (second, memory(second)));
+        let looks = (0..=600).map(f64::from).map(|second| (second, memory(second)));
         Vitals { resident_mib: looks.collect(), cpu_seconds: 30.0, seconds: 600.0 }
     }
 

@@ -1,5 +1,5 @@
 //! Short sieges and soaks of the whole thing: they must pass, tell what was done, and say no to what they do not know.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may fail where it stands")]
+#![expect(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
 use serde_json::Value;
 use std::fs;

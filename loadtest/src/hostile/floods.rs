@@ -130,7 +130,7 @@ fn list(block: &[u8], stream: u32) -> Vec<u8> {
 /// Frames that go on with a header block: full ones, or empty ones from every second attacker.
 fn continuations(number: usize) -> Vec<u8> {
     let mut block = Vec::new();
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         (0..15).for_each(|_| header("x-more", &[b'a'; 1_000], &mut block));
     }
     frame(CONTINUATION, 0, 1, &block).repeat(BATCH as usize)

@@ -165,7 +165,7 @@ mod tests {
     async fn the_end_of_a_connection_is_told() {
         let goaway = |code: u8| frame(GOAWAY, 0, 0, &[0, 0, 0, 0, 0, 0, 0, code]);
         let cases = [
-            (vec![frame(HEADERS, 0, 1, b"x"), goaway(11)].concat(), "GOAWAY ENHANCE_YOUR_CALM"),
+            ([frame(HEADERS, 0, 1, b"x"), goaway(11)].concat(), "GOAWAY ENHANCE_YOUR_CALM"),
             ([frame(RESET, 0, 1, &[0; 4]), goaway(0)].concat(), "GOAWAY NO_ERROR"),
             (vec![0, 0], "closed"),
             (frame(DATA, 0, 1, b"abc").get(..10).unwrap().to_vec(), "closed"),

@@ -31,6 +31,8 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 const NESTED_LEVELS: usize = 200_000;
 
 type Stream = TlsStream<TcpStream>;
+/// Status and request id.
+type Head = (u16, Option<u128>);
 
 /// One attacker, until it is dropped.
 pub(super) async fn attack(way: Way, ground: &Ground, number: usize) {
@@ -110,7 +112,7 @@ async fn drip(ground: &Ground, stream: Stream, held: Held<'_>, start: &[u8]) {
 }
 
 /// Status and request id of an answer; `None` when the connection ended without one.
-async fn head_of(mut from: impl tokio::io::AsyncRead + Unpin) -> Option<(u16, Option<u128>)> {
+async fn head_of(mut from: impl tokio::io::AsyncRead + Unpin) -> Option<Head> {
     let mut head = Vec::new();
     while !head.windows(4).any(|four| four == b"\r\n\r\n") {
         let read = from.read_buf(&mut head).await.ok()?;
@@ -121,7 +123,7 @@ async fn head_of(mut from: impl tokio::io::AsyncRead + Unpin) -> Option<(u16, Op
     parse(&String::from_utf8_lossy(&head))
 }
 
-fn parse(head: &str) -> Option<(u16, Option<u128>)> {
+fn parse(head: &str) -> Option<Head> {
     let status = head.split(' ').nth(1)?.parse().ok()?;
     let lines = head.lines().take_while(|line| !line.is_empty());
     let mut ids = lines.filter_map(|line| {
@@ -131,7 +133,7 @@ fn parse(head: &str) -> Option<(u16, Option<u128>)> {
     Some((status, ids.next()))
 }
 
-fn tell(ground: &Ground, held: Held<'_>, heard: Option<(u16, Option<u128>)>) {
+fn tell(ground: &Ground, held: Held<'_>, heard: Option<Head>) {
     match heard {
         Some((status, id)) => {
             held.ended("closed after an answer");
@@ -173,7 +175,7 @@ async fn slow_reader(ground: &Ground, number: usize) {
 async fn headers(ground: &Ground, number: usize) {
     let Some((stream, held)) = ground.raw(&ground.http1, None).await else { return };
     let mut head = format!("GET {SMALL} HTTP/1.1\r\nHost: {}\r\n", ground.http1.authority());
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         (0..1_000).for_each(|line| head.push_str(&format!("X-{line}: a\r\n")));
     } else {
         head.push_str(&format!("X-Large: {}\r\n", "a".repeat(60_000)));
@@ -304,7 +306,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_head_of_an_answer_is_read_whole_or_not_at_all() {
-        let cases: [(&[u8], Option<(u16, Option<u128>)>); 5] = [
+        let cases: [(&[u8], Option<Head>); 5] = [
             (
                 b"HTTP/1.1 401 Unauthorized\r\nX-Request-Id: 0000000000000000000000000000000a\r\n\r\nbody",
                 Some((401, Some(10))),

@@ -40,9 +40,9 @@ use tokio::task::JoinSet;
 
 const BYSTANDERS: &str = include_str!("bystanders.toml");
 /// The attack goes on for so long before those who behave are measured, who are there and checked already.
-const WARM_UP: Duration = Duration::from_secs(1);
+const WARM_UP: Duration = Duration::from_millis(500);
 /// Attackers lay siege for this much longer than it is measured, so that no measured request misses them.
-const OVERHANG: Duration = Duration::from_millis(500);
+const OVERHANG: Duration = Duration::from_millis(250);
 /// For attackers to leave when time is up.
 const LEAVING: Duration = Duration::from_secs(5);
 
