@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use crate::limits::HTTP2_CONTROL_FRAMES_PER_SECOND_MAX;
+use crate::limits::{HTTP2_CONTROL_FRAMES_PER_SECOND_MAX, HTTP2_RARE_FRAME_WEIGHT};
 
 /// RFC 9113 section 3.4: what a client says first.
 const PREFACE_BYTES: usize = 24;
@@ -25,6 +25,8 @@ const TYPE_AT: usize = 3;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
+const RST_STREAM: u8 = 3;
+const WINDOW_UPDATE: u8 = 8;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A stream of HTTP/2 frames.
@@ -49,7 +51,7 @@ struct Heads {
 impl Heads {
     const BEGIN: Heads = Heads { skip: PREFACE_BYTES, seen: 0, length: 0 };
 
-    /// Goes on over `bytes`, and gives how many frames begin in them that carry nothing.
+    /// Goes on over `bytes`, and gives the weight of the frames that begin in them and carry nothing.
     fn pass(&mut self, mut bytes: &[u8]) -> u32 {
         let mut frames = 0;
         loop {
@@ -61,14 +63,24 @@ impl Heads {
             bytes = rest;
             if self.seen < TYPE_AT {
                 self.length = self.length << 8 | usize::from(byte);
-            } else if self.seen == TYPE_AT && !matches!(byte, DATA | HEADERS | CONTINUATION) {
-                frames += 1;
+            } else if self.seen == TYPE_AT {
+                frames = u32::saturating_add(frames, weight(byte));
             }
             self.seen += 1;
             if self.seen == HEAD_BYTES {
                 *self = Heads { skip: self.length, seen: 0, length: 0 };
             }
         }
+    }
+}
+
+/// What a frame of this type counts. Requests and their bodies count nothing here, and what a busy peer sends often counts
+/// little.
+fn weight(kind: u8) -> u32 {
+    match kind {
+        DATA | HEADERS | CONTINUATION => 0,
+        RST_STREAM | WINDOW_UPDATE => 1,
+        _ => HTTP2_RARE_FRAME_WEIGHT,
     }
 }
 
@@ -153,9 +165,9 @@ mod tests {
     #[test]
     fn only_frames_that_carry_nothing_count_however_they_are_cut() {
         let cases: [(&[(u8, u8)], u32); 4] = [
-            (&[(4, 0), (6, 8), (8, 4), (3, 4), (2, 5), (99, 0)], 6),
+            (&[(4, 0), (6, 8), (8, 4), (3, 4), (2, 5), (99, 0)], 4 * HTTP2_RARE_FRAME_WEIGHT + 2),
             (&[(0, 0), (1, 30), (9, 200), (0, 255)], 0),
-            (&[(6, 8), (0, 90), (6, 8)], 2),
+            (&[(8, 4), (0, 90), (8, 4)], 2),
             (&[], 0),
         ];
         for (frames, expected) in cases {
@@ -175,11 +187,11 @@ mod tests {
         let most = HTTP2_CONTROL_FRAMES_PER_SECOND_MAX as usize;
         assert!(!stream.is_flooded(&connection(&[])));
         for _ in 0..3 {
-            assert!(!stream.is_flooded(&frame(6, 8).repeat(most - 1)));
+            assert!(!stream.is_flooded(&frame(8, 4).repeat(most - 1)));
             stream.since = Instant::now().checked_sub(SECOND).unwrap();
-            assert!(!stream.is_flooded(&frame(6, 8).repeat(2)), "another second began");
+            assert!(!stream.is_flooded(&frame(8, 4).repeat(2)), "another second began");
         }
-        assert!(!stream.is_flooded(&frame(6, 8).repeat(most)));
-        assert!(stream.is_flooded(&frame(6, 8)));
+        assert!(!stream.is_flooded(&frame(8, 4).repeat(most)));
+        assert!(stream.is_flooded(&frame(8, 4)));
     }
 }
