@@ -19,9 +19,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 /// The name in the certificate of everything that is measured.
 const NAME: &str = "localhost";
@@ -63,6 +64,7 @@ pub(crate) struct Place {
     authority: String,
     tls: Option<Arc<rustls::ClientConfig>>,
     protocol: Protocol,
+    source: Ipv4Addr,
 }
 
 /// What is asked.
@@ -109,7 +111,18 @@ impl Place {
             Protocol::Http2 => vec![b"h2".to_vec()],
         };
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        Ok(Self { address, authority: format!("{NAME}:{port}"), tls: Some(Arc::new(config)), protocol })
+        let (authority, source) = (format!("{NAME}:{port}"), Ipv4Addr::LOCALHOST);
+        Ok(Self { address, authority, tls: Some(Arc::new(config)), protocol, source })
+    }
+
+    /// The same, asked from another address of loopback.
+    pub(crate) fn coming_from(self, source: Ipv4Addr) -> Self {
+        Self { source, ..self }
+    }
+
+    /// Host and port, as requests name them.
+    pub(crate) fn authority(&self) -> &str {
+        &self.authority
     }
 
     /// Whether a connection takes several requests at once.
@@ -119,7 +132,54 @@ impl Place {
 
     /// A plain HTTP/1.1 server.
     pub(crate) fn plain(address: SocketAddr) -> Self {
-        Self { address, authority: address.to_string(), tls: None, protocol: Protocol::Http1 }
+        let (authority, source) = (address.to_string(), Ipv4Addr::LOCALHOST);
+        Self { address, authority, tls: None, protocol: Protocol::Http1, source }
+    }
+
+    /// A connection on which nothing was said yet; `receive_bytes` bounds what the system takes in before it is read.
+    ///
+    /// # Errors
+    /// When there is no connection.
+    pub(crate) async fn reach(&self, receive_bytes: Option<u32>) -> Result<TcpStream, String> {
+        let socket = TcpSocket::new_v4().map_err(text)?;
+        if let Some(bytes) = receive_bytes {
+            socket.set_recv_buffer_size(bytes).map_err(text)?;
+        }
+        if self.source != Ipv4Addr::LOCALHOST {
+            socket.bind(SocketAddr::from((self.source, 0))).map_err(text)?;
+        }
+        let stream = socket.connect(self.address).await.map_err(text)?;
+        stream.set_nodelay(true).map_err(text)?;
+        Ok(stream)
+    }
+
+    /// The TLS handshake on such a connection.
+    ///
+    /// # Errors
+    /// When it fails, this place has no TLS, or the server does not speak the protocol that was asked for.
+    pub(crate) async fn shake_hands(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, String> {
+        let tls = self.tls.as_ref().ok_or("no TLS here")?;
+        let name = ServerName::try_from(NAME).map_err(text)?;
+        let stream = TlsConnector::from(Arc::clone(tls)).connect(name, stream).await.map_err(text)?;
+        let agreed = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
+        if agreed.is_none() || agreed.as_ref() != tls.alpn_protocols.first() {
+            return Err("the server does not speak the protocol that was asked for".to_owned());
+        }
+        Ok(stream)
+    }
+
+    /// The first bytes of a TLS handshake, as they would be sent; none where there is no TLS.
+    ///
+    /// # Errors
+    /// When the library cannot make them.
+    pub(crate) fn client_hello(&self) -> Result<Vec<u8>, String> {
+        let mut hello = Vec::new();
+        if let Some(tls) = &self.tls {
+            let name = ServerName::try_from(NAME).map_err(text)?;
+            let mut session = rustls::ClientConnection::new(Arc::clone(tls), name).map_err(text)?;
+            session.write_tls(&mut hello).map_err(text)?;
+        }
+        Ok(hello)
     }
 
     /// Connects.
@@ -127,16 +187,11 @@ impl Place {
     /// # Errors
     /// When there is no connection, or not with the protocol that was asked for.
     pub(crate) async fn connect(&self) -> Result<Link, String> {
-        let stream = TcpStream::connect(self.address).await.map_err(text)?;
-        stream.set_nodelay(true).map_err(text)?;
-        let Some(tls) = &self.tls else { return self.over(stream).await };
-        let name = ServerName::try_from(NAME).map_err(text)?;
-        let stream = TlsConnector::from(Arc::clone(tls)).connect(name, stream).await.map_err(text)?;
-        let agreed = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
-        if agreed.is_none() || agreed.as_ref() != tls.alpn_protocols.first() {
-            return Err("the server does not speak the protocol that was asked for".to_owned());
+        let stream = self.reach(None).await?;
+        if self.tls.is_none() {
+            return self.over(stream).await;
         }
-        self.over(stream).await
+        self.over(self.shake_hands(stream).await?).await
     }
 
     async fn over<S>(&self, stream: S) -> Result<Link, String>

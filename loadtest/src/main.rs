@@ -14,6 +14,7 @@ mod findings;
 mod follow;
 mod growth;
 mod hospital;
+mod hostile;
 mod lanes;
 mod load;
 mod measure;
@@ -32,10 +33,13 @@ mod report;
 mod run;
 mod scenario;
 mod scrape;
+mod sheet;
 mod site;
+mod soak;
 mod stages;
 mod tell;
 mod trail;
+mod vitals;
 mod writes;
 
 use clap::{Args, Parser, Subcommand};
@@ -55,6 +59,10 @@ struct Arguments {
 enum Command {
     /// A clinical scenario at a rate fixed beforehand, with a check of every answer and of the trail
     Run(Box<run::Options>),
+    /// Callers who behave, at a fixed rate, while others attack the same gate
+    Hostile(hostile::Options),
+    /// A mixed day for as long as wanted, while one thing after the other breaks and comes back
+    Soak(soak::Options),
     /// Two runs side by side, and whether they may be compared
     Compare(compare::Options),
     /// The scenarios there are
@@ -99,6 +107,8 @@ fn main() -> ExitCode {
     };
     let ended = match arguments.command {
         Command::Run(options) => runtime.block_on(run::run(&options)),
+        Command::Hostile(options) => runtime.block_on(hostile::run(&options)),
+        Command::Soak(options) => runtime.block_on(soak::run(&options)),
         Command::Compare(options) => compare::run(&options),
         Command::List(list) => list_scenarios(&list),
         Command::Baseline(options) => runtime.block_on(baseline::run(&options)).map_err(Failure::Miss),

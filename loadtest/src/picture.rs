@@ -149,6 +149,15 @@ pub(crate) fn latency(findings: &Findings) -> Result<String, String> {
     drawn(|canvas| timed(canvas, lines, (bottom..top).log_scale(), "milliseconds"))
 }
 
+/// Any lines over seconds.
+///
+/// # Errors
+/// When a picture cannot be drawn.
+pub(crate) fn over_seconds(lines: Vec<(String, Vec<(f64, f64)>)>, unit: &str) -> Result<String, String> {
+    let top = lines.iter().flat_map(|(_, points)| points).map(|point| point.1).fold(1.0, f64::max) * 1.1;
+    drawn(|canvas| timed(canvas, lines, 0.0..top, unit))
+}
+
 fn timed<Y>(canvas: &Canvas<'_>, lines: Vec<Line>, height: Y, unit: &str) -> Result<(), String>
 where
     Y: plotters::coord::ranged1d::AsRangedCoord<Value = f64>,

@@ -57,11 +57,27 @@ impl Process {
         !matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// Asks it to read its files again.
+    pub(crate) fn hang_up(&self) {
+        self.tell(Signal::HUP);
+    }
+
+    /// Holds it where it is.
+    pub(crate) fn freeze(&self) {
+        self.tell(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub(crate) fn thaw(&self) {
+        self.tell(Signal::CONT);
+    }
+
     /// Asks it to end, and waits.
     ///
     /// # Errors
     /// When it did not end in time, or not well.
     pub(crate) fn end(&mut self) -> Result<(), String> {
+        self.signal(Signal::CONT);
         self.signal(Signal::TERM);
         let deadline = Instant::now() + END_PATIENCE;
         while Instant::now() < deadline {
@@ -101,6 +117,15 @@ impl Process {
     /// Only while it is known to run: a process id may be given to another one later.
     fn signal(&mut self, signal: Signal) {
         let Ok(None) = self.child.try_wait() else { return };
+        self.tell(signal);
+    }
+
+    /// Only while that number is a child of ours: it may be given to another process after it was waited for.
+    fn tell(&self, signal: Signal) {
+        let folder = Path::new("/proc").join(self.child.id().to_string());
+        if stat(&folder).is_none_or(|stat| stat.parent != std::process::id()) {
+            return;
+        }
         if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
             let _already_ended = kill_process(pid, signal);
         }

@@ -209,6 +209,9 @@ fn publish(options: &Options, findings: &Findings) -> Result<(), String> {
 }
 
 /// Raises the bound of open files as far as this run needs it, for the programs that it starts, too.
+///
+/// # Errors
+/// When this account may not have so many.
 pub(crate) fn allow_files(connections: u64) -> Result<(), String> {
     let needed = connections * 2 + FILES_BESIDE;
     let mut limit = getrlimit(Resource::Nofile);

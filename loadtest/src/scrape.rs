@@ -60,17 +60,31 @@ pub(crate) async fn connections(operations: SocketAddr) -> Result<f64, String> {
     open.map(|open| open - 1.0).ok_or_else(|| "no count of connections".to_owned())
 }
 
+/// One counter or gauge, summed over its labels.
+///
+/// # Errors
+/// When the gate does not say.
+pub(crate) async fn one(operations: SocketAddr, name: &str) -> Result<f64, String> {
+    let (status, text) = get(operations, "/metrics").await?;
+    if status != StatusCode::OK {
+        return Err(format!("the gate's metrics: {status}"));
+    }
+    Ok(sum(&text, name))
+}
+
 async fn get(operations: SocketAddr, path: &str) -> Result<(StatusCode, String), String> {
     let mut link = Place::plain(operations).connect().await?;
     let heard = link.get(path, &HeaderValue::from_static("none"), true).await?;
     Ok((heard.status, String::from_utf8_lossy(&heard.body).into_owned()))
 }
 
+fn sum(text: &str, name: &str) -> f64 {
+    let lines = text.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
+    lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+}
+
 fn read(text: &str) -> Counts {
-    let sum = |name: &str| {
-        let lines = text.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
-        lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
-    };
+    let sum = |name: &str| sum(text, name);
     Counts {
         requests: sum("chartgate_requests_total"),
         commits: sum("chartgate_journal_commit_seconds_count"),

@@ -23,6 +23,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+use tokio::sync::Mutex;
 
 /// For a process to begin to listen: the gate loads thousands of policies before, in an unoptimised build for minutes.
 const START_PATIENCE: Duration = Duration::from_secs(180);
@@ -117,7 +118,8 @@ pub(crate) struct Site {
     policies: PathBuf,
     stage: Stage,
     emr: Emr,
-    upstream: Server,
+    upstream: Mutex<Option<Server>>,
+    upstream_address: SocketAddr,
 }
 
 fn text(error: impl Display) -> String {
@@ -173,6 +175,7 @@ impl Site {
             Contender { who: Who::Direct, place: Place::plain(upstream.local_addr()), process: None };
         let policies = wishes.policies.map_or_else(|| stage.folder().join("policies"), Path::to_owned);
         let notes = Vec::new();
+        let upstream_address = upstream.local_addr();
         let mut site = Self {
             contenders: vec![direct],
             notes,
@@ -182,7 +185,8 @@ impl Site {
             policies,
             stage,
             emr,
-            upstream,
+            upstream: Mutex::new(Some(upstream)),
+            upstream_address,
         };
         site.add_peers(wishes).await?;
         site.add_equal(wishes).await?;
@@ -213,11 +217,6 @@ impl Site {
         self.stage.folder()
     }
 
-    /// The EMR behind everybody.
-    pub(crate) fn emr(&self) -> &Emr {
-        &self.emr
-    }
-
     /// The last lines of the gate's log.
     pub(crate) fn gate_log(&self) -> String {
         let log = fs::read_to_string(self.folder().join(GATE_LOG)).unwrap_or_default();
@@ -225,8 +224,56 @@ impl Site {
         lines.into_iter().rev().map(|line| format!("\n  gate: {line}")).collect()
     }
 
+    /// Everything that the gate said so far.
+    pub(crate) fn whole_gate_log(&self) -> String {
+        fs::read_to_string(self.folder().join(GATE_LOG)).unwrap_or_default()
+    }
+
+    /// The EMR behind everybody.
+    pub(crate) fn emr(&self) -> &Emr {
+        &self.emr
+    }
+
+    /// The certificate authority that clients trust.
+    pub(crate) fn ca_file(&self) -> PathBuf {
+        self.stage.ca_file()
+    }
+
+    /// Where the policies in force are.
+    pub(crate) fn policies(&self) -> &Path {
+        &self.policies
+    }
+
+    /// The gate, while it is there.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub(crate) fn gate(&self) -> Result<&Contender, String> {
+        let found = self.contenders.iter().find(|contender| contender.who == Who::Gate);
+        found.ok_or_else(|| "the gate is not there".to_owned())
+    }
+
+    /// Ends the upstream: its connections break, and new ones are refused.
+    pub(crate) async fn end_upstream(&self) {
+        if let Some(server) = self.upstream.lock().await.take() {
+            server.shutdown().await;
+        }
+    }
+
+    /// Starts the upstream again where it was, with what it had.
+    ///
+    /// # Errors
+    /// When its address was taken meanwhile.
+    pub(crate) async fn start_upstream(&self) -> Result<(), String> {
+        let mut upstream = self.upstream.lock().await;
+        if upstream.is_none() {
+            *upstream = Some(emr::serve(&self.emr, self.upstream_address).await.map_err(text)?);
+        }
+        Ok(())
+    }
+
     fn upstream_address(&self) -> SocketAddr {
-        self.upstream.local_addr()
+        self.upstream_address
     }
 
     fn secure(&self, port: u16, protocol: Protocol) -> Result<Place, String> {

@@ -81,25 +81,46 @@ pub(crate) fn examine_since(
     answered: &[(u128, u16)],
     since: Option<&str>,
 ) -> Result<Audit, String> {
+    let mut ledger = Ledger::expecting(answered);
+    let verifies = read_since(gate, config, since, &mut |line| ledger.take(line))?;
+    Ok(Audit { verifies, ..ledger.close() })
+}
+
+/// Shows every record as a line of JSON, and says whether the trail verifies.
+///
+/// # Errors
+/// When the trail could not be read at all, or `take` does not take a line.
+pub(crate) fn read(
+    gate: &GateProgram,
+    config: &Path,
+    take: &mut dyn FnMut(&[u8]) -> Result<(), String>,
+) -> Result<bool, String> {
+    read_since(gate, config, None, take)
+}
+
+fn read_since(
+    gate: &GateProgram,
+    config: &Path,
+    since: Option<&str>,
+    take: &mut dyn FnMut(&[u8]) -> Result<(), String>,
+) -> Result<bool, String> {
     let mut search = audit(gate, config, "search");
     if let Some(since) = since {
         search.args(["--since", since]);
     }
     let mut child = search.stdout(Stdio::piped()).spawn().map_err(|error| error.to_string())?;
     let output = child.stdout.take().ok_or("the search gives no output")?;
-    let mut ledger = Ledger::expecting(answered);
     let mut lines = BufReader::with_capacity(1 << 20, output);
     let mut line = Vec::new();
     while lines.read_until(b'\n', &mut line).map_err(|error| error.to_string())? > 0 {
-        ledger.take(&line)?;
+        take(&line)?;
         line.clear();
     }
     if !child.wait().is_ok_and(|status| status.success()) {
         return Err("`audit search` failed".to_owned());
     }
     let verified = audit(gate, config, "verify").stdout(Stdio::null()).status();
-    let verifies = verified.map_err(|error| error.to_string())?.success();
-    Ok(Audit { verifies, ..ledger.close() })
+    verified.map(|status| status.success()).map_err(|error| error.to_string())
 }
 
 fn audit(gate: &GateProgram, config: &Path, what: &str) -> Command {

@@ -27,6 +27,12 @@ pub const HTTP2_STREAMS_MAX: u32 = 100;
 pub const HTTP2_PENDING_RESETS_MAX: usize = 20;
 /// Streams we had to reset because of what the peer sent (CVE-2025-8671); one more ends the connection.
 pub const HTTP2_LOCAL_RESETS_MAX: usize = 64;
+/// Frames that carry nothing which a peer may send in a second: a download of 100 MB a second into the smallest window takes
+/// some 6,000 WINDOW_UPDATE. One more ends the connection.
+pub const HTTP2_CONTROL_FRAMES_PER_SECOND_MAX: u32 = 10_000;
+/// A SETTINGS, PING, PRIORITY or unknown frame counts as so many: 500 a second, where a client that measures its line sends
+/// some ten.
+pub const HTTP2_RARE_FRAME_WEIGHT: u32 = 20;
 /// Request body bytes a peer may send on one stream before we read them.
 pub const HTTP2_STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 /// The same for all streams of a connection together: what one connection may make us hold.

@@ -32,6 +32,7 @@ use tokio_rustls::TlsAcceptor;
 use super::activity::{self, Activity, Verdict};
 use super::body::{BodyFault, Reply};
 use super::fragment::Marked;
+use super::frames::Counted;
 use super::paced::Paced;
 use super::{Bounds, Doorway, Peer, Protocol, Security, Stop};
 use crate::edge::telemetry::Telemetry;
@@ -142,7 +143,8 @@ impl<H> Http<H> {
                 watch.drive(http1_settings(&bounds).serve_connection(stream, service)).await;
             }
             Protocol::Http2 => {
-                watch.drive(http2_settings().serve_connection(TokioIo::new(stream), service)).await;
+                let stream = TokioIo::new(Counted::new(stream));
+                watch.drive(http2_settings().serve_connection(stream, service)).await;
             }
         }
     }

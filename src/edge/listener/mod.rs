@@ -15,6 +15,7 @@ mod activity;
 mod body;
 mod connection;
 mod fragment;
+mod frames;
 mod paced;
 mod stop;
 #[cfg(test)]

@@ -389,6 +389,44 @@ async fn http2_headers_are_counted_and_resets_end_the_connection() {
     assert!(calls <= limits::HTTP2_PENDING_RESETS_MAX, "{calls} requests were begun");
 }
 
+/// Pings as fast as they go, and how many of them were answered before the connection ended or all were.
+async fn pinged(house: &House, pings: u32) -> (usize, bool) {
+    let (mut from, mut to) = tokio::io::split(house.connect(&[b"h2"]).await);
+    let mut flood = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+    flood.extend(b"\0\0\x08\x06\0\0\0\0\0chartgat".repeat(pings as usize));
+    let asking = async {
+        let _cut = to.write_all(&flood).await;
+        std::future::pending::<()>().await;
+    };
+    let mut got = Vec::new();
+    let answers = |got: &[u8]| got.windows(8).filter(|eight| eight == b"chartgat").count();
+    let listening = async {
+        // Each answer is a frame of 17 bytes; settings and their acknowledgement come before.
+        while got.len() < 17 * pings as usize || answers(&got) < pings as usize {
+            if from.read_buf(&mut got).await.unwrap_or(0) == 0 {
+                return true;
+            }
+        }
+        false
+    };
+    let ended = tokio::select! {
+        ended = timeout(LONG, listening) => ended.unwrap(),
+        () = asking => false,
+    };
+    (answers(&got), ended)
+}
+
+#[tokio::test]
+async fn a_flood_of_pings_ends_the_connection() {
+    let house = house(short()).await;
+    assert_eq!(pinged(&house, 50).await, (50, false), "a few are answered");
+    let most = limits::HTTP2_CONTROL_FRAMES_PER_SECOND_MAX / limits::HTTP2_RARE_FRAME_WEIGHT;
+    let (answered, ended) = pinged(&house, 20 * most).await;
+    assert!(ended && answered <= most as usize, "{answered} answered");
+    let sent = house.http2().await.send_request(get("/")).await;
+    assert_eq!(sent.unwrap().status(), StatusCode::OK, "others are served");
+}
+
 #[tokio::test]
 async fn connections_beyond_the_cap_are_closed_unheard() {
     let house = house(Bounds { connections: 1, ..short() }).await;
