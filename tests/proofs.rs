@@ -87,8 +87,8 @@ fn the_shipped_policies_keep_their_promises() {
 /// The invariant, the file, and the text of it that is another in the broken set.
 type Broken = (&'static str, &'static str, &'static str, &'static str);
 
-/// Each breaks the invariant beside it, in one of three sets.
-const BROKEN: [&[Broken]; 3] = [
+/// Each breaks the invariant beside it, in one of these sets.
+const BROKEN: [&[Broken]; 4] = [
     &[
         (
             "therapy-notes-stay",
@@ -179,6 +179,8 @@ const BROKEN: [&[Broken]; 3] = [
             "\"OPIOIDUD\", \"SUD\", \"42CFRPart2\"",
             "\"OPIOIDUD\", \"SUD\"",
         ),
+    ],
+    &[
         ("patients-see-it-whole", "nurse.cedar", "when { context.purpose == \"TREAT\" }\nunless", "unless"),
         (
             "active-medication-is-seen",
@@ -198,35 +200,57 @@ const BROKEN: [&[Broken]; 3] = [
 ];
 
 /// Every invariant of the shipped set is refuted by a set that breaks it, with a request that this set's own decision
-/// lets through (or refuses), and the shipped set's does not.
-#[test]
-fn each_invariant_finds_the_set_that_breaks_it() {
+/// lets through (or refuses), and the shipped set's does not. Each set is a test, so that they run side by side.
+fn is_found_out(broken: &[Broken]) {
     if !solver() {
         return;
     }
     let good = Arc::new(policy_files::load(&shipped()).unwrap());
-    for broken in BROKEN {
-        let changes: Vec<(&str, &str, &str)> =
-            broken.iter().map(|(_, file, from, to)| (*file, *from, *to)).collect();
-        let folder = changed(&changes);
-        let written = folder.path().join("found");
-        let directory = folder.path().to_str().unwrap();
-        let mut arguments = vec!["prove", directory, "--json", "--write", written.to_str().unwrap()];
-        broken.iter().for_each(|(id, ..)| arguments.extend(["--only", id]));
-        let (code, lines, said) = policy(&arguments);
-        assert_eq!(code, 1, "{said}");
-        let bad = Arc::new(policy_files::load(folder.path()).unwrap());
-        for (id, ..) in broken {
-            refuted(id, &lines, &said);
-            let case = std::fs::read_to_string(written.join(format!("{id}-1.toml"))).unwrap();
-            decides_otherwise(id, &case, &bad, &good);
-        }
+    let changes: Vec<(&str, &str, &str)> =
+        broken.iter().map(|(_, file, from, to)| (*file, *from, *to)).collect();
+    let ids: BTreeSet<&str> = broken.iter().map(|(id, ..)| *id).collect();
+    let folder = changed(&changes);
+    let written = folder.path().join("found");
+    let directory = folder.path().to_str().unwrap();
+    let mut arguments = vec!["prove", directory, "--json", "--write", written.to_str().unwrap()];
+    ids.iter().for_each(|id| arguments.extend(["--only", id]));
+    let (code, lines, said) = policy(&arguments);
+    assert_eq!(code, 1, "{said}");
+    let bad = Arc::new(policy_files::load(folder.path()).unwrap());
+    for id in ids {
+        refuted(id, &lines, &said);
+        let case = std::fs::read_to_string(written.join(format!("{id}-1.toml"))).unwrap();
+        decides_otherwise(id, &case, &bad, &good);
     }
+}
+
+#[test]
+fn a_set_that_lets_the_wrong_people_in_is_found_out() {
+    is_found_out(BROKEN[0]);
+}
+
+#[test]
+fn a_set_that_lets_the_wrong_records_out_is_found_out() {
+    is_found_out(BROKEN[1]);
+}
+
+#[test]
+fn a_set_that_hides_what_must_be_seen_is_found_out() {
+    is_found_out(BROKEN[2]);
+}
+
+#[test]
+fn a_set_that_lets_programs_do_too_much_is_found_out() {
+    is_found_out(BROKEN[3]);
+}
+
+#[test]
+fn every_invariant_has_a_set_that_breaks_it() {
     let tried: BTreeSet<&str> = BROKEN.iter().copied().flatten().map(|(id, ..)| *id).collect();
     let invariants = policy_files::invariants(&shipped()).unwrap();
     let written = read_invariants(&invariants.0, invariants.1.as_ref()).unwrap();
     let written: BTreeSet<&str> = written.iter().map(|one| one.id.as_str()).collect();
-    assert_eq!(tried, written, "each has a set that breaks it");
+    assert_eq!(tried, written);
 }
 
 fn refuted(id: &str, lines: &[Value], said: &str) {
