@@ -501,6 +501,7 @@ fn gate(
         compresses: settings.compression,
         statement: gateway::Statement::default(),
         turns: gateway::Turns::default(),
+        shares: gateway::Shares::default(),
         large_bodies: gateway::LargeBodies::default(),
     }
 }

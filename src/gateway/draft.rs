@@ -8,6 +8,7 @@ use super::Gate;
 use super::refusal::{Refusal, Way};
 use super::release::Release;
 use super::reply::{Answer, outcome_of};
+use super::share::Share;
 use crate::clock;
 use crate::domain::access::Permit;
 use crate::domain::audit::{self, Decision, Outcome, Record};
@@ -37,6 +38,8 @@ pub(super) struct Draft {
     pub(super) unknown: bool,
     /// The caller for as long as they may go on; nothing before they are established.
     pub(super) standing: Option<Standing>,
+    /// Their place among what they may have under way; nothing before they are established.
+    pub(super) share: Option<Share>,
     /// Grants of emergency access under which the record may stand in the journal's reserve, if the journal takes none.
     pub(super) reserve: BTreeSet<String>,
     /// Something is let out for which it may not.
@@ -62,6 +65,7 @@ impl Draft {
             address: peer.address.ip(),
             unknown: false,
             standing: None,
+            share: None,
             reserve: BTreeSet::new(),
             unreserved: false,
             entries: Vec::new(),

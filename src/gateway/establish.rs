@@ -1,6 +1,6 @@
 //! Who is asking: from the request's head to a caller whose session is not over.
 //!
-//! Owns: the order in which token, proof, keys or issuer, replays, application and session are asked.
+//! Owns: the order in which token, proof, keys or issuer, replays, application, session and their share are asked.
 //! Must never: judge a token (that is `domain::identity`), or let anyone through whose session is unknown.
 //! Look next: `edge::keyring`, `edge::introspection`, `edge::replay`, `edge::sessions`.
 
@@ -21,8 +21,8 @@ const DPOP: HeaderName = HeaderName::from_static("dpop");
 /// Under which proofs are remembered.
 const PROOFS: &str = "dpop-proof";
 
-/// The caller behind the token, who holds what it is bound to, with an application that may be used and a session
-/// that is not over.
+/// The caller behind the token, who holds what it is bound to, with an application that may be used, a session
+/// that is not over, and a place for this request.
 pub(super) async fn establish(
     gate: &Gate,
     parts: &request::Parts,
@@ -33,6 +33,7 @@ pub(super) async fn establish(
     draft.scheme = given.scheme;
     let caller = prove(gate, parts, peer, given, draft).await.map_err(Refusal::Identity)?;
     draft.standing = Some(gate.sessions.admit(&caller, &parts.headers, draft.began).await?);
+    draft.share = Some(gate.shares.take(&caller).await?);
     Ok(caller)
 }
 

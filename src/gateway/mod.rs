@@ -32,6 +32,7 @@ mod reserve;
 pub mod review;
 mod rows;
 mod shadow;
+mod share;
 mod standing;
 mod step_up;
 mod stream;
@@ -44,6 +45,7 @@ pub use capabilities::Statement;
 pub use events::{EventSource, EventSources, heard_streams, silent_streams};
 pub use reply::ReplyBody;
 pub use shadow::Shadow;
+pub use share::Shares;
 pub use turns::Turns;
 
 use crate::clock;
@@ -148,6 +150,8 @@ pub struct Gate {
     pub statement: Statement,
     /// Conditional changes under way.
     pub turns: Turns,
+    /// What each caller has under way.
+    pub shares: Shares,
     /// Room for large request bodies.
     pub large_bodies: LargeBodies,
 }
@@ -260,7 +264,7 @@ async fn leave(
     let mut answer = draft.settle(outcome, gate);
     let (interaction, began, head_only) = (draft.interaction, draft.began, draft.head_only);
     let request_id = draft.decision.request_id.clone();
-    let standing = draft.standing.take();
+    let held = (draft.standing.take(), draft.share.take());
     let recorded = noise::record(gate, draft, &mut answer, refused).await;
     let decision = if refused { telemetry::Decision::Refuse } else { telemetry::Decision::Permit };
     let took = span(began, clock::now());
@@ -274,7 +278,7 @@ async fn leave(
             // What follows the first unit of a long answer is recorded unit by unit, before each.
             let files = answer.rest.take().map(|units| stream::release(Arc::clone(gate), *units));
             let following = files.or(following);
-            answer.send(&request_id, receipt, slot, following).map(|body| body.watched(standing))
+            answer.send(&request_id, receipt, slot, following).map(|body| body.held(held))
         }
         Err(error) => {
             tracing::error!(%error, "no record, no answer");

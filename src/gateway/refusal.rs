@@ -19,6 +19,7 @@ use crate::edge::coding::CodingRefusal;
 use crate::edge::listener::BodyRefusal;
 use crate::edge::sessions::SessionRefusal;
 use crate::edge::upstream::UpstreamError;
+use crate::limits;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
 /// Why a request is not answered with what it asked for.
@@ -410,6 +411,9 @@ impl Refusal {
             Self::Emergency(EmergencyRefusal::TooOften { seconds }) => {
                 return Some((header::RETRY_AFTER, HeaderValue::from(*seconds)));
             }
+            Self::Busy | Self::Upstream(UpstreamError::Busy) => {
+                return Some((header::RETRY_AFTER, HeaderValue::from(limits::BUSY_RETRY_SECONDS)));
+            }
             Self::Fhir(refusal) => {
                 let allow = refusal.allow()?;
                 return Some((header::ALLOW, HeaderValue::from_static(allow)));
@@ -440,7 +444,6 @@ impl Refusal {
             | Self::Upstream(_)
             | Self::QueryRefusedUpstream
             | Self::AnswerUnsound
-            | Self::Busy
             | Self::TrailUnavailable
             | Self::SessionsUnavailable
             | Self::Internal => return None,

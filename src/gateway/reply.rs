@@ -6,6 +6,7 @@
 
 use super::draft::Draft;
 use super::refusal::{Heard, Refusal, Way};
+use super::share::Share;
 use super::stream::{Part, Units};
 use crate::clock;
 use crate::domain::audit::Ending;
@@ -220,8 +221,14 @@ impl Answer {
         slot: Option<Slot>,
         following: Option<Receiver<Part>>,
     ) -> Response<ReplyBody> {
-        let mut response =
-            Response::new(ReplyBody { rest: self.body, sent_bytes: 0, slot, following, standing: None });
+        let mut response = Response::new(ReplyBody {
+            rest: self.body,
+            sent_bytes: 0,
+            slot,
+            following,
+            standing: None,
+            share: None,
+        });
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         *headers = self.headers;
@@ -242,6 +249,8 @@ pub struct ReplyBody {
     slot: Option<Slot>,
     following: Option<Receiver<Part>>,
     standing: Option<Standing>,
+    /// The place that this request has of what its caller may have under way: given back with the body.
+    share: Option<Share>,
 }
 
 /// An answer that could not be finished: the connection must not look as if it had been.
@@ -257,9 +266,9 @@ impl fmt::Display for BrokenOff {
 impl std::error::Error for BrokenOff {}
 
 impl ReplyBody {
-    /// The same, cut off when the caller may no longer be told anything (T-193).
-    pub(super) fn watched(mut self, standing: Option<Standing>) -> Self {
-        self.standing = standing;
+    /// The same, cut off when the caller may no longer be told anything (T-193), and holding their place to its end.
+    pub(super) fn held(mut self, (standing, share): (Option<Standing>, Option<Share>)) -> Self {
+        (self.standing, self.share) = (standing, share);
         self
     }
 

@@ -78,6 +78,14 @@ pub const EXPORT_LINK_STEP_BYTES: usize = 256;
 /// What may be sealed into one token: an upstream's paging link with a long cursor.
 pub const SEALED_BYTES_MAX: usize = 8 * 1024;
 
+/// Requests of one caller (issuer and subject) under way at once, from when they are known until their answer is taken:
+/// an eighth of what the EMR is asked at once, and more than a browser's or an interface engine's connections ask.
+pub const CALLER_REQUESTS_MAX: usize = 32;
+/// How long one more waits for a place: longer than an EMR that is in trouble takes for most answers, and shorter than
+/// the patience of a client.
+pub const CALLER_WAIT: Duration = Duration::from_secs(10);
+/// When whoever met a full gate may try again (`Retry-After`, RFC 9110 section 10.2.3).
+pub const BUSY_RETRY_SECONDS: u64 = 2;
 /// Conditions (`If-None-Exist`, conditional update) that may be under way at once; each is a search's text. Far more than
 /// an interface engine's connections, and some megabytes at the most.
 pub const TURNS_MAX: usize = 1_024;
