@@ -76,7 +76,6 @@ impl fmt::Debug for Shares {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failing test panics")]
 mod tests {
     use super::*;
 
