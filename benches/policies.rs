@@ -27,6 +27,9 @@ const PUBLIC: &str = "https://fhir.hospital.example/fhir";
 /// Policies, and roles among which they are divided.
 const SIZES: [(usize, usize); 4] = [(10, 5), (100, 25), (1_000, 500), (10_000, 500)];
 
+/// Policies in one file: all of the largest set would be longer than a policy file may be.
+const IN_A_FILE: usize = 1_000;
+
 /// The largest set that is loaded again and again.
 const LOADED_MAX: usize = 1_000;
 
@@ -34,8 +37,12 @@ fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
-fn sources(policies: usize, roles: usize) -> [Source; 1] {
-    [Source { name: "generated.cedar".to_owned(), text: generated::policies(0..policies, roles) }]
+fn sources(policies: usize, roles: usize) -> Vec<Source> {
+    let file = |first: usize| Source {
+        name: format!("generated-{first:06}.cedar"),
+        text: generated::policies(first..policies.min(first + IN_A_FILE), roles),
+    };
+    (0..policies).step_by(IN_A_FILE).map(file).collect()
 }
 
 fn loaded(sources: &[Source]) -> Result<PolicySet, String> {
