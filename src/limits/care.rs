@@ -65,6 +65,8 @@ pub const RESERVE_BYTES_MIN: u64 = 64 * 1024;
 pub const RESERVE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// What is written in place at once or not at all: the sector of present disks, and the page of file systems.
 pub const RESERVE_BLOCK_BYTES: usize = 4096;
+/// What every disk writes at once or not at all, older ones too.
+pub const SECTOR_BYTES: usize = 512;
 
 /// How often grants are read from the store: for those of other proxies, and for those whose end is to be recorded.
 /// Twice within the second in which one proxy knows what another granted or ended.

@@ -205,6 +205,21 @@ OPEN(open64)
         return done;                                                            \
     }
 ON_PATHS(rename, 'R', (const char *from, const char *to), (from, to), to, from, 1)
+
+/* Two names that change places; without that flag, a rename. */
+#ifndef RENAME_EXCHANGE
+#define RENAME_EXCHANGE 2
+#endif
+int renameat2(int from_folder, const char *from, int to_folder, const char *to, unsigned int flags) {
+    REAL(int, renameat2, int, const char *, int, const char *, unsigned int);
+    if (!is_below(to)) return real(from_folder, from, to_folder, to, flags);
+    if (strikes(1, 0)) return fail();
+    pthread_mutex_lock(&turn);
+    int done = real(from_folder, from, to_folder, to, flags);
+    if (!done) note(flags & RENAME_EXCHANGE ? 'E' : 'R', to, from, 0, NULL, 0);
+    pthread_mutex_unlock(&turn);
+    return done;
+}
 ON_PATHS(unlink, 'U', (const char *path), (path), path, NULL, 1)
 ON_PATHS(mkdir, 'D', (const char *path, mode_t mode), (path, mode), path, NULL, 0)
 ON_PATHS(rmdir, 'X', (const char *path), (path), path, NULL, 0)

@@ -120,6 +120,11 @@ impl Disk {
                 let node = self.now.remove(&call.other).unwrap();
                 self.now.insert(call.path.clone(), node);
             }
+            b'E' => {
+                let (node, other) = (self.now[&call.path], self.now[&call.other]);
+                self.now.insert(call.path.clone(), other);
+                self.now.insert(call.other.clone(), node);
+            }
             b'T' => {
                 let length = call.place;
                 self.content(&call.path).unwrap().now.resize(length, 0);

@@ -12,6 +12,7 @@ mod frame;
 mod inspect;
 mod keys;
 mod layout;
+mod newest;
 mod open;
 mod prove;
 mod publisher;

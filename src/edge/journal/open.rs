@@ -6,12 +6,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
 use aws_lc_rs::rand;
@@ -24,6 +24,7 @@ use super::keys::{KeyError, Keys};
 use super::layout::{
     CHECKPOINT, LOCK, PUBLISHED, RESERVE, SEGMENTS, make_directory, replace, segment_path, sync_directory,
 };
+use super::newest::Newest;
 use super::publisher::Publisher;
 use super::rotation::settle;
 use super::witnessed::Demand;
@@ -225,11 +226,9 @@ fn launch(
         resume.segments.push((size, size, 0));
         (segment_first, segment_bytes) = (size, 0);
     }
-    let path = directory.join(CHECKPOINT);
-    let file = File::open(&path)?;
-    let checkpoint = Held::new(path, file)?;
+    let newest = Arc::new(Mutex::new(Newest::open(&directory)?));
     state.size.store(size, Ordering::Relaxed);
-    let publisher = publisher(&directory, &state, &resume, size, published_size);
+    let publisher = publisher((&directory, &newest), &state, &resume, size, published_size);
     let (news, latest) = mpsc::channel();
     let publisher =
         thread::Builder::new().name("audit-publisher".to_owned()).spawn(move || publisher.run(&latest))?;
@@ -243,7 +242,7 @@ fn launch(
         state,
         frontier,
         lock,
-        checkpoint,
+        newest,
         segment,
         segment_first,
         segment_bytes,
@@ -308,7 +307,7 @@ fn rewrite(path: &Path, bytes: u64) -> io::Result<()> {
 
 /// The publisher as it would be had it run all along.
 fn publisher(
-    directory: &Path,
+    (directory, newest): (&Path, &Arc<Mutex<Newest>>),
     state: &Arc<State>,
     resume: &Resume,
     size: u64,
@@ -317,6 +316,7 @@ fn publisher(
     let closed = resume.segments.split_last().map_or(&[][..], |(_, closed)| closed);
     let mut publisher = Publisher {
         directory: directory.to_owned(),
+        newest: Arc::clone(newest),
         state: Arc::clone(state),
         size: published_size / 256 * 256,
         tiles: resume.tiles.clone(),

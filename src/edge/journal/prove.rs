@@ -10,6 +10,7 @@ use std::path::Path;
 use super::inspect::Finding;
 use super::keys::Keys;
 use super::layout::CHECKPOINT;
+use super::newest;
 use super::segments::Edge;
 use super::snapshot::{Entry, Snapshot, read_entries};
 use super::withheld::{Withheld, leaves};
@@ -62,7 +63,8 @@ pub fn entries_of_request(directory: &Path, keys: &Keys, request_id: &str) -> Re
 /// When there is no checkpoint by this key.
 pub fn verifier(directory: &Path, keys: &Keys) -> Result<VerifierKey, Finding> {
     let fault = |what: String| Finding { place: CHECKPOINT.to_owned(), what };
-    let note = std::fs::read(directory.join(CHECKPOINT)).map_err(|error| fault(error.to_string()))?;
+    let note = newest::read(directory).map_err(|error| fault(error.to_string()))?;
+    let note = note.ok_or_else(|| fault("is missing".to_owned()))?;
     let checkpoint = verify(keys.signer.key(), &note).map_err(|error| fault(error.to_string()))?;
     VerifierKey::new(&checkpoint.origin, KeyKind::Log, keys.signer.key())
         .ok_or_else(|| fault("names no log".to_owned()))

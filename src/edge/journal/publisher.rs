@@ -9,7 +9,8 @@
 //! 1. Full tiles, bundles and partial tiles are written, each beside its name, synced, renamed; then their
 //!    directories are synced. Crash: tiles beyond `published` stand there, each right for the entries, which
 //!    are still in the segments. The next publication finds them equal and goes on.
-//! 2. `published` is replaced, synced, and the audit directory synced. Crash: partial tiles of the publication
+//! 2. Both files of `checkpoint` are synced, so that it is never older than `published`; `published` is replaced, synced, and the
+//!    audit directory synced. Crash: partial tiles of the publication
 //!    before, and segments that are no longer needed, stand there. They are still right; the next one removes them.
 //! 3. Partial tiles of the publication before and segments wholly below the last full bundle are removed.
 //!    Removal needs no sync: what reappears after a power cut is what step 2 leaves.
@@ -18,12 +19,13 @@ use std::collections::{BTreeSet, VecDeque};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::layout::{PUBLISHED, make_parents, replace, segment_path, sync_directory};
+use super::newest::{self, Newest};
 use super::witnessed::Publication;
 use super::{JournalError, State};
 use crate::domain::ledger::{Tile, TileKind, Tiles, leaf_hash, write_entry};
@@ -40,6 +42,7 @@ pub(super) enum News {
 /// The publisher's state.
 pub(super) struct Publisher {
     pub(super) directory: PathBuf,
+    pub(super) newest: Arc<Mutex<Newest>>,
     pub(super) state: Arc<State>,
     /// Entries taken so far.
     pub(super) size: u64,
@@ -106,6 +109,7 @@ impl Publisher {
             write_tile(&self.directory, tile, &bytes, &mut changed)?;
         }
         changed.iter().try_for_each(|directory| sync_directory(directory))?;
+        newest::hold(&self.newest).settle()?;
         replace(&self.directory.join(PUBLISHED), &note)?;
         sync_directory(&self.directory)?;
         self.tell(note);
@@ -163,7 +167,8 @@ pub(super) fn bytes_of(entry: &[u8]) -> u64 {
     u64::try_from(entry.len()).unwrap_or(u64::MAX)
 }
 
-fn remove(path: &Path) -> io::Result<()> {
+/// Removes a file, if it is there.
+pub(super) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         Ok(()) | Err(_) => Ok(()),

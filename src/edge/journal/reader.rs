@@ -18,6 +18,7 @@ use super::frame::{self, Next};
 use super::inspect::Finding;
 use super::keys::Keys;
 use super::layout::{CHECKPOINT, PUBLISHED, Place, SEGMENTS, WITHHELD, classify, segment_path};
+use super::newest;
 use super::snapshot::{PAUSE, READINGS_MAX, read_if_there};
 use super::withheld::{Withheld, leaves};
 use crate::domain::audit::{Assembly, Part, Record, decode};
@@ -80,7 +81,7 @@ impl<'k> Reader<'k> {
             |error: io::Error| Finding { place: "audit directory".to_owned(), what: error.to_string() };
         for _ in 0..READINGS_MAX {
             let published = read_if_there(&directory.join(PUBLISHED)).map_err(fault)?;
-            let checkpoint = read_if_there(&directory.join(CHECKPOINT)).map_err(fault)?;
+            let checkpoint = newest::read(directory).map_err(fault)?;
             match Skimmed::read(directory) {
                 Ok(edge) if read_if_there(&directory.join(PUBLISHED)).map_err(fault)? == published => {
                     return Self::begin(directory, keys, published, checkpoint, edge);

@@ -18,6 +18,7 @@ use super::keys::Keys;
 use super::layout::{
     CHECKPOINT, DATA_KEYS, PUBLISHED, Place, SEGMENTS, WITHHELD, WITNESSED, classify, segment_path,
 };
+use super::newest;
 use super::snapshot::{PAUSE, READINGS_MAX, read_if_there};
 use crate::domain::ledger::{Checkpoint, Tile, verify};
 
@@ -96,7 +97,7 @@ impl Raw {
         }
         beside.extend(read_if_there(&directory.join(WITHHELD))?.map(|bytes| (WITHHELD.to_owned(), bytes)));
         let published = read_if_there(&directory.join(PUBLISHED))?;
-        let checkpoint = read_if_there(&directory.join(CHECKPOINT))?;
+        let checkpoint = newest::read(directory)?;
         let mut segments = Vec::new();
         for name in names(directory, SEGMENTS)? {
             if let Place::Segment(first) = classify(&name) {

@@ -23,6 +23,7 @@ use super::keys::Keys;
 use super::layout::{
     CHECKPOINT, DATA_KEYS, PUBLISHED, Place, RESERVE, SEGMENTS, WITHHELD, WITNESSED, classify, segment_path,
 };
+use super::newest;
 use super::reserve;
 use super::segments::{Edge, Segment};
 use super::withheld::Withheld;
@@ -74,8 +75,8 @@ impl Snapshot {
     /// Whether the right edge is as it was read. A reserve in use names what the log held when it stopped.
     fn is_still(&self, directory: &Path) -> io::Result<bool> {
         let used = self.reserve.as_deref().is_some_and(reserve::is_used);
-        let read = |name: &str| read_if_there(&directory.join(name));
-        Ok(read(PUBLISHED)? == self.published && (!used || read(CHECKPOINT)? == self.checkpoint))
+        let published = read_if_there(&directory.join(PUBLISHED))?;
+        Ok(published == self.published && (!used || newest::read(directory)? == self.checkpoint))
     }
 
     fn read(directory: &Path) -> io::Result<Self> {
@@ -83,7 +84,7 @@ impl Snapshot {
         // Before everything else: what a witness has seen, the rest must hold.
         snapshot.read_witnessed()?;
         snapshot.published = read_if_there(&directory.join(PUBLISHED))?;
-        snapshot.checkpoint = read_if_there(&directory.join(CHECKPOINT))?;
+        snapshot.checkpoint = newest::read(directory)?;
         let mut segments = BTreeSet::new();
         let mut names = Vec::new();
         // Tiles first, segments last: see the header.

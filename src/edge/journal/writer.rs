@@ -1,6 +1,6 @@
 //! The writer: one thread, one group commit after the other.
 //!
-//! Owns: the active segment, the file `checkpoint`, and the only place where receipts are made.
+//! Owns: the active segment, and the only place where receipts are made.
 //! Must never: acknowledge before the sync; try a failed write again (a failed fsync may have dropped pages: a
 //! second one would lie); go on when the files under it were touched.
 //! Look next: `publisher` for the tiles, `open` for recovery, `spare` for what happens out of service.
@@ -11,10 +11,10 @@
 //!    a torn frame, or a whole one. Nobody was answered. Recovery drops a torn one and keeps a whole one, which
 //!    then is the record of a release that did not happen: too much evidence is no harm.
 //! 2. The segment is synced. From here on the records survive everything.
-//! 3. The checkpoint is written beside its name and synced, so that no crash can leave an empty checkpoint.
+//! 3. The checkpoint is written beside its name, over the one before the last (`newest`).
 //! 4. Lock, data key, segment and checkpoint are looked up by name: they must still be the files we hold.
-//! 5. The checkpoint is renamed into place. The directory is not synced: after a kill the new name is there
-//!    (so a cut tail is found by its size), after a power cut it may be the one before, and recovery takes the
+//! 5. The two checkpoints change places. Nothing of that is synced: after a kill the new one is there
+//!    (so a cut tail is found by its size), after a power cut it may be an earlier one, and recovery takes the
 //!    newer checkpoint from the frame, which is synced and signed. So acknowledging depends on step 2 alone.
 //! 6. Everyone in the batch is answered.
 //!
@@ -24,16 +24,17 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::datakeys::Sealer;
 use super::entry::Cipher;
 use super::keys::Keys;
-use super::layout::{CHECKPOINT, SEGMENTS, create_file, segment_path, stage, staged, sync_directory};
+use super::layout::{SEGMENTS, create_file, segment_path, sync_directory};
+use super::newest::{self, Newest};
 use super::publisher::{News, bytes_of};
 use super::reserve::file::Reserve;
 use super::{Append, JournalError, Kept, Message, Receipt, State, frame};
@@ -51,6 +52,11 @@ impl Held {
     pub(super) fn new(path: PathBuf, file: File) -> io::Result<Self> {
         let mode = file.metadata()?.mode();
         Ok(Self { path, file, mode })
+    }
+
+    /// The same file, behind another name.
+    pub(super) fn at(self, path: PathBuf) -> Self {
+        Self { path, ..self }
     }
 
     /// Whether the name still leads to this file, with this length and unchanged permissions.
@@ -83,7 +89,7 @@ pub(super) struct Writer {
     pub(super) state: Arc<State>,
     pub(super) frontier: Frontier,
     pub(super) lock: Held,
-    pub(super) checkpoint: Held,
+    pub(super) newest: Arc<Mutex<Newest>>,
     pub(super) segment: Held,
     pub(super) segment_first: u64,
     pub(super) segment_bytes: u64,
@@ -133,9 +139,10 @@ impl Writer {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        let Self { news, publisher, lock, .. } = self;
+        let Self { news, publisher, lock, newest, .. } = self;
         drop(news);
         let _panicked = publisher.join();
+        newest::hold(&newest).clear();
         drop(lock);
         if let Some(done) = closing {
             let _nobody_waits = done.send(());
@@ -203,7 +210,7 @@ impl Writer {
     ) -> io::Result<()> {
         self.segment.file.sync_data()?;
         self.segment_bytes += bytes_of(frame);
-        self.publish_checkpoint(&note)?;
+        newest::hold(&self.newest).replace(note.clone(), |newest| self.check_with(newest))?;
         self.count(&entries, begin);
         self.tell(News::Committed { entries, note })?;
         if self.segment_bytes > SEGMENT_BYTES_MAX { self.rotate() } else { Ok(()) }
@@ -221,21 +228,15 @@ impl Writer {
         Ok(entries)
     }
 
-    fn publish_checkpoint(&mut self, note: &[u8]) -> io::Result<()> {
-        let path = self.directory.join(CHECKPOINT);
-        let file = stage(&path, note)?;
-        self.check_files()?;
-        fs::rename(staged(&path), &path)?;
-        self.checkpoint = Held::new(path, file)?;
-        Ok(())
+    fn check_files(&self) -> io::Result<()> {
+        self.check_with(&newest::hold(&self.newest))
     }
 
-    fn check_files(&self) -> io::Result<()> {
+    fn check_with(&self, newest: &Newest) -> io::Result<()> {
         self.lock.check(None)?;
         self.sealer.check()?;
         self.segment.check(Some(self.segment_bytes))?;
-        let length = self.checkpoint.file.metadata()?.len();
-        self.checkpoint.check(Some(length))
+        newest.check()
     }
 
     fn count(&self, entries: &[Vec<u8>], begin: Instant) {
