@@ -375,6 +375,8 @@ pub const JOURNAL_QUEUE_WAIT_MS_MAX: u64 = 5_000;
 pub const JOURNAL_SLOTS_MAX: usize = 65_536;
 /// One group commit in bytes, unless a single record is larger: bounds the wait of those who come next.
 pub const COMMIT_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// How long outcomes wait for a release to be committed with. A crash loses as much of them: `unknown` is what they then read as.
+pub const OUTCOME_LINGER_MS: u64 = 20;
 /// A segment is closed when it is longer than this.
 pub const SEGMENT_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Bytes of entries that wait for their tiles; beyond it commits wait for the publisher.

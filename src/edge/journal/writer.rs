@@ -39,7 +39,7 @@ use super::publisher::{News, bytes_of};
 use super::reserve::file::Reserve;
 use super::{Append, JournalError, Kept, Message, Receipt, State, frame};
 use crate::domain::ledger::{Checkpoint, Frontier, Hash, leaf_hash, sign};
-use crate::limits::{COMMIT_BYTES_MAX, PUBLISH_BACKLOG_BYTES_MAX, SEGMENT_BYTES_MAX};
+use crate::limits::{COMMIT_BYTES_MAX, OUTCOME_LINGER_MS, PUBLISH_BACKLOG_BYTES_MAX, SEGMENT_BYTES_MAX};
 
 /// A file we hold and the name it must have.
 pub(super) struct Held {
@@ -300,15 +300,19 @@ fn answer(batch: Vec<Append>, kept: Result<(u64, Kept), JournalError>) {
     }
 }
 
-/// Everything that is waiting, up to the bound of one commit, and what else was asked behind it.
+/// Everything that is waiting, up to the bound of one commit, and what else was asked behind it. While it is only outcomes,
+/// for which nobody waits, more is waited for: the next release takes them along instead of waiting for a commit of theirs.
 fn gather(first: Append, queue: &Receiver<Message>) -> (Vec<Append>, Option<Message>) {
     let size = |append: &Append| append.parts.iter().map(Vec::len).sum::<usize>();
-    let mut bytes = size(&first);
+    let until = Instant::now() + Duration::from_millis(OUTCOME_LINGER_MS);
+    let (mut bytes, mut waits) = (size(&first), first.done.is_some());
     let mut batch = vec![first];
     while bytes < COMMIT_BYTES_MAX {
-        match queue.try_recv() {
+        let linger = if waits { Duration::ZERO } else { until.saturating_duration_since(Instant::now()) };
+        match queue.recv_timeout(linger) {
             Ok(Message::Append(append)) => {
                 bytes += size(&append);
+                waits |= append.done.is_some();
                 batch.push(append);
             }
             Ok(other) => return (batch, Some(other)),
@@ -325,4 +329,42 @@ pub(super) fn failure(place: &str, error: &io::Error) -> JournalError {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
     );
     if is_full { JournalError::DiskFull } else { JournalError::Failed(format!("{place}: {error}").into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    fn append(done: bool) -> Append {
+        Append { parts: vec![vec![0]], done: done.then(|| oneshot::channel().0), room: None, reserve: false }
+    }
+
+    /// How many are committed together, and how long they waited for more.
+    fn gathered(first: bool, behind: Vec<Message>) -> (usize, bool, Duration) {
+        let (sender, queue) = mpsc::channel();
+        behind.into_iter().for_each(|message| sender.send(message).unwrap());
+        let begin = Instant::now();
+        let (batch, other) = gather(append(first), &queue);
+        (batch.len(), other.is_some(), begin.elapsed())
+    }
+
+    #[test]
+    fn outcomes_wait_for_a_release_and_for_nothing_else() {
+        let linger = Duration::from_millis(OUTCOME_LINGER_MS);
+        let (count, _, waited) = gathered(false, vec![Message::Append(append(false))]);
+        assert!(count == 2 && waited >= linger, "{count} after {waited:?}");
+        let close = || Message::Close(oneshot::channel().0);
+        for (first, behind, count) in [
+            (false, vec![Message::Append(append(false)), Message::Append(append(true)), close()], 3),
+            (false, vec![close()], 1),
+            (true, vec![Message::Append(append(false)), close()], 2),
+        ] {
+            let (gathered, is_closing, _) = gathered(first, behind);
+            assert_eq!((gathered, is_closing), (count, true));
+        }
+    }
 }
