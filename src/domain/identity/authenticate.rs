@@ -16,7 +16,7 @@ use super::clients::Standing;
 use super::issuer::Issuer;
 use super::keys::{Key, KeySet};
 use super::refusal::IdentityRefusal;
-use super::token::{Unverified, hexadecimal};
+use super::token::{Named, Unverified, hexadecimal};
 use crate::limits;
 
 /// Establishes who is asking, from a token, its issuer's settings and keys, what the request shows besides it, and
@@ -31,7 +31,7 @@ pub fn authenticate(
     shown: &Possession<'_>,
     now: Timestamp,
 ) -> Result<Caller, IdentityRefusal> {
-    let key = choose_key(unverified, issuer, keys)?;
+    let key = choose_key(unverified.named(), issuer, keys)?;
     verify_signature(unverified, issuer, key)?;
     // Nothing in the payload is believed above this line.
     let claims = Claims::read(unverified.payload())?;
@@ -96,18 +96,18 @@ pub(super) fn check_mfa(mfa: &Mfa, issuer: &Issuer, now: Timestamp) -> Result<()
 
 /// The key with the token's `kid`, if the token's algorithm is the one that key is for (T-169, T-170).
 pub(super) fn choose_key<'k>(
-    unverified: &Unverified<'_>,
+    named: &Named,
     issuer: &Issuer,
     keys: &'k KeySet,
 ) -> Result<&'k Key, IdentityRefusal> {
-    if unverified.issuer() != issuer.url() {
+    if named.issuer != issuer.url() {
         return Err(IdentityRefusal::IssuerUnknown);
     }
-    if !issuer.algorithms().contains(&unverified.algorithm()) {
+    if !issuer.algorithms().contains(&named.algorithm) {
         return Err(IdentityRefusal::AlgorithmRefused);
     }
-    let key = keys.key(unverified.key_id()).ok_or(IdentityRefusal::KeyUnknown)?;
-    if key.algorithm() != unverified.algorithm() {
+    let key = keys.key(&named.key_id).ok_or(IdentityRefusal::KeyUnknown)?;
+    if key.algorithm() != named.algorithm {
         return Err(IdentityRefusal::KeyMismatch);
     }
     Ok(key)

@@ -52,4 +52,4 @@ pub use refusal::{IdentityRefusal, RefusalClass, StepUp};
 pub use revocation::{Reach, Revocation, RevocationIndex, RevocationOrigin, RevocationTarget};
 pub use session::{Beginning, Session, SessionEnded, SessionKey, SessionLimits, check_session};
 pub use token::{Unverified, fuzz_token};
-pub use verified::VerifiedTokens;
+pub use verified::{Seen, VerifiedTokens};

@@ -353,6 +353,20 @@ fn a_kept_token_is_checked_again_at_every_use() {
     let second = ask(&issuer(), &keys(), NOW + 1).unwrap();
     assert!(std::sync::Arc::ptr_eq(&first, &second), "not kept");
 
+    // Known by its text alone, and checked like one that was taken apart.
+    let seen = cache.recall(&token).unwrap();
+    assert_eq!((seen.issuer(), seen.key_id()), (unverified.issuer(), unverified.key_id()));
+    let again = |issuer: &Issuer, now: i64| cache.again(&seen, issuer, &keys(), &Possession::BARE, at(now));
+    assert!(std::sync::Arc::ptr_eq(&first, &again(&issuer(), NOW + 1).unwrap().unwrap()));
+    assert_eq!(again(&issuer(), NOW + 9_000).unwrap().unwrap_err(), IdentityRefusal::Expired);
+    assert!(cache.recall(&token).is_none(), "what is over is forgotten");
+    let first = ask(&issuer(), &keys(), NOW).unwrap();
+    let others = Issuer::new(IssuerSpec { audience: "https://new.test".into(), ..spec() }).unwrap();
+    assert!(again(&others, NOW).is_none(), "other settings: to be verified anew");
+    assert!(std::sync::Arc::ptr_eq(&first, &ask(&issuer(), &keys(), NOW).unwrap()));
+    let changed = token.replacen('e', "E", 1);
+    assert!(cache.recall(&changed).is_none() && cache.recall(&token[1..]).is_none());
+
     let only_ed = json!({"keys": [Forge::instance().jwk("ed")]}).to_string();
     let without_key = KeySet::read(only_ed.as_bytes(), &issuer()).unwrap();
     assert_eq!(ask(&issuer(), &without_key, NOW).unwrap_err(), IdentityRefusal::KeyUnknown);

@@ -21,11 +21,17 @@ use crate::limits;
 #[must_use]
 pub struct Unverified<'t> {
     token: &'t str,
-    algorithm: Algorithm,
-    key_id: String,
-    issuer: String,
+    named: Named,
     payload: Map<String, Value>,
-    hash: [u8; 32],
+}
+
+/// What a token says of the key that signed it, and which token it is.
+#[derive(Clone)]
+pub(super) struct Named {
+    pub(super) issuer: String,
+    pub(super) algorithm: Algorithm,
+    pub(super) key_id: String,
+    pub(super) hash: [u8; 32],
 }
 
 /// Header parameters that change what a JWS means, make it a JWE, nest another token in it, or bring a key
@@ -55,35 +61,40 @@ impl<'t> Unverified<'t> {
             None => return Err(IdentityRefusal::ClaimMissing { claim: "iss" }),
         };
         let (algorithm, key_id) = header;
-        Ok(Self { token, algorithm, key_id, issuer, payload, hash: sha256(token.as_bytes()) })
+        let named = Named { issuer, algorithm, key_id, hash: sha256(token.as_bytes()) };
+        Ok(Self { token, named, payload })
     }
 
     /// `iss` as claimed: for finding the issuer's keys, nothing else.
     #[must_use]
     pub fn issuer(&self) -> &str {
-        &self.issuer
+        &self.named.issuer
     }
 
     /// `kid`: an opaque key of a map, never a path or a query (T-172).
     #[must_use]
     pub fn key_id(&self) -> &str {
-        &self.key_id
+        &self.named.key_id
     }
 
     /// `alg` as claimed.
     #[must_use]
     pub fn algorithm(&self) -> Algorithm {
-        self.algorithm
+        self.named.algorithm
     }
 
     /// SHA-256 of the token text in hexadecimal: what records hold in the token's place.
     #[must_use]
     pub fn token_hash(&self) -> String {
-        hexadecimal(self.hash)
+        hexadecimal(self.named.hash)
     }
 
     pub(super) fn hash(&self) -> [u8; 32] {
-        self.hash
+        self.named.hash
+    }
+
+    pub(super) fn named(&self) -> &Named {
+        &self.named
     }
 
     pub(super) fn token(&self) -> &str {
@@ -97,7 +108,7 @@ impl<'t> Unverified<'t> {
 
 impl fmt::Debug for Unverified<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Unverified").field("algorithm", &self.algorithm).finish_non_exhaustive()
+        out.debug_struct("Unverified").field("algorithm", &self.named.algorithm).finish_non_exhaustive()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Tokens verified before, so that the signature is not computed for every request.
 //!
-//! Owns: a bounded cache from (token hash, issuer settings, key) to caller.
+//! Owns: a bounded cache from a token's hash to its caller, with the issuer's settings and the key that it was verified by.
 //! Must never: hold token text, or answer without checking time, MFA age and key again: a kept caller is
 //! never good for longer than a fresh one would be.
 //! Look next: `authenticate.rs`, which is asked on a miss.
@@ -17,7 +17,7 @@ use super::caller::Caller;
 use super::issuer::Issuer;
 use super::keys::KeySet;
 use super::refusal::IdentityRefusal;
-use super::token::Unverified;
+use super::token::{Named, Unverified, sha256};
 use crate::limits;
 
 /// Callers of verified tokens. Refusals are not kept: they are cheap to find again, and a cache of them
@@ -25,21 +25,41 @@ use crate::limits;
 ///
 /// It has no clock and expires nothing by itself; every hit is checked against the `now` it is given.
 pub struct VerifiedTokens {
-    kept: Cache<Proof, Kept>,
+    /// By the SHA-256 of the token.
+    kept: Cache<[u8; 32], Seen>,
 }
 
-/// Everything the signature check depended on. A removed or replaced key and changed settings miss.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Proof {
-    token: [u8; 32],
+/// A token that was verified before, by its text. Nothing may rest on it but [`VerifiedTokens::again`].
+#[derive(Clone)]
+pub struct Seen(Arc<Kept>);
+
+struct Kept {
+    named: Named,
+    /// Everything else the signature check depended on: a removed or replaced key and changed settings do not count as seen.
     issuer: [u8; 32],
     key: [u8; 32],
-}
-
-#[derive(Clone)]
-struct Kept {
     caller: Arc<Caller>,
     weight: u32,
+}
+
+impl Seen {
+    /// `iss`, for finding the issuer's keys.
+    #[must_use]
+    pub fn issuer(&self) -> &str {
+        &self.0.named.issuer
+    }
+
+    /// `kid`, for finding the key.
+    #[must_use]
+    pub fn key_id(&self) -> &str {
+        &self.0.named.key_id
+    }
+}
+
+impl fmt::Debug for Seen {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Seen")
+    }
 }
 
 impl VerifiedTokens {
@@ -48,9 +68,37 @@ impl VerifiedTokens {
     pub fn new() -> Self {
         let kept = Cache::builder()
             .max_capacity(limits::VERIFIED_TOKENS_BYTES_MAX)
-            .weigher(|_: &Proof, kept: &Kept| kept.weight)
+            .weigher(|_: &[u8; 32], seen: &Seen| seen.0.weight)
             .build();
         Self { kept }
+    }
+
+    /// What was read of this token before, if it was verified then: it need not be taken apart again.
+    #[must_use]
+    pub fn recall(&self, token: &str) -> Option<Seen> {
+        (token.len() <= limits::TOKEN_BYTES_MAX).then(|| self.kept.get(&sha256(token.as_bytes()))).flatten()
+    }
+
+    /// As `authenticate` for a token seen before; nothing if the issuer's settings or its key are others by now.
+    ///
+    /// # Errors
+    /// Exactly those `authenticate` would give for the same arguments.
+    pub fn again(
+        &self,
+        seen: &Seen,
+        issuer: &Issuer,
+        keys: &KeySet,
+        shown: &Possession<'_>,
+        now: Timestamp,
+    ) -> Option<Result<Arc<Caller>, IdentityRefusal>> {
+        let Kept { named, caller, .. } = &*seen.0;
+        let key = match choose_key(named, issuer, keys) {
+            Ok(key) => key,
+            Err(refusal) => return Some(Err(refusal)),
+        };
+        let is_same = (seen.0.issuer, seen.0.key) == (issuer.fingerprint(), key.fingerprint());
+        let held = || caller.binding.holds(named.hash, shown).map_err(IdentityRefusal::from);
+        is_same.then(|| held().and_then(|()| self.recheck(named.hash, caller, issuer, now)))
     }
 
     /// As `authenticate`, but quicker for a token seen before.
@@ -65,14 +113,21 @@ impl VerifiedTokens {
         shown: &Possession<'_>,
         now: Timestamp,
     ) -> Result<Arc<Caller>, IdentityRefusal> {
-        let key = choose_key(unverified, issuer, keys)?;
-        let proof = Proof { token: unverified.hash(), issuer: issuer.fingerprint(), key: key.fingerprint() };
-        if let Some(kept) = self.kept.get(&proof) {
-            kept.caller.binding.holds(unverified.hash(), shown)?;
-            return self.recheck(&proof, kept.caller, issuer, now);
+        let seen = self.kept.get(&unverified.hash());
+        if let Some(answer) = seen.and_then(|seen| self.again(&seen, issuer, keys, shown, now)) {
+            return answer;
         }
+        let named = unverified.named().clone();
+        let key = choose_key(&named, issuer, keys)?.fingerprint();
         let caller = Arc::new(authenticate(unverified, issuer, keys, shown, now)?);
-        self.kept.insert(proof, Kept { caller: Arc::clone(&caller), weight: weigh(unverified) });
+        let kept = Kept {
+            issuer: issuer.fingerprint(),
+            key,
+            caller: Arc::clone(&caller),
+            weight: weigh(unverified),
+            named,
+        };
+        self.kept.insert(unverified.hash(), Seen(Arc::new(kept)));
         Ok(caller)
     }
 
@@ -91,17 +146,17 @@ impl VerifiedTokens {
     /// Time only moves on, so a caller that fails here is dropped.
     fn recheck(
         &self,
-        proof: &Proof,
-        caller: Arc<Caller>,
+        token: [u8; 32],
+        caller: &Arc<Caller>,
         issuer: &Issuer,
         now: Timestamp,
     ) -> Result<Arc<Caller>, IdentityRefusal> {
         let checked = check_window(&caller.window, now).and_then(|()| check_mfa(&caller.mfa, issuer, now));
         if let Err(refusal) = checked {
-            self.kept.invalidate(proof);
+            self.kept.invalidate(&token);
             return Err(refusal);
         }
-        Ok(caller)
+        Ok(Arc::clone(caller))
     }
 }
 
