@@ -33,35 +33,38 @@ pub(super) async fn question(
     outlet: Option<&mut Outlet>,
     draft: &mut Draft,
 ) -> Result<Answer, Refusal> {
+    // A read is kept small; whatever else may be asked waits elsewhere than in the journey's own room.
     match &asked.interaction {
         Interaction::Read { resource, .. } | Interaction::Vread { resource, .. }
             if resource.name() == "Binary" =>
         {
-            binary::answer(visit, asked, draft).await
+            Box::pin(binary::answer(visit, asked, draft)).await
         }
         Interaction::Read { shape, .. } | Interaction::Vread { shape, .. } => {
             record(visit, asked, shape, draft).await
         }
         Interaction::Search(_) | Interaction::SearchMany { .. } | Interaction::History(_) => {
-            list(visit, &asked.interaction, Cursor::default(), outlet, draft).await
+            Box::pin(list(visit, &asked.interaction, Cursor::default(), outlet, draft)).await
         }
         Interaction::NextPage { resource, token } => {
             let (question, cursor) = page::open(visit, *resource, token)?;
-            list(visit, &question, cursor, outlet, draft).await
+            Box::pin(list(visit, &question, cursor, outlet, draft)).await
         }
         Interaction::Create { .. }
         | Interaction::Update { .. }
         | Interaction::Patch { .. }
-        | Interaction::Delete { .. } => write::answer(visit, asked, body, draft)
+        | Interaction::Delete { .. } => Box::pin(write::answer(visit, asked, body, draft))
             .await
             .map_err(|refusal| visit.reconsidered_change(&asked.interaction, refusal)),
         Interaction::Bundle => Box::pin(bundle::answer(visit, &asked.wishes, body, draft)).await,
-        Interaction::Operation(Operation::Export { .. }) => export::kick_off(visit, asked, draft).await,
-        Interaction::ExportStatus { token } => export::status(visit, token, draft).await,
-        Interaction::ExportCancel { token } => export::cancel(visit, token, draft).await,
-        Interaction::ExportFile { token } => export::file(visit, token, &asked.wishes, draft).await,
+        Interaction::Operation(Operation::Export { .. }) => {
+            Box::pin(export::kick_off(visit, asked, draft)).await
+        }
+        Interaction::ExportStatus { token } => Box::pin(export::status(visit, token, draft)).await,
+        Interaction::ExportCancel { token } => Box::pin(export::cancel(visit, token, draft)).await,
+        Interaction::ExportFile { token } => Box::pin(export::file(visit, token, &asked.wishes, draft)).await,
         Interaction::Operation(asked_for) => {
-            operation::answer(visit, &asked.interaction, asked_for, body, draft).await
+            Box::pin(operation::answer(visit, &asked.interaction, asked_for, body, draft)).await
         }
         // Alone they were answered at the door; a batch's entry comes here.
         Interaction::Capabilities | Interaction::SmartConfiguration => {
@@ -81,7 +84,7 @@ async fn record(
     visit.check_named(&asked.interaction, &permit)?;
     if let Interaction::Vread { resource, id, .. } = &asked.interaction
         && permit.depends_on_records()
-        && !standing::stands(visit, *resource, id.as_str()).await?
+        && !Box::pin(standing::stands(visit, *resource, id.as_str())).await?
     {
         return Err(Refusal::NotFound);
     }

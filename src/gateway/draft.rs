@@ -213,11 +213,11 @@ impl Draft {
     }
 
     /// The records of the request and of its entries, in the order of the trail.
-    pub(super) fn records(self) -> Vec<Record> {
+    pub(super) fn records(mut self) -> Vec<Record> {
         let now = clock::now();
-        let all = std::iter::once(Self { entries: Vec::new(), ..self.clone() }).chain(self.entries);
+        let entries = std::mem::take(&mut self.entries);
         let mut records = Vec::new();
-        for draft in all {
+        for draft in std::iter::once(self).chain(entries) {
             let (id, entry) = (draft.decision.request_id.clone(), draft.decision.entry);
             records.push(Record::Decision(Box::new(draft.decision)));
             if draft.unknown {

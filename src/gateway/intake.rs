@@ -45,7 +45,8 @@ impl Intake {
     /// As [`Visit::ask`].
     pub(super) async fn open(visit: &Visit<'_>, plan: &Plan, kind: &'static str) -> Result<Self, Refusal> {
         let mut body = visit.ask_unread(plan).await?.body.download(limits::STREAMED_ANSWER_BYTES_MAX);
-        let mut begun = BytesMut::new();
+        let announced = usize::try_from(body.announced_bytes().unwrap_or(0)).unwrap_or(usize::MAX);
+        let mut begun = BytesMut::with_capacity(announced.min(limits::BATCH_BYTES));
         while begun.len() <= limits::BATCH_BYTES {
             match body.chunk().await.map_err(Refusal::Upstream)? {
                 Some(piece) => begun.extend_from_slice(&piece),

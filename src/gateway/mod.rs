@@ -183,7 +183,8 @@ pub async fn handle(gate: Arc<Gate>, request: Request<Incoming>, peer: Peer) -> 
         Ok(response) => response,
         Err(_panicked) => {
             gate.telemetry.handler_panicked();
-            leave(&gate, spare, Err(Refusal::Internal), None).await
+            // Seldom, so it takes no room in every request.
+            Box::pin(leave(&gate, spare, Err(Refusal::Internal), None)).await
         }
     }
 }
@@ -219,7 +220,7 @@ async fn journey(
     // What needs no body is read at once, so that even a refusal of its sender says what was asked.
     let early = understand_early(gate, &head, draft);
     if let Some(asked) = &early
-        && let Some(document) = public_document(gate, asked, draft).await?
+        && let Some(document) = Box::pin(public_document(gate, asked, draft)).await?
     {
         return Ok(document.formed(&asked.wishes, gate.compresses).await);
     }

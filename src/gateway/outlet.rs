@@ -79,7 +79,7 @@ impl Outlet {
         draft.decision.unit = Some(0);
         draft.releases(&mut unit, true);
         self.parts = Some(parts);
-        let response = leave(&self.gate, draft, Ok(answer), Some(following)).await;
+        let response = Box::pin(leave(&self.gate, draft, Ok(answer), Some(following))).await;
         if opening.send(response).is_err() { self.left() } else { Ok(()) }
     }
 

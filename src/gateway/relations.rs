@@ -85,7 +85,7 @@ impl Visit<'_> {
         while patients.len() > limits::RELATION_PATIENTS_OF_PAGE_MAX {
             patients.pop_last();
         }
-        Some(inquiry.about(self.gate, &patients, self.now()).await)
+        Some(Box::pin(inquiry.about(self.gate, &patients, self.now())).await)
     }
 
     /// What is asked about whomever the caller's decisions under this permit concern; nothing where no policy asks.

@@ -32,7 +32,7 @@ pub(super) async fn record(
     let recorded = match (gate.journal.release(&request_id, &records).await, spare) {
         (Err(error), Some(spare)) if error.is_out_of_service() => {
             answer.rests_on(&spare.decision.emergencies);
-            gate.journal.release_in_reserve(&request_id, &spare.records()).await
+            Box::pin(gate.journal.release_in_reserve(&request_id, &spare.records())).await
         }
         (recorded, _) => recorded,
     };

@@ -425,13 +425,13 @@ impl<'l> Sheet<'l> {
         } else {
             r#","search":{"mode":"match"}"#.to_owned()
         };
-        let mut item = Vec::new();
-        append_entry(&mut item, judged.public(), &reference, &record, &tail);
         if self.refills && operation::is_everything(leg) {
             // The EMR's order may be that of references that are withheld.
-            self.unordered.insert(reference.clone(), item);
+            let item = self.unordered.entry(reference.clone()).or_default();
+            item.clear();
+            append_entry(item, judged.public(), &reference, &record, &tail);
         } else {
-            push_item(&mut self.matches, &item);
+            append_entry(&mut self.matches, judged.public(), &reference, &record, &tail);
         }
         self.rows += 1;
         if self.passes {
@@ -551,6 +551,7 @@ impl<'l> Sheet<'l> {
         let mut listed = BTreeSet::new();
         release.records.retain(|record| listed.insert((record.reference.clone(), record.version.clone())));
         if !self.matches.is_empty() {
+            out.reserve(self.matches.len() + 64);
             out.extend_from_slice(br#","entry":["#);
             out.extend_from_slice(&self.matches);
             out.push(b']');
