@@ -5,6 +5,7 @@
 use super::writes::{WARD, ward_of, ward_set};
 use super::*;
 use crate::domain::access::engine::{Engine, Verdict};
+use crate::domain::access::expression::Attribute;
 use crate::domain::access::key::{Key, KeyParts, Situated};
 use crate::domain::access::masks::judge;
 use proptest::prelude::*;
@@ -373,4 +374,52 @@ fn what_other_roles_name_changes_nothing() {
             assert_eq!(asked(&plain), asked(&more), "{roles:?} {name}");
         }
     }
+}
+
+/// An attribute that the schema gets is in keys, or every key has it, or this fails.
+#[test]
+fn keys_know_every_attribute_of_the_schema() {
+    // Who it is and how they logged in has its own places in keys; the rest is in every key, or no attribute.
+    let elsewhere = [
+        ["issuer", "subject", "fhirUser", "methods", "age", "phishingResistant"].as_slice(),
+        &["purpose", "operation", "principal", "resource", "context"],
+    ]
+    .concat();
+    let mut known = 0;
+    for line in crate::domain::access::load::SCHEMA.lines().filter(|line| line.ends_with(',')) {
+        let Some((name, _)) = line.trim().split_once(": ") else { continue };
+        let name = name.trim_end_matches('?');
+        assert!(elsewhere.contains(&name) || Attribute::named(name).is_some(), "{name}");
+        known += 1;
+    }
+    assert!(known > 600, "{known}");
+}
+
+/// What a desk has at hand is what it would look up.
+#[test]
+fn a_desk_asked_for_much_says_the_same_again() {
+    let situation = Situation::rehearsal(&["nurse"], "TREAT");
+    let desk = Desk::new(hospital(), Masks::new(), situation.clone());
+    for _ in 0..2 {
+        for name in ["Patient", "Observation", "Condition", "Practitioner"] {
+            for action in Action::ALL {
+                let fresh = Desk::new(hospital(), Masks::new(), situation.clone());
+                let of = |desk: &Desk| {
+                    let view = desk.view(action, resource(name)).unwrap();
+                    (view.verdict, view.possible.kept(), view.definite.kept(), view.policies.to_vec())
+                };
+                assert_eq!(of(&desk), of(&fresh), "{action:?} {name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn relations_are_told_apart() {
+    for relation in Relation::ALL {
+        let held = Held::from_iter([relation]);
+        assert_eq!(held.names().collect::<Vec<_>>(), [relation.name()]);
+        assert!(Relation::ALL.into_iter().all(|other| held.has(other) == (other == relation)));
+    }
+    assert_eq!(Held::from_iter(Relation::ALL).names().count(), Relation::ALL.len());
 }
