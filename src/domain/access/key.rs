@@ -146,10 +146,24 @@ impl KeyParts {
     }
 }
 
-fn field(to: &mut Vec<u8>, tag: u8, bytes: &[u8]) {
-    to.push(tag);
-    to.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
+/// Seven bits a byte, the least first; the last byte alone is below 128. No length is the beginning of another.
+fn length(to: &mut Vec<u8>, length: usize) {
+    let mut left = length;
+    while left >= 128 {
+        to.push((left & 127) as u8 | 128);
+        left >>= 7;
+    }
+    to.push(left as u8);
+}
+
+fn bytes(to: &mut Vec<u8>, bytes: &[u8]) {
+    length(to, bytes.len());
     to.extend_from_slice(bytes);
+}
+
+fn field(to: &mut Vec<u8>, tag: u8, content: &[u8]) {
+    to.push(tag);
+    bytes(to, content);
 }
 
 fn text(to: &mut Vec<u8>, tag: u8, text: &str) {
@@ -160,12 +174,13 @@ fn flags<const N: usize>(to: &mut Vec<u8>, tag: u8, flags: [bool; N]) {
     field(to, tag, &flags.map(u8::from));
 }
 
-/// A list in its order: its length first, so that neighbours cannot run into each other.
+/// A list in its order: how many there are first, so that neighbours cannot run into each other.
 fn texts<'t, I>(to: &mut Vec<u8>, tag: u8, texts: I)
 where
-    I: IntoIterator<Item = &'t String, IntoIter: Clone>,
+    I: IntoIterator<Item = &'t String, IntoIter: ExactSizeIterator>,
 {
     let texts = texts.into_iter();
-    field(to, tag, &(texts.clone().count() as u64).to_be_bytes());
-    texts.for_each(|one| text(to, tag, one));
+    to.push(tag);
+    length(to, texts.len());
+    texts.for_each(|text| bytes(to, text.as_bytes()));
 }

@@ -210,17 +210,17 @@ impl Situation {
     /// How the caller stands to a record: every relation in which they stand to each of its patients, and to each
     /// whom a change would make it name as well (`added`).
     pub(super) fn relations(&self, facts: &Facts, added: &BTreeSet<String>, known: &Relations) -> Held {
-        if subjects(facts).next().is_none() {
-            return Held::default();
-        }
-        let stands = |patient: &str, relation: Relation| match relation {
-            Relation::Own => self.own_patient() == Some(patient),
-            Relation::Launch => self.who.launch_patient.as_deref() == Some(patient),
-            looked_up => known.holds(patient, looked_up),
-        };
-        let people = || subjects(facts).chain(added.iter().map(String::as_str));
-        let to_all = |relation: &Relation| people().all(|patient| stands(patient, *relation));
-        Relation::ALL.into_iter().filter(to_all).collect()
+        let mut subjects = subjects(facts);
+        let Some(first) = subjects.next() else { return Held::default() };
+        let others = subjects.chain(added.iter().map(String::as_str));
+        others.fold(self.held_to(first, known), |held, patient| held.and(self.held_to(patient, known)))
+    }
+
+    /// How the caller stands to one patient.
+    fn held_to(&self, patient: &str, known: &Relations) -> Held {
+        let own = (self.own_patient() == Some(patient)).then_some(Relation::Own);
+        let launch = (self.who.launch_patient.as_deref() == Some(patient)).then_some(Relation::Launch);
+        known.looked_up(patient).with(own).with(launch)
     }
 
     /// The grant of emergency access that covers a record: it is about that patient and about nobody else.

@@ -104,6 +104,16 @@ impl Held {
         self.0 & relation.bit() != 0
     }
 
+    /// Those that are among both.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// These and one more, if there is one.
+    pub(super) fn with(self, more: Option<Relation>) -> Self {
+        Self(self.0 | more.map_or(0, Relation::bit))
+    }
+
     /// Their names.
     pub(super) fn names(self) -> impl Iterator<Item = &'static str> {
         Relation::ALL.into_iter().filter(move |relation| self.has(*relation)).map(Relation::name)
@@ -130,6 +140,12 @@ impl Relations {
     /// Notes that a relation to this patient (a logical id) holds.
     pub fn note(&mut self, patient: &str, relation: Relation) {
         self.0.entry(patient.to_owned()).or_default().0 |= relation.bit();
+    }
+
+    /// The relations to this patient that the EMR was asked for and that are known to hold.
+    pub(super) fn looked_up(&self, patient: &str) -> Held {
+        let known = self.0.get(patient).copied().unwrap_or_default();
+        Held(known.0 & !(Relation::Own.bit() | Relation::Launch.bit()))
     }
 
     /// Whether a relation to this patient is known to hold.
