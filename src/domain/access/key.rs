@@ -147,13 +147,15 @@ impl KeyParts {
 }
 
 /// Seven bits a byte, the least first; the last byte alone is below 128. No length is the beginning of another.
-fn length(to: &mut Vec<u8>, length: usize) {
-    let mut left = length;
-    while left >= 128 {
-        to.push((left & 127) as u8 | 128);
+fn length(to: &mut Vec<u8>, mut left: usize) {
+    loop {
+        let [low, ..] = left.to_le_bytes();
+        if left < 128 {
+            return to.push(low);
+        }
+        to.push(low | 128);
         left >>= 7;
     }
-    to.push(left as u8);
 }
 
 fn bytes(to: &mut Vec<u8>, bytes: &[u8]) {
@@ -183,4 +185,23 @@ where
     to.push(tag);
     length(to, texts.len());
     texts.for_each(|text| bytes(to, text.as_bytes()));
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn no_length_is_the_beginning_of_another() {
+        let lengths = (0..300).chain([16_383, 16_384, 16_385, 1 << 21, usize::MAX - 1, usize::MAX]);
+        let written = |length| {
+            let mut bytes = Vec::new();
+            super::length(&mut bytes, length);
+            bytes
+        };
+        let all: Vec<Vec<u8>> = lengths.map(written).collect();
+        for (at, one) in all.iter().enumerate() {
+            let begun =
+                all.iter().enumerate().filter(|(other, bytes)| *other != at && bytes.starts_with(one));
+            assert_eq!(begun.count(), 0, "{one:?}");
+        }
+    }
 }
