@@ -8,7 +8,6 @@ use super::denial::Denial;
 use super::engine::Verdict;
 use super::masks::{Desk, Masks, TypeView};
 use super::permit::{Hidden, Permit, Reads, Wanted};
-use super::relation::Relations;
 use super::scopes::Narrowing;
 use super::set::{Action, PolicySet};
 use super::situation::{Circumstances, Situation};
@@ -43,7 +42,7 @@ pub(super) fn admit_as(
     interaction: &Interaction,
     circumstances: &Circumstances,
 ) -> Result<Permit, Denial> {
-    if situation.lacks_fhir_user() && policies.needs_fhir_user(&situation.roles) {
+    if policies.needs_fhir_user(&situation.who.roles) && situation.lacks_fhir_user() {
         return Err(Denial::FhirUserMissing);
     }
     if let Interaction::Operation(operation) = interaction {
@@ -52,9 +51,10 @@ pub(super) fn admit_as(
     let granted = circumstances.emergencies.iter();
     let granted = granted.filter(|(patient, _)| super::emergency::counts_for(interaction, patient));
     situation.emergencies = granted.map(|(patient, grant)| (patient.clone(), grant.clone())).collect();
-    let (left, patient) = (situation.client_scopes.as_deref(), situation.launch_patient.as_deref());
-    let narrowing = Narrowing::read(&situation.scopes, left, patient)?;
-    let door = Door { desk: Desk::new(Arc::clone(policies), masks.clone(), situation), narrowing };
+    let (left, patient) = (situation.who.client_scopes.as_deref(), situation.who.launch_patient.as_deref());
+    let narrowing = Narrowing::read(&situation.who.scopes, left, patient)?;
+    let desk = Desk::new(Arc::clone(policies), masks.clone(), situation);
+    let door = Door { desk: Arc::new(desk), narrowing: Arc::new(narrowing) };
     match interaction {
         Interaction::Read { resource, id, .. } => door.one(Action::Read, *resource, id.as_str(), None),
         Interaction::Vread { resource, id, version, .. } => {
@@ -82,8 +82,8 @@ pub(super) fn admit_as(
 
 /// One caller at the door.
 pub(super) struct Door {
-    pub desk: Desk,
-    pub narrowing: Narrowing,
+    pub desk: Arc<Desk>,
+    pub narrowing: Arc<Narrowing>,
 }
 
 impl Door {
@@ -159,8 +159,8 @@ impl Door {
         view: Option<&TypeView>,
     ) -> Result<Permit, Denial> {
         let mut permit = Permit {
-            desk: self.desk.clone(),
-            narrowing: self.narrowing.clone(),
+            desk: Arc::clone(&self.desk),
+            narrowing: Arc::clone(&self.narrowing),
             action,
             shown_by,
             letter: 'r',
@@ -174,7 +174,7 @@ impl Door {
             membership: Vec::new(),
             may_create: false,
             hidden: Hidden::of(&self.desk, &self.narrowing)?,
-            known: Arc::new(Relations::none()),
+            known: None,
         };
         if let Some(resource) = permit.resource_type() {
             let shown = self.desk.view(shown_by, resource)?;

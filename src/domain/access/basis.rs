@@ -27,9 +27,9 @@ pub(super) struct Asks {
 impl Asks {
     /// Which of it is so for this record.
     pub(super) fn present(&self, record: &Record<'_>) -> impl Iterator<Item = String> {
-        let asked = |name: &&String| self.any_relation || self.relations.contains(*name);
+        let asked = |name: &&str| self.any_relation || self.relations.contains(*name);
         let emergency = self.emergency && record.emergency;
-        let relations = record.relations.iter().filter(asked).cloned();
+        let relations = record.relations.names().filter(asked).map(str::to_owned);
         relations.chain(emergency.then(|| EMERGENCY.to_owned()))
     }
 

@@ -7,6 +7,7 @@
 
 use super::elements::Branch;
 use super::expression;
+use super::relation::Held;
 use super::set::{Action, Form, PolicySet, uid};
 use super::situation::Situation;
 use crate::domain::fhir::facts::Facts;
@@ -56,19 +57,20 @@ impl<'a> Engine<'a> {
         let words = &set.vocabulary;
         let text = |text: &str| Value::new_string(text.to_owned());
         if !situation.person {
-            let principal = uid(&words.application, &situation.application);
-            let attributes = HashMap::from([("id".to_owned(), text(&situation.application))]);
+            let principal = uid(&words.application, situation.application());
+            let attributes = HashMap::from([("id".to_owned(), text(situation.application()))]);
             let people = vec![entity(principal.clone(), attributes, HashSet::new())?];
             return Ok(Self { set, situation, principal, people });
         }
-        let id = format!("{}|{}", situation.issuer, situation.subject);
+        let id = format!("{}|{}", situation.who.issuer, situation.who.subject);
         let principal = uid(&words.user, &id);
         let mut attributes = HashMap::from([
-            ("issuer".to_owned(), text(&situation.issuer)),
-            ("subject".to_owned(), text(&situation.subject)),
+            ("issuer".to_owned(), text(&situation.who.issuer)),
+            ("subject".to_owned(), text(&situation.who.subject)),
         ]);
-        attributes.extend(situation.fhir_user.as_deref().map(|user| ("fhirUser".to_owned(), text(user))));
-        let roles: HashSet<EntityUid> = situation.roles.iter().map(|role| uid(&words.role, role)).collect();
+        attributes.extend(situation.who.fhir_user.as_deref().map(|user| ("fhirUser".to_owned(), text(user))));
+        let roles: HashSet<EntityUid> =
+            situation.who.roles.iter().map(|role| uid(&words.role, role)).collect();
         let mut people: Vec<Entity> = roles.iter().cloned().map(Entity::with_uid).collect();
         people.push(entity(principal.clone(), attributes, roles)?);
         Ok(Self { set, situation, principal, people })
@@ -106,7 +108,7 @@ impl<'a> Engine<'a> {
         let action = words.action(family).cloned().ok_or_else(Fault::of_question)?;
         self.check_context(family)?;
         let context = self.context(family, None)?;
-        let branches = self.set.branches(family, resource, &self.situation.roles);
+        let branches = self.set.branches(family, resource, &self.situation.who.roles);
         let worlds = self.worlds(&branches, true)?;
         let mut decided = Vec::new();
         let mut sum = Answer { verdict: Verdict::No, settled: true, policies: BTreeSet::new() };
@@ -159,7 +161,7 @@ impl<'a> Engine<'a> {
     ) -> Result<(Decided<bool>, BTreeSet<String>), Fault> {
         let resource = record.facts.resource_type;
         let policies = self.slice(Form::Exact, family, resource)?;
-        let branches = self.set.branches(family, resource, &self.situation.roles);
+        let branches = self.set.branches(family, resource, &self.situation.who.roles);
         let worlds = self.worlds(&branches, false)?;
         let (mut decided, mut reasons) = (Vec::new(), BTreeSet::new());
         let words = &self.set.vocabulary;
@@ -195,7 +197,7 @@ impl<'a> Engine<'a> {
         record: &Record<'_>,
         path: &ElementPath,
     ) -> Result<BTreeSet<String>, Fault> {
-        let branches = self.set.branches(family, record.facts.resource_type, &self.situation.roles);
+        let branches = self.set.branches(family, record.facts.resource_type, &self.situation.who.roles);
         let nearest = nearest(&branches, path).ok_or_else(Fault::of_question)?;
         let target = uid(&self.set.vocabulary.element, nearest.path.as_str());
         let policies = self.slice(Form::Exact, family, record.facts.resource_type)?;
@@ -280,7 +282,7 @@ impl<'a> Engine<'a> {
         action: Action,
         resource: ResourceType,
     ) -> Result<cedar_policy::PolicySet, Fault> {
-        self.set.slice(form, action, resource, &self.situation.roles).ok_or_else(Fault::of_question)
+        self.set.slice(form, action, resource, &self.situation.who.roles).ok_or_else(Fault::of_question)
     }
 
     fn request(&self, action: Action, target: EntityUid, record: &Record<'_>) -> Result<Request, Fault> {
@@ -294,9 +296,8 @@ impl<'a> Engine<'a> {
     /// The context of a question about a type lacks what only a record can tell, so it cannot be checked
     /// against the schema as it is: the same with empty sets in these places is.
     fn check_context(&self, action: Action) -> Result<(), Fault> {
-        let none = BTreeSet::new();
         let facts = Facts::of_type(ResourceType::all().next().ok_or_else(Fault::of_question)?);
-        let record = Record { facts: &facts, relations: &none, emergency: false };
+        let record = Record { facts: &facts, relations: Held::default(), emergency: false };
         let asked = self.set.vocabulary.action(action).ok_or_else(Fault::of_question)?;
         self.context(action, Some(&record))?
             .validate(&self.set.vocabulary.schema, asked)
@@ -307,7 +308,7 @@ impl<'a> Engine<'a> {
         let situation = self.situation;
         let text = |text: &str| Value::new_string(text.to_owned());
         let mfa = Value::new_record([
-            ("methods".to_owned(), texts(&situation.methods)),
+            ("methods".to_owned(), texts(situation.who.methods.iter())),
             ("age".to_owned(), Value::new_long(situation.age_seconds)),
             ("phishingResistant".to_owned(), Value::new_bool(situation.phishing_resistant)),
         ])
@@ -315,9 +316,9 @@ impl<'a> Engine<'a> {
         let mut pairs = vec![
             ("purpose".to_owned(), text(&situation.purpose)),
             ("mfa".to_owned(), mfa),
-            ("scopes".to_owned(), texts(&situation.scopes)),
-            ("application".to_owned(), text(&situation.application)),
-            ("binding".to_owned(), text(situation.binding)),
+            ("scopes".to_owned(), texts(&situation.who.scopes)),
+            ("application".to_owned(), text(situation.application())),
+            ("binding".to_owned(), text(situation.who.binding)),
             ("emergency".to_owned(), Value::new_bool(record.is_some_and(|record| record.emergency))),
             ("network".to_owned(), Value::new_ip(situation.network.to_string())),
             (
@@ -329,7 +330,7 @@ impl<'a> Engine<'a> {
             pairs.push(("operation".to_owned(), text(operation)));
         }
         if let Some(record) = record {
-            pairs.push(("relations".to_owned(), texts(record.relations)));
+            pairs.push(("relations".to_owned(), texts(record.relations.names())));
             if matches!(action, Action::Disclose | Action::Modify) {
                 pairs.push(("labels".to_owned(), texts(&record.facts.labels)));
             }
@@ -445,7 +446,7 @@ fn nearest<'b>(branches: &'b [Branch], path: &ElementPath) -> Option<&'b Branch>
 #[derive(Clone, Copy)]
 pub(super) struct Record<'a> {
     pub facts: &'a Facts,
-    pub relations: &'a BTreeSet<String>,
+    pub relations: Held,
     /// Judged under emergency access to its patient.
     pub emergency: bool,
 }
@@ -464,8 +465,8 @@ fn entity(
     Entity::new(uid, attributes, parents).map_err(|_| Fault::of_question())
 }
 
-fn texts<'t>(texts: impl IntoIterator<Item = &'t String>) -> Value {
-    Value::new_set(texts.into_iter().map(|text| Value::new_string(text.clone())))
+fn texts(texts: impl IntoIterator<Item = impl AsRef<str>>) -> Value {
+    Value::new_set(texts.into_iter().map(|text| Value::new_string(text.as_ref().to_owned())))
 }
 
 fn exact(response: &cedar_policy::Response) -> Result<Option<BTreeSet<String>>, Fault> {

@@ -16,11 +16,72 @@ use serde_json::Value as Json;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+/// An attribute of `context` or of records that is in a cache key only where it is used. The others of the schema are
+/// in every key: `purpose`, and for `operate` `operation`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Attribute {
+    Application,
+    Binding,
+    Category,
+    Code,
+    Emergency,
+    Id,
+    Labels,
+    Mentions,
+    Mfa,
+    Network,
+    Now,
+    Patients,
+    Relations,
+    Scopes,
+    Status,
+}
+
+impl Attribute {
+    const ALL: [(&'static str, Self); 15] = [
+        ("application", Self::Application),
+        ("binding", Self::Binding),
+        ("category", Self::Category),
+        ("code", Self::Code),
+        ("emergency", Self::Emergency),
+        ("id", Self::Id),
+        ("labels", Self::Labels),
+        ("mentions", Self::Mentions),
+        ("mfa", Self::Mfa),
+        ("network", Self::Network),
+        ("now", Self::Now),
+        ("patients", Self::Patients),
+        ("relations", Self::Relations),
+        ("scopes", Self::Scopes),
+        ("status", Self::Status),
+    ];
+
+    /// By its name in the schema.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|(known, _)| *known == name).map(|(_, attribute)| attribute)
+    }
+}
+
+/// Some attributes: asked for each record, so it is one bit for each.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Attributes(u32);
+
+impl Attributes {
+    /// Whether it is among them.
+    pub(super) fn has(self, attribute: Attribute) -> bool {
+        self.0 & (1 << attribute as u32) != 0
+    }
+
+    fn note(&mut self, name: &str) {
+        self.0 |= Attribute::named(name).map_or(0, |attribute| 1 << attribute as u32);
+    }
+}
+
 /// What the decisions of a policy set can depend on. Everything else may stay out of a cache key.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Uses {
     /// Attributes of `context`, `mfa.age` apart.
-    pub context: BTreeSet<String>,
+    pub context: Attributes,
     /// Constants that `context.mfa.age` is compared with.
     pub age_limits: BTreeSet<i64>,
     /// `context.mfa.age` is used in some other way than comparing it with a constant.
@@ -30,7 +91,7 @@ pub(super) struct Uses {
     /// Who the principal is, beyond kind and roles.
     pub principal: bool,
     /// Attributes of records.
-    pub record: BTreeSet<String>,
+    pub record: Attributes,
     /// Which record it is, or whose.
     pub identity: bool,
 }
@@ -38,9 +99,9 @@ pub(super) struct Uses {
 impl Uses {
     /// What the decisions of both can depend on.
     pub(super) fn join(&mut self, other: &Self) {
-        self.context.extend(other.context.iter().cloned());
+        self.context.0 |= other.context.0;
         self.age_limits.extend(other.age_limits.iter().copied());
-        self.record.extend(other.record.iter().cloned());
+        self.record.0 |= other.record.0;
         self.age_itself |= other.age_itself;
         self.resistance |= other.resistance;
         self.principal |= other.principal;
@@ -101,17 +162,17 @@ impl Reader<'_> {
     fn attribute(&mut self, base: &Expr, attr: &str) {
         match base {
             Expr::Var(Var::Context) => {
-                self.uses.context.insert(attr.to_owned());
+                self.uses.context.note(attr);
                 self.reading.asks.emergency |= attr == "emergency";
                 self.reading.asks.any_relation |= attr == "relations";
             }
             Expr::Var(Var::Resource) => {
-                self.uses.record.insert(attr.to_owned());
+                self.uses.record.note(attr);
             }
             _ if is_mfa(base) && attr == "age" => self.uses.age_itself = true,
             _ if is_mfa(base) && attr == "phishingResistant" => {
                 self.uses.resistance = true;
-                self.uses.context.insert("mfa".to_owned());
+                self.uses.context.note("mfa");
             }
             other => self.visit(other),
         }
@@ -121,7 +182,7 @@ impl Reader<'_> {
         if let Some(limit) = age_limit(op, left, right) {
             self.uses.age_limits.insert(limit);
         } else if let Some(names) = relations_named(op, left, right) {
-            self.uses.context.insert("relations".to_owned());
+            self.uses.context.note("relations");
             self.reading.asks.relations.extend(names);
         } else if op == BinaryOp::In {
             self.membership(left, right);

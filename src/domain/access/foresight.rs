@@ -7,10 +7,11 @@
 use super::admit::admit_as;
 use super::denial::Denial;
 use super::engine::{Engine, Fault, Record};
-use super::expression::{children, kind};
+use super::expression::{Attribute, children, kind};
 use super::inquiry::{Atoms, Taken, Truth, Truths, collect, is_own_extension, parts, truth, truths};
 use super::key::{Key, KeyParts, Situated};
 use super::masks::Masks;
+use super::relation::Relation;
 use super::set::{Action, PolicySet};
 use super::situation::{Circumstances, Situation};
 use super::words::{attribute, entities, texts};
@@ -99,7 +100,7 @@ pub struct Recalled {
     /// Its facts, as far as they are known.
     pub facts: Facts,
     /// Relations that held; more may have where [`Fact::Relations`] is unknown.
-    pub relations: BTreeSet<String>,
+    pub relations: BTreeSet<Relation>,
     /// It was decided under emergency access.
     pub emergency: bool,
     /// What is not known.
@@ -344,7 +345,8 @@ impl Foresight {
             // What asks for it is left open; the question must be one of the schema's all the same.
             facts.status = Some(String::new());
         }
-        let record = Record { facts: &facts, relations: &recalled.relations, emergency: recalled.emergency };
+        let relations = recalled.relations.iter().copied().collect();
+        let record = Record { facts: &facts, relations, emergency: recalled.emergency };
         let engine = Engine::new(&self.set, situation)?;
         let element = path.map(|path| (path, nested));
         Ok(truths(&chapter.atoms, &engine.answer_of(&chapter.parts, action, &record, element)?))
@@ -355,8 +357,8 @@ impl Foresight {
     pub fn sameness(&self, action: &str, situation: &Situation, recalled: &Recalled) -> Option<Sameness> {
         let action = Action::ALL.into_iter().find(|known| known.name() == action)?;
         let Recalled { facts, relations, emergency, unknown } = recalled;
-        let record = Record { facts, relations, emergency: *emergency };
-        let uses = self.set.uses(&situation.roles);
+        let record = Record { facts, relations: relations.iter().copied().collect(), emergency: *emergency };
+        let uses = self.set.uses(&situation.who.roles);
         let situated = Situated::new(&self.set, situation, &uses);
         let key = KeyParts::new(0, uses).for_record((action, None), &record);
         Some(Sameness { situated, key, unknown: unknown.clone() })
@@ -368,11 +370,12 @@ impl Foresight {
         resource: ResourceType,
         situation: &Situation,
     ) -> Result<Arc<Chapter>, Denial> {
-        let key = (action, resource, situation.roles.clone());
+        let key = (action, resource, situation.who.roles.clone());
         if let Some(chapter) = self.chapters.get(&key) {
             return Ok(Arc::clone(chapter));
         }
-        let theirs = |(_, role): &(_, Option<&str>)| role.is_none_or(|role| situation.roles.contains(role));
+        let theirs =
+            |(_, role): &(_, Option<&str>)| role.is_none_or(|role| situation.who.roles.contains(role));
         let policies = self.set.whoever(action, resource).filter(theirs);
         let policies: Vec<Taken> = policies.filter_map(|(policy, role)| Taken::apart(policy, role)).collect();
         let mut atoms = BTreeMap::new();
@@ -398,12 +401,12 @@ impl Foresight {
             purpose: None,
             emergencies: BTreeMap::new(),
         };
-        let uses = &self.set.uses(&situation.roles);
+        let uses = &self.set.uses(&situation.who.roles);
         let ask = |situation: Situation| {
             admit_as(&self.set, &self.masks, situation, question, &circumstances).map(|_| ())
         };
         let first = ask(situation.clone());
-        let asks_factor = uses.age_itself || !uses.age_limits.is_empty() || uses.context.contains("mfa");
+        let asks_factor = uses.age_itself || !uses.age_limits.is_empty() || uses.context.has(Attribute::Mfa);
         if unknown.contains(&Fact::SecondFactor) && asks_factor {
             if uses.age_itself {
                 return Admission::Undecided(BTreeSet::from([Fact::SecondFactor]));
@@ -420,7 +423,7 @@ impl Foresight {
             }
         }
         for (fact, asks) in
-            [(Fact::Scopes, uses.context.contains("scopes")), (Fact::FhirUser, uses.principal)]
+            [(Fact::Scopes, uses.context.has(Attribute::Scopes)), (Fact::FhirUser, uses.principal)]
         {
             if unknown.contains(&fact) && asks {
                 return Admission::Undecided(BTreeSet::from([fact]));

@@ -121,7 +121,7 @@ impl Rehearsal {
         let situation = &self.desk.situation;
         let relations = situation.relations(facts, &BTreeSet::new(), known);
         let emergency = situation.emergency(facts, &BTreeSet::new()).is_some();
-        let record = Record { facts, relations: &relations, emergency };
+        let record = Record { facts, relations, emergency };
         Some(self.say(asked, &record, &[element]))
     }
 
@@ -139,7 +139,7 @@ impl Rehearsal {
         let situation = &self.desk.situation;
         let relations = situation.relations(facts, &BTreeSet::new(), known);
         let emergency = situation.emergency(facts, &BTreeSet::new()).is_some();
-        let record = Record { facts, relations: &relations, emergency };
+        let record = Record { facts, relations, emergency };
         Some(self.hints_of(action, &record, element))
     }
 
@@ -198,7 +198,7 @@ impl Rehearsal {
         let situation = &self.desk.situation;
         let relations = situation.relations(facts, &BTreeSet::new(), known);
         let emergency = situation.emergency(facts, &BTreeSet::new()).is_some();
-        let record = Record { facts, relations: &relations, emergency };
+        let record = Record { facts, relations, emergency };
         Some(self.holding(asked, &record, element))
     }
 
@@ -210,7 +210,7 @@ impl Rehearsal {
     ) -> Result<Stand, Denial> {
         let (set, situation) = (&self.desk.set, &self.desk.situation);
         let fault = || Denial::PolicyFault { policies: Vec::new() };
-        let slice = set.slice(Form::Exact, action, record.facts.resource_type, &situation.roles);
+        let slice = set.slice(Form::Exact, action, record.facts.resource_type, &situation.who.roles);
         let slice = slice.ok_or_else(fault)?;
         let engine = Engine::new(set, situation)?;
         let own = element.is_some_and(is_own_extension);
@@ -263,7 +263,7 @@ impl Rehearsal {
     }
 
     fn has(&self, role: Option<&str>) -> bool {
-        role.is_none_or(|role| self.desk.situation.roles.contains(role))
+        role.is_none_or(|role| self.desk.situation.who.roles.contains(role))
     }
 }
 

@@ -5,7 +5,7 @@
 //! Look next: `masks`, the cache.
 
 use super::engine::Record;
-use super::expression::Uses;
+use super::expression::{Attribute, Uses};
 use super::set::{Action, PolicySet};
 use super::situation::Situation;
 use crate::domain::fhir::r4::ResourceType;
@@ -20,7 +20,7 @@ pub(super) struct Key {
     operation: Option<&'static str>,
     resource: ResourceType,
     /// Of a record: what is used of it.
-    record: Option<Box<[u8]>>,
+    record: Option<Vec<u8>>,
 }
 
 impl Key {
@@ -53,25 +53,25 @@ impl Situated {
         text(&mut to, 1, set.hash());
         let urgent = !situation.emergencies.is_empty();
         flags(&mut to, 2, [situation.person, situation.phishing_resistant, urgent]);
-        texts(&mut to, 3, &situation.roles);
+        texts(&mut to, 3, &situation.who.roles);
         text(&mut to, 4, &situation.purpose);
-        texts(&mut to, 5, &situation.methods);
-        if uses.context.contains("scopes") {
-            let mut scopes: Vec<&String> = situation.scopes.iter().collect();
+        texts(&mut to, 5, situation.who.methods.iter());
+        if uses.context.has(Attribute::Scopes) {
+            let mut scopes: Vec<&String> = situation.who.scopes.iter().collect();
             scopes.sort();
             scopes.dedup();
             texts(&mut to, 6, scopes);
         }
-        if uses.context.contains("application") || !situation.person {
-            text(&mut to, 7, &situation.application);
+        if uses.context.has(Attribute::Application) || !situation.person {
+            text(&mut to, 7, situation.application());
         }
-        if uses.context.contains("binding") {
-            text(&mut to, 19, situation.binding);
+        if uses.context.has(Attribute::Binding) {
+            text(&mut to, 19, situation.who.binding);
         }
         if uses.principal {
-            text(&mut to, 8, &situation.issuer);
-            text(&mut to, 9, &situation.subject);
-            texts(&mut to, 10, &situation.fhir_user);
+            text(&mut to, 8, &situation.who.issuer);
+            text(&mut to, 9, &situation.who.subject);
+            texts(&mut to, 10, &situation.who.fhir_user);
         }
         for limit in &uses.age_limits {
             field(&mut to, 11, &[situation.age_seconds.cmp(limit) as u8]);
@@ -79,10 +79,10 @@ impl Situated {
         if uses.age_itself {
             field(&mut to, 12, &situation.age_seconds.to_be_bytes());
         }
-        if uses.context.contains("now") {
+        if uses.context.has(Attribute::Now) {
             field(&mut to, 13, &situation.now.as_nanosecond().to_be_bytes());
         }
-        if uses.context.contains("network") {
+        if uses.context.has(Attribute::Network) {
             text(&mut to, 14, &situation.network.to_string());
         }
         Self(to)
@@ -108,48 +108,64 @@ impl KeyParts {
     /// A question about a record.
     pub(super) fn for_record(&self, asked: Asked, record: &Record<'_>) -> Key {
         let (uses, facts) = (&self.uses, record.facts);
-        let reads = |attribute: &str| uses.record.contains(attribute);
+        let reads = |attribute| uses.record.has(attribute);
         let mut to = Vec::with_capacity(128);
-        if uses.context.contains("relations") {
-            texts(&mut to, 22, record.relations);
+        if uses.context.has(Attribute::Relations) {
+            field(&mut to, 22, &[record.relations.bits()]);
         }
-        if uses.context.contains("emergency") {
+        if uses.context.has(Attribute::Emergency) {
             flags(&mut to, 31, [record.emergency]);
         }
-        if uses.context.contains("labels") || reads("labels") {
+        if uses.context.has(Attribute::Labels) || reads(Attribute::Labels) {
             texts(&mut to, 23, facts.labels.iter());
         }
-        if uses.identity || reads("id") {
+        if uses.identity || reads(Attribute::Id) {
             texts(&mut to, 24, &facts.id);
         }
-        if uses.identity || reads("patients") {
+        if uses.identity || reads(Attribute::Patients) {
             texts(&mut to, 25, facts.patients.iter());
         }
-        if reads("mentions") {
+        if reads(Attribute::Mentions) {
             texts(&mut to, 26, facts.mentions.iter());
         }
-        if reads("status") {
+        if reads(Attribute::Status) {
             texts(&mut to, 27, &facts.status);
         }
-        if reads("category") {
+        if reads(Attribute::Category) {
             texts(&mut to, 28, facts.category.iter());
         }
-        if reads("code") {
+        if reads(Attribute::Code) {
             texts(&mut to, 29, facts.code.iter());
         }
-        self.key(asked, facts.resource_type, Some(to.into()))
+        self.key(asked, facts.resource_type, Some(to))
     }
 
-    fn key(&self, (action, operation): Asked, resource: ResourceType, record: Option<Box<[u8]>>) -> Key {
+    fn key(&self, (action, operation): Asked, resource: ResourceType, record: Option<Vec<u8>>) -> Key {
         let operation = operation.filter(|_| action == Action::Operate);
         Key { situated: self.situated, action, operation, resource, record }
     }
 }
 
-fn field(to: &mut Vec<u8>, tag: u8, bytes: &[u8]) {
-    to.push(tag);
-    to.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
+/// Seven bits a byte, the least first; the last byte alone is below 128. No length is the beginning of another.
+fn length(to: &mut Vec<u8>, mut left: usize) {
+    loop {
+        let [low, ..] = left.to_le_bytes();
+        if left < 128 {
+            return to.push(low);
+        }
+        to.push(low | 128);
+        left >>= 7;
+    }
+}
+
+fn bytes(to: &mut Vec<u8>, bytes: &[u8]) {
+    length(to, bytes.len());
     to.extend_from_slice(bytes);
+}
+
+fn field(to: &mut Vec<u8>, tag: u8, content: &[u8]) {
+    to.push(tag);
+    bytes(to, content);
 }
 
 fn text(to: &mut Vec<u8>, tag: u8, text: &str) {
@@ -160,12 +176,32 @@ fn flags<const N: usize>(to: &mut Vec<u8>, tag: u8, flags: [bool; N]) {
     field(to, tag, &flags.map(u8::from));
 }
 
-/// A list in its order: its length first, so that neighbours cannot run into each other.
+/// A list in its order: how many there are first, so that neighbours cannot run into each other.
 fn texts<'t, I>(to: &mut Vec<u8>, tag: u8, texts: I)
 where
-    I: IntoIterator<Item = &'t String, IntoIter: Clone>,
+    I: IntoIterator<Item = &'t String, IntoIter: ExactSizeIterator>,
 {
     let texts = texts.into_iter();
-    field(to, tag, &(texts.clone().count() as u64).to_be_bytes());
-    texts.for_each(|one| text(to, tag, one));
+    to.push(tag);
+    length(to, texts.len());
+    texts.for_each(|text| bytes(to, text.as_bytes()));
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn no_length_is_the_beginning_of_another() {
+        let lengths = (0..300).chain([16_383, 16_384, 16_385, 1 << 21, usize::MAX - 1, usize::MAX]);
+        let written = |length| {
+            let mut bytes = Vec::new();
+            super::length(&mut bytes, length);
+            bytes
+        };
+        let all: Vec<Vec<u8>> = lengths.map(written).collect();
+        for (at, one) in all.iter().enumerate() {
+            let begun =
+                all.iter().enumerate().filter(|(other, bytes)| *other != at && bytes.starts_with(one));
+            assert_eq!(begun.count(), 0, "{one:?}");
+        }
+    }
 }

@@ -14,8 +14,8 @@ use crate::limits;
 use moka::sync::Cache;
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// What may leave of one record, and by which policies. (Within this room also what may enter.)
 #[derive(Clone, Debug)]
@@ -155,16 +155,18 @@ enum Kept {
 /// The decisions made so far, for all policy sets (the set's hash is in every key). Cheap to clone; the clones
 /// share what they hold. Bounded by `limits::DECISIONS_CACHE_BYTES_MAX`.
 #[derive(Clone)]
-pub struct Masks {
+pub struct Masks(Arc<Caches>);
+
+struct Caches {
     decisions: Cache<Key, Kept>,
     /// Numbers that stand for policy sets and situations in keys; none is given twice.
     situated: Cache<Arc<[u8]>, u64>,
-    next: Arc<AtomicU64>,
+    next: AtomicU64,
 }
 
 impl fmt::Debug for Masks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Masks").field("decisions", &self.decisions.entry_count()).finish()
+        f.debug_struct("Masks").field("decisions", &self.len()).finish()
     }
 }
 
@@ -180,23 +182,23 @@ impl Masks {
             |bytes: &Arc<[u8]>, _: &u64| u32::try_from(bytes.len() + NUMBER_BYTES).unwrap_or(u32::MAX);
         let situated =
             Cache::builder().weigher(weight).max_capacity(limits::SITUATIONS_CACHE_BYTES_MAX).build();
-        Self { decisions, situated, next: Arc::default() }
+        Self(Arc::new(Caches { decisions, situated, next: AtomicU64::default() }))
     }
 
     /// How many decisions are kept, about.
     #[must_use]
     pub fn len(&self) -> u64 {
-        self.decisions.entry_count()
+        self.0.decisions.entry_count()
     }
 
     /// The number of a policy set and situation. One that was forgotten gets another: what is kept under the old one is
     /// not found any more, and never under a wrong one.
     fn number(&self, situated: &Situated) -> u64 {
-        if let Some(number) = self.situated.get(situated.bytes()) {
+        if let Some(number) = self.0.situated.get(situated.bytes()) {
             return number;
         }
-        let new = || self.next.fetch_add(1, Ordering::Relaxed);
-        self.situated.get_with(situated.bytes().into(), new)
+        let new = || self.0.next.fetch_add(1, Ordering::Relaxed);
+        self.0.situated.get_with(situated.bytes().into(), new)
     }
 
     /// Nothing is kept yet.
@@ -213,30 +215,55 @@ const ENTRY_BYTES: usize = 4 * 1024;
 const NUMBER_BYTES: usize = 128;
 
 /// One request's way to decisions: policy set, situation, cache and the common part of the keys.
-#[derive(Clone)]
 pub(super) struct Desk {
     pub set: Arc<PolicySet>,
-    pub situation: Arc<Situation>,
+    pub situation: Situation,
     masks: Masks,
     parts: KeyParts,
+    /// The first views asked for: most requests are about one type or two, and ask for it again with each record.
+    views: [OnceLock<Viewed>; VIEWS],
 }
+
+/// A view with what it is of.
+type Viewed = (Action, ResourceType, Arc<TypeView>);
+
+/// Views that a desk has at hand.
+const VIEWS: usize = 4;
 
 impl Desk {
     pub(super) fn new(set: Arc<PolicySet>, masks: Masks, situation: Situation) -> Self {
-        let uses = set.uses(&situation.roles);
+        let uses = set.uses(&situation.who.roles);
         let number = masks.number(&Situated::new(&set, &situation, &uses));
         let parts = KeyParts::new(number, uses);
-        Self { set, situation: Arc::new(situation), masks, parts }
+        Self { set, situation, masks, parts, views: Default::default() }
     }
 
-    /// The view of a type, kept or new.
+    /// The view of a type, at hand, kept or new.
     pub(super) fn view(&self, action: Action, resource: ResourceType) -> Result<Arc<TypeView>, Fault> {
+        for place in &self.views {
+            match place.get() {
+                Some((of, about, view)) if (*of, *about) == (action, resource) => {
+                    return Ok(Arc::clone(view));
+                }
+                Some(_) => {}
+                None => {
+                    let view = self.kept_view(action, resource)?;
+                    // Another thread may have taken the place; then this view is looked up again.
+                    let _taken = place.set((action, resource, Arc::clone(&view)));
+                    return Ok(view);
+                }
+            }
+        }
+        self.kept_view(action, resource)
+    }
+
+    fn kept_view(&self, action: Action, resource: ResourceType) -> Result<Arc<TypeView>, Fault> {
         let key = self.parts.for_type((action, self.situation.operation), resource);
-        if let Some(Kept::Type(view)) = self.masks.decisions.get(&key) {
+        if let Some(Kept::Type(view)) = self.masks.0.decisions.get(&key) {
             return view;
         }
         let view = self.new_view(action, resource).map(Arc::new);
-        self.masks.decisions.insert(key, Kept::Type(view.clone()));
+        self.masks.0.decisions.insert(key, Kept::Type(view.clone()));
         view
     }
 
@@ -267,13 +294,13 @@ impl Desk {
         resource: ResourceType,
     ) -> Result<Arc<Elements>, Fault> {
         let key = self.parts.for_type((family, None), resource);
-        if let Some(Kept::Elements(elements)) = self.masks.decisions.get(&key) {
+        if let Some(Kept::Elements(elements)) = self.masks.0.decisions.get(&key) {
             return elements;
         }
         let elements = engine
             .type_elements(family, resource)
             .map(|(decided, answer)| Arc::new(Elements::new(resource, &decided, answer)));
-        self.masks.decisions.insert(key, Kept::Elements(elements.clone()));
+        self.masks.0.decisions.insert(key, Kept::Elements(elements.clone()));
         elements
     }
 
@@ -287,11 +314,11 @@ impl Desk {
             return decision(action, Arc::clone(&view.definite), Arc::clone(&view.policies), Arc::from([]));
         }
         let key = self.parts.for_record((action, self.situation.operation), record);
-        if let Some(Kept::Record(judgement)) = self.masks.decisions.get(&key) {
+        if let Some(Kept::Record(judgement)) = self.masks.0.decisions.get(&key) {
             return judgement;
         }
         let judgement = judge(&self.set, &self.situation, action, record);
-        self.masks.decisions.insert(key, Kept::Record(judgement.clone()));
+        self.masks.0.decisions.insert(key, Kept::Record(judgement.clone()));
         judgement
     }
 }
@@ -328,7 +355,7 @@ pub(super) fn judge(
     }
     let mask = Mask::new(record.facts.resource_type, decided);
     let actions = std::iter::once(action).chain(action.elements());
-    let basis = set.basis(actions, &situation.roles, &policies, record);
+    let basis = set.basis(actions, &situation.who.roles, &policies, record);
     decision(action, Arc::new(mask), policies.into_iter().collect(), basis.into_iter().collect())
 }
 

@@ -22,8 +22,8 @@ use std::sync::{Arc, LazyLock};
 #[must_use]
 #[derive(Clone)]
 pub struct Permit {
-    pub(super) desk: Desk,
-    pub(super) narrowing: Narrowing,
+    pub(super) desk: Arc<Desk>,
+    pub(super) narrowing: Arc<Narrowing>,
     /// What was asked.
     pub(super) action: Action,
     /// As what each record of the answer is judged: a write's representation is read.
@@ -47,7 +47,7 @@ pub struct Permit {
     pub(super) may_create: bool,
     pub(super) hidden: Hidden,
     /// How the caller stands to the patients of what is being judged; nobody knows until they are known.
-    pub(super) known: Arc<Relations>,
+    pub(super) known: Option<Arc<Relations>>,
 }
 
 /// What may stand in the answer.
@@ -84,6 +84,8 @@ pub(super) struct Hidden {
     pub names: &'static BTreeSet<ResourceType>,
     pub identifiers: &'static BTreeSet<ResourceType>,
 }
+
+static NOTHING_KNOWN: Relations = Relations::none();
 
 static NOBODY: BTreeSet<ResourceType> = BTreeSet::new();
 
@@ -183,7 +185,7 @@ impl Permit {
         let mut grants = self.desk.situation.emergencies.values();
         let grant = grants.next().filter(|_| grants.next().is_none())?;
         let resource = self.resource_type()?;
-        let roles = &self.desk.situation.roles;
+        let roles = &self.desk.situation.who.roles;
         self.desk.set.may_use_reserve(self.shown_by, resource, roles).then_some(grant.as_str())
     }
 
@@ -270,13 +272,13 @@ impl Permit {
 
     /// The same, knowing how the caller stands to the patients of the records that it is going to judge.
     pub fn knowing(&self, known: Relations) -> Self {
-        Self { known: Arc::new(known), ..self.clone() }
+        Self { known: Some(Arc::new(known)), ..self.clone() }
     }
 
     /// The relations that this caller's decisions can depend on and that the EMR must be asked for.
     #[must_use]
     pub fn looks_up(&self) -> BTreeSet<Relation> {
-        let asked = self.desk.set.relations(&self.desk.situation.roles);
+        let asked = self.desk.set.relations(&self.desk.situation.who.roles);
         asked.into_iter().filter(|relation| relation.is_looked_up()).collect()
     }
 
@@ -288,7 +290,7 @@ impl Permit {
         let basis = self.basis.iter().filter(|basis| basis.resource.name() == "Patient");
         let mut all: BTreeSet<String> = basis.map(|basis| basis.id.clone()).collect();
         for facts in facts {
-            all.extend(subjects(facts).into_iter().map(str::to_owned));
+            all.extend(subjects(facts).map(str::to_owned));
             all.extend(people(facts).filter(|_| writes).cloned());
         }
         all
@@ -404,7 +406,8 @@ impl Permit {
             return Err(RecordDenial::OutsideScopes);
         }
         let situation = &self.desk.situation;
-        let relations = situation.relations(container.unwrap_or(facts), added, &self.known);
+        let known = self.known.as_deref().unwrap_or(&NOTHING_KNOWN);
+        let relations = situation.relations(container.unwrap_or(facts), added, known);
         let grant = situation.emergency(container.unwrap_or(facts), added);
         let facts = match container {
             None => Cow::Borrowed(facts),
@@ -417,7 +420,7 @@ impl Permit {
                 return Err(RecordDenial::OutsideLaunch);
             }
         }
-        let record = Record { facts: &facts, relations: &relations, emergency: false };
+        let record = Record { facts: &facts, relations, emergency: false };
         let plain = self.desk.judge(action, &record);
         match grant {
             None => plain,

@@ -32,14 +32,14 @@ pub struct TypeRehearsal {
 /// Questions about types, asked one after the other.
 #[derive(Clone)]
 pub struct Rehearsal {
-    pub(super) desk: Desk,
+    pub(super) desk: Arc<Desk>,
 }
 
 impl Rehearsal {
     /// Questions of somebody in this situation. For `operate` it must name the operation.
     #[must_use]
     pub fn new(policies: &Arc<PolicySet>, situation: &Situation) -> Self {
-        Self { desk: Desk::new(Arc::clone(policies), Masks::new(), situation.clone()) }
+        Self { desk: Arc::new(Desk::new(Arc::clone(policies), Masks::new(), situation.clone())) }
     }
 
     /// What they may do with records of a type. `action` is its name in the schema: `read` gives the elements that
@@ -62,7 +62,7 @@ impl Rehearsal {
         let (set, situation) = (&self.desk.set, &self.desk.situation);
         let relations = situation.relations(facts, &BTreeSet::new(), known);
         let emergency = situation.emergency(facts, &BTreeSet::new()).is_some();
-        let record = Record { facts, relations: &relations, emergency };
+        let record = Record { facts, relations, emergency };
         let outcome = judge(set, situation, action, &record);
         let objections = match &outcome {
             Ok(_) => Ok(BTreeSet::new()),
@@ -88,7 +88,7 @@ impl Rehearsal {
         let (set, situation) = (&self.desk.set, &self.desk.situation);
         let relations = situation.relations(facts, &BTreeSet::new(), known);
         let emergency = situation.emergency(facts, &BTreeSet::new()).is_some();
-        let record = Record { facts, relations: &relations, emergency };
+        let record = Record { facts, relations, emergency };
         let asked =
             Engine::new(set, situation).and_then(|engine| engine.element_objections(family, &record, path));
         asked.map(|ids| ids.into_iter().collect()).unwrap_or_default()
@@ -156,5 +156,5 @@ pub fn rehearse_record_known(
 ) -> Result<Disclosure, RecordDenial> {
     let relations = situation.relations(facts, &BTreeSet::new(), known);
     let emergency = situation.emergency(facts, &BTreeSet::new()).is_some();
-    judge(policies, situation, Action::Read, &Record { facts, relations: &relations, emergency })
+    judge(policies, situation, Action::Read, &Record { facts, relations, emergency })
 }

@@ -102,11 +102,11 @@ impl Candidate {
     #[must_use]
     pub fn record(&self, permit: &Permit, facts: &Facts, container: Option<&Facts>) -> Comparison {
         let situation = &permit.desk.situation;
-        let desk = Desk::new(Arc::clone(&self.set), self.masks.clone(), situation.as_ref().clone());
-        let beside = Permit { desk, ..permit.clone() };
+        let desk = Desk::new(Arc::clone(&self.set), self.masks.clone(), situation.clone());
+        let beside = Permit { desk: Arc::new(desk), ..permit.clone() };
         let (before, after) = (permit.record(facts, container), beside.record(facts, container));
         let mut comparison = Comparison {
-            roles: situation.roles.clone(),
+            roles: situation.who.roles.clone(),
             asked: permit.shown_by.name(),
             resource: facts.resource_type.name(),
             before: before.is_ok(),

@@ -5,15 +5,16 @@
 //! Look next: `engine`, which asks; `key`, which turns the used parts into a cache key.
 
 use super::denial::Denial;
-use super::relation::{Party, Relation, Relations};
+use super::relation::{Held, Party, Relation, Relations};
 use crate::domain::fhir::facts::Facts;
 use crate::domain::fhir::r4::ResourceType;
-use crate::domain::identity::Caller;
+use crate::domain::identity::{Caller, Profile};
 use crate::limits;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 /// `context.purpose` when no purpose was stated (policies/schema.cedarschema).
 const NO_PURPOSE: &str = "NONE";
@@ -35,20 +36,10 @@ pub struct Circumstances {
 /// [`super::Permit`] can be made from it.
 #[derive(Clone)]
 pub struct Situation {
+    /// What is the same for all requests with a token.
+    pub(super) who: Arc<Profile>,
     pub(super) person: bool,
-    pub(super) issuer: String,
-    pub(super) subject: String,
-    pub(super) roles: BTreeSet<String>,
-    pub(super) application: String,
-    /// What the token is bound to: `none`, `mtls` or `dpop`.
-    pub(super) binding: &'static str,
-    pub(super) fhir_user: Option<String>,
-    pub(super) scopes: Vec<String>,
-    /// The scopes that the register leaves the application, if it says.
-    pub(super) client_scopes: Option<Vec<String>>,
-    pub(super) launch_patient: Option<String>,
     pub(super) purpose: String,
-    pub(super) methods: BTreeSet<String>,
     pub(super) age_seconds: i64,
     pub(super) phishing_resistant: bool,
     /// Patients for whom emergency access is in force and counts for what is asked, each with the id of its grant.
@@ -62,7 +53,7 @@ pub struct Situation {
 impl fmt::Debug for Situation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Situation")
-            .field("roles", &self.roles)
+            .field("roles", &self.who.roles)
             .field("purpose", &self.purpose)
             .finish_non_exhaustive()
     }
@@ -74,21 +65,12 @@ impl Situation {
     /// # Errors
     /// [`Denial::PurposeNotAllowed`] and [`Denial::PurposeAmbiguous`]: see [`choose_purpose`].
     pub(super) fn new(caller: &Caller, circumstances: &Circumstances) -> Result<Self, Denial> {
-        let application = caller.application().unwrap_or("").to_owned();
+        let application = caller.application().unwrap_or("");
         Ok(Self {
             // RFC 9068 2.2: a client acting for itself has its own id as `sub`.
             person: application.is_empty() || caller.subject() != application,
-            issuer: caller.issuer().to_owned(),
-            subject: caller.subject().to_owned(),
-            roles: caller.roles().clone(),
-            application,
-            binding: caller.binding().name(),
-            fhir_user: caller.fhir_user().map(str::to_owned),
-            scopes: caller.scopes().to_vec(),
-            client_scopes: caller.client_scopes().map(<[String]>::to_vec),
-            launch_patient: caller.launch_patient().map(str::to_owned),
+            who: Arc::clone(caller.profile()),
             purpose: choose_purpose(caller.purposes(), circumstances.purpose.as_deref())?,
-            methods: caller.mfa().methods().clone(),
             age_seconds: caller.mfa().age_seconds(circumstances.now),
             phishing_resistant: caller.mfa().phishing_resistant(),
             emergencies: BTreeMap::new(),
@@ -101,19 +83,22 @@ impl Situation {
     /// Somebody with these roles and this purpose who has just logged in, for `policy mask` and tests.
     #[must_use]
     pub fn rehearsal(roles: &[&str], purpose: &str) -> Self {
-        Self {
-            person: true,
+        let who = Profile {
             issuer: "https://rehearsal.invalid".to_owned(),
             subject: "somebody".to_owned(),
             roles: roles.iter().map(|role| (*role).to_owned()).collect(),
-            application: String::new(),
+            application: None,
             binding: "none",
             fhir_user: None,
             scopes: Vec::new(),
             client_scopes: None,
             launch_patient: None,
+            methods: Arc::new(BTreeSet::from(["mfa".to_owned()])),
+        };
+        Self {
+            who: Arc::new(who),
+            person: true,
             purpose: purpose.to_owned(),
-            methods: BTreeSet::from(["mfa".to_owned()]),
             age_seconds: limits::REHEARSED_FACTOR_AGE_SECONDS,
             phishing_resistant: true,
             emergencies: BTreeMap::new(),
@@ -126,16 +111,18 @@ impl Situation {
     /// The same person under this name, for policies that name people. A client that acts for itself has its own id.
     #[must_use]
     pub fn of_subject(mut self, issuer: &str, subject: &str) -> Self {
-        issuer.clone_into(&mut self.issuer);
-        subject.clone_into(&mut self.subject);
-        self.person = self.application.is_empty() || self.subject != self.application;
+        self.person = self.application().is_empty() || subject != self.application();
+        let who = self.who_mut();
+        issuer.clone_into(&mut who.issuer);
+        subject.clone_into(&mut who.subject);
         self
     }
 
     /// The same person, whose token is bound to this: `mtls`, `dpop` or nothing.
     #[must_use]
     pub fn bound_to(mut self, binding: Option<&str>) -> Self {
-        self.binding = ["mtls", "dpop"].into_iter().find(|known| Some(*known) == binding).unwrap_or("none");
+        self.who_mut().binding =
+            ["mtls", "dpop"].into_iter().find(|known| Some(*known) == binding).unwrap_or("none");
         self
     }
 
@@ -149,7 +136,7 @@ impl Situation {
     /// The same person as this FHIR resource, such as `Patient/p2`.
     #[must_use]
     pub fn with_fhir_user(mut self, reference: &str) -> Self {
-        self.fhir_user = Some(reference.to_owned());
+        self.who_mut().fhir_user = Some(reference.to_owned());
         self
     }
 
@@ -170,7 +157,7 @@ impl Situation {
     /// The same person, whose second factor was proven by these methods.
     #[must_use]
     pub fn with_methods(mut self, methods: BTreeSet<String>, phishing_resistant: bool) -> Self {
-        self.methods = methods;
+        self.who_mut().methods = Arc::new(methods);
         self.phishing_resistant = phishing_resistant;
         self
     }
@@ -178,7 +165,7 @@ impl Situation {
     /// The same person, with this application.
     #[must_use]
     pub fn with_application(mut self, id: &str) -> Self {
-        id.clone_into(&mut self.application);
+        self.who_mut().application = Some(id.to_owned());
         self
     }
 
@@ -199,7 +186,7 @@ impl Situation {
     /// The same person, whose token was issued for this patient's chart.
     #[must_use]
     pub fn with_launch_patient(mut self, patient: &str) -> Self {
-        self.launch_patient = Some(patient.to_owned());
+        self.who_mut().launch_patient = Some(patient.to_owned());
         self
     }
 
@@ -210,31 +197,38 @@ impl Situation {
         self
     }
 
+    /// The application, or nothing.
+    pub(super) fn application(&self) -> &str {
+        self.who.application.as_deref().unwrap_or("")
+    }
+
+    /// What is told of a rehearsed caller.
+    pub(super) fn who_mut(&mut self) -> &mut Profile {
+        Arc::make_mut(&mut self.who)
+    }
+
     /// How the caller stands to a record: every relation in which they stand to each of its patients, and to each
     /// whom a change would make it name as well (`added`).
-    pub(super) fn relations(
-        &self,
-        facts: &Facts,
-        added: &BTreeSet<String>,
-        known: &Relations,
-    ) -> BTreeSet<String> {
-        let subjects = subjects(facts);
-        if subjects.is_empty() {
-            return BTreeSet::new();
-        }
-        let stands = |patient: &str, relation: Relation| match relation {
-            Relation::Own => self.own_patient() == Some(patient),
-            Relation::Launch => self.launch_patient.as_deref() == Some(patient),
-            looked_up => known.holds(patient, looked_up),
-        };
-        let people = || subjects.iter().copied().chain(added.iter().map(String::as_str));
-        let to_all = |relation: &Relation| people().all(|patient| stands(patient, *relation));
-        Relation::ALL.into_iter().filter(to_all).map(|relation| relation.name().to_owned()).collect()
+    pub(super) fn relations(&self, facts: &Facts, added: &BTreeSet<String>, known: &Relations) -> Held {
+        let mut subjects = subjects(facts);
+        let Some(first) = subjects.next() else { return Held::default() };
+        let others = subjects.chain(added.iter().map(String::as_str));
+        others.fold(self.held_to(first, known), |held, patient| held.and(self.held_to(patient, known)))
+    }
+
+    /// How the caller stands to one patient.
+    fn held_to(&self, patient: &str, known: &Relations) -> Held {
+        let own = (self.own_patient() == Some(patient)).then_some(Relation::Own);
+        let launch = (self.who.launch_patient.as_deref() == Some(patient)).then_some(Relation::Launch);
+        known.looked_up(patient).with(own).with(launch)
     }
 
     /// The grant of emergency access that covers a record: it is about that patient and about nobody else.
     pub(super) fn emergency(&self, facts: &Facts, added: &BTreeSet<String>) -> Option<&str> {
-        let mut people = subjects(facts).into_iter().chain(added.iter().map(String::as_str));
+        if self.emergencies.is_empty() {
+            return None;
+        }
+        let mut people = subjects(facts).chain(added.iter().map(String::as_str));
         let first = people.next()?;
         let grant = self.emergencies.get(first)?;
         people.all(|other| other == first).then_some(grant.as_str())
@@ -243,11 +237,11 @@ impl Situation {
     /// A person of whom no relation can be known: the token names no resource that stands in any.
     pub(super) fn lacks_fhir_user(&self) -> bool {
         let known = |user: &str| Party::new(user).is_some();
-        self.person && self.own_patient().is_none() && !self.fhir_user.as_deref().is_some_and(known)
+        self.person && self.own_patient().is_none() && !self.who.fhir_user.as_deref().is_some_and(known)
     }
 
     fn own_patient(&self) -> Option<&str> {
-        self.fhir_user.as_deref().and_then(|user| user.strip_prefix("Patient/"))
+        self.who.fhir_user.as_deref().and_then(|user| user.strip_prefix("Patient/"))
     }
 
     /// With SMART `patient/` scopes a record must belong to the launch patient and to nobody else. Types
@@ -263,11 +257,11 @@ impl Situation {
 }
 
 /// Whom a record is about: a Patient about the patient it describes, any other about those whose compartment it is in.
-pub(super) fn subjects(facts: &Facts) -> Vec<&str> {
-    match facts.resource_type.name() {
-        "Patient" => facts.id.as_deref().into_iter().collect(),
-        _ => facts.patients.iter().map(String::as_str).collect(),
-    }
+pub(super) fn subjects(facts: &Facts) -> impl Iterator<Item = &str> {
+    let is_patient = facts.resource_type.name() == "Patient";
+    let itself = facts.id.as_deref().filter(|_| is_patient);
+    let theirs = facts.patients.iter().map(String::as_str).filter(move |_| !is_patient);
+    itself.into_iter().chain(theirs)
 }
 
 /// Whether records of this type belong to patients by the official definition.

@@ -76,7 +76,7 @@ pub(super) fn least(
     situation: &Situation,
     permits: impl Fn(i64, bool) -> bool,
 ) -> Option<Challenge> {
-    let uses = policies.uses(&situation.roles);
+    let uses = policies.uses(&situation.who.roles);
     let may_resist = uses.resistance && !situation.phishing_resistant;
     // A policy that counts with the age in other ways than by comparing it cannot be foreseen.
     if uses.age_itself {

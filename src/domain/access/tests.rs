@@ -3,6 +3,7 @@
 
 use super::engine::{Record, Verdict};
 use super::masks::Desk;
+use super::relation::Held;
 use super::set::Action;
 use super::*;
 use crate::domain::fhir::classify::{Head, classify};
@@ -196,7 +197,7 @@ fn an_evaluation_error_never_permits() {
         let set = load(&format!("{HOSPITAL}{policy}")).unwrap();
         assert_eq!(ask(&set, &doctor, &record).unwrap_err(), fault, "{policy}");
         let desk = Desk::new(set, Masks::new(), doctor.clone());
-        let asked = Record { facts: &record, relations: &BTreeSet::new(), emergency: false };
+        let asked = Record { facts: &record, relations: Held::default(), emergency: false };
         assert_eq!(desk.judge(Action::Read, &asked).unwrap_err(), fault, "{policy}");
         assert_eq!(desk.judge(Action::Read, &asked).unwrap_err(), fault, "kept: {policy}");
     }

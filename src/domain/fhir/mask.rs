@@ -243,7 +243,9 @@ impl Mask {
     }
 
     fn decide(&mut self, path: &str, keep: bool) {
-        let (elements, url) = match path.split_once(".extension('") {
+        // Few paths name a URL, and looking for one character is cheap.
+        let named = if path.contains('(') { path.split_once(".extension('") } else { None };
+        let (elements, url) = match named {
             Some((elements, rest)) => (elements, rest.strip_suffix("')")),
             None => (path, None),
         };
@@ -309,7 +311,9 @@ impl Mask {
     }
 
     fn at(&self, path: &str) -> MaskCursor<'_> {
-        let (elements, url) = match path.split_once(".extension('") {
+        // Few paths name a URL, and looking for one character is cheap.
+        let named = if path.contains('(') { path.split_once(".extension('") } else { None };
+        let (elements, url) = match named {
             Some((elements, rest)) => (elements, rest.strip_suffix("')")),
             None => (path, None),
         };

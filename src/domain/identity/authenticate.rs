@@ -4,13 +4,15 @@
 //! Must never: accept a token because a check could not be made.
 //! Look next: `claims.rs` for the types, `verified.rs` for tokens seen before.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use jsonwebtoken::crypto::aws_lc;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
 use super::binding::Possession;
-use super::caller::{Caller, Mfa, Window};
+use super::caller::{Caller, Mfa, Profile, Window};
 use super::claims::{self, Claims};
 use super::clients::Standing;
 use super::issuer::Issuer;
@@ -190,7 +192,7 @@ fn read_mfa(claims: &Claims, client: &Standing) -> Result<Mfa, IdentityRefusal> 
     let phishing_resistant = claims.methods.iter().any(|method| method == "hwk" || resistant(method))
         || claims.acr.as_deref().is_some_and(resistant);
     Ok(Mfa {
-        methods: claims.methods.clone(),
+        methods: Arc::new(claims.methods.clone()),
         acr: claims.acr.clone(),
         authenticated_at,
         phishing_resistant,
@@ -208,15 +210,21 @@ fn build(
 ) -> Result<Caller, IdentityRefusal> {
     let payload = Value::Object(payload.clone());
     let token_hash = hexadecimal(token);
-    Ok(Caller {
+    let profile = Profile {
         issuer: claims.issuer,
         subject: claims.subject,
         roles: client.roles(claims::roles(&payload, issuer)?),
         application: claims.application,
+        binding: claims.binding.name(),
         fhir_user: claims.fhir_user,
         scopes: claims.scopes,
-        purposes: client.purposes(claims::purposes(&payload, issuer)?),
+        client_scopes: client.scopes().map(<[String]>::to_vec),
         launch_patient: claims.launch_patient,
+        methods: Arc::clone(&mfa.methods),
+    };
+    Ok(Caller {
+        profile: Arc::new(profile),
+        purposes: client.purposes(claims::purposes(&payload, issuer)?),
         mfa,
         session: claims.session_id.or_else(|| claims.token_id.clone()).unwrap_or_else(|| token_hash.clone()),
         token_id: claims.token_id,

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -19,14 +20,8 @@ use super::refusal::IdentityRefusal;
 /// Not `Clone`: it is shared behind an `Arc`, so that no stale copy outlives its checks.
 #[must_use]
 pub struct Caller {
-    pub(super) issuer: String,
-    pub(super) subject: String,
-    pub(super) roles: BTreeSet<String>,
-    pub(super) application: Option<String>,
-    pub(super) fhir_user: Option<String>,
-    pub(super) scopes: Vec<String>,
+    pub(super) profile: Arc<Profile>,
     pub(super) purposes: Vec<String>,
-    pub(super) launch_patient: Option<String>,
     pub(super) mfa: Mfa,
     pub(super) session: String,
     pub(super) token_id: Option<String>,
@@ -35,6 +30,39 @@ pub struct Caller {
     pub(super) binding: Binding,
     pub(super) actors: Vec<Actor>,
     pub(super) client: Standing,
+}
+
+/// What a token says of its caller that is the same for every decision, shared by all of them. Not evidence: only
+/// [`Caller`] is.
+#[derive(Clone)]
+pub struct Profile {
+    /// [`Caller::issuer`].
+    pub issuer: String,
+    /// [`Caller::subject`].
+    pub subject: String,
+    /// [`Caller::roles`].
+    pub roles: BTreeSet<String>,
+    /// [`Caller::application`].
+    pub application: Option<String>,
+    /// What the token is bound to: `none`, `mtls` or `dpop`.
+    pub binding: &'static str,
+    /// [`Caller::fhir_user`].
+    pub fhir_user: Option<String>,
+    /// [`Caller::scopes`].
+    pub scopes: Vec<String>,
+    /// [`Caller::client_scopes`].
+    pub client_scopes: Option<Vec<String>>,
+    /// [`Caller::launch_patient`].
+    pub launch_patient: Option<String>,
+    /// [`Mfa::methods`].
+    pub methods: Arc<BTreeSet<String>>,
+}
+
+/// Shows nobody.
+impl fmt::Debug for Profile {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Profile").finish_non_exhaustive()
+    }
 }
 
 /// Somebody who acts for the subject of a token (RFC 8693 section 4.1).
@@ -76,7 +104,7 @@ pub(super) struct Window {
 /// How the caller authenticated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mfa {
-    pub(super) methods: BTreeSet<String>,
+    pub(super) methods: Arc<BTreeSet<String>>,
     pub(super) acr: Option<String>,
     pub(super) authenticated_at: Option<Timestamp>,
     pub(super) phishing_resistant: bool,
@@ -118,40 +146,46 @@ impl Mfa {
 }
 
 impl Caller {
+    /// What decisions share.
+    #[must_use]
+    pub fn profile(&self) -> &Arc<Profile> {
+        &self.profile
+    }
+
     /// `iss`.
     #[must_use]
     pub fn issuer(&self) -> &str {
-        &self.issuer
+        &self.profile.issuer
     }
 
     /// `sub`; unique only together with the issuer.
     #[must_use]
     pub fn subject(&self) -> &str {
-        &self.subject
+        &self.profile.subject
     }
 
     /// Roles after renaming.
     #[must_use]
     pub fn roles(&self) -> &BTreeSet<String> {
-        &self.roles
+        &self.profile.roles
     }
 
     /// The client: `azp` or `client_id`.
     #[must_use]
     pub fn application(&self) -> Option<&str> {
-        self.application.as_deref()
+        self.profile.application.as_deref()
     }
 
     /// `fhirUser` as `Type/id`, for example `Patient/p2`.
     #[must_use]
     pub fn fhir_user(&self) -> Option<&str> {
-        self.fhir_user.as_deref()
+        self.profile.fhir_user.as_deref()
     }
 
     /// SMART and other scopes, in the token's order.
     #[must_use]
     pub fn scopes(&self) -> &[String] {
-        &self.scopes
+        &self.profile.scopes
     }
 
     /// Purposes of use the issuer vouches for.
@@ -163,7 +197,7 @@ impl Caller {
     /// The patient in context (`patient`, SMART App Launch 2.2), a FHIR logical id.
     #[must_use]
     pub fn launch_patient(&self) -> Option<&str> {
-        self.launch_patient.as_deref()
+        self.profile.launch_patient.as_deref()
     }
 
     /// How the caller authenticated.
@@ -233,11 +267,7 @@ impl Caller {
     /// The scopes that the register leaves to the application; `None` where it leaves the token's as they are.
     #[must_use]
     pub fn client_scopes(&self) -> Option<&[String]> {
-        match &self.client {
-            Standing::Unasked => None,
-            Standing::Unknown => Some(&[]),
-            Standing::Registered(client) => client.scopes.as_deref(),
-        }
+        self.profile.client_scopes.as_deref()
     }
 
     /// Whether the application may be used at all, now and like this.
@@ -246,10 +276,10 @@ impl Caller {
     /// [`IdentityRefusal::Client`].
     pub fn admitted(&self, now: Timestamp) -> Result<(), IdentityRefusal> {
         let visitor = Visitor {
-            subject: &self.subject,
-            application: self.application.as_deref(),
-            fhir_user: self.fhir_user.as_deref(),
-            roles: &self.roles,
+            subject: self.subject(),
+            application: self.application(),
+            fhir_user: self.fhir_user(),
+            roles: self.roles(),
             purposes: &self.purposes,
             binding: self.binding,
         };
@@ -268,6 +298,6 @@ impl Caller {
 /// Shows who, and never the claims: those may name a patient.
 impl fmt::Debug for Caller {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Caller").field("issuer", &self.issuer).finish_non_exhaustive()
+        out.debug_struct("Caller").field("issuer", &self.profile.issuer).finish_non_exhaustive()
     }
 }

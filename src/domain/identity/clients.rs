@@ -167,6 +167,15 @@ impl Standing {
         }
     }
 
+    /// The scopes that the register leaves to the application; `None` where it leaves the token's as they are.
+    pub(super) fn scopes(&self) -> Option<&[String]> {
+        match self {
+            Self::Unasked => None,
+            Self::Unknown => Some(&[]),
+            Self::Registered(client) => client.scopes.as_deref(),
+        }
+    }
+
     /// The purposes that both token and register allow. A token that names none leaves it to the register.
     pub(super) fn purposes(&self, token: Vec<String>) -> Vec<String> {
         let both = match self {

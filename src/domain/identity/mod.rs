@@ -40,7 +40,7 @@ mod tests;
 
 pub use authenticate::authenticate;
 pub use binding::{Binding, Credentials, Possession, Scheme, credentials};
-pub use caller::{Actor, Caller, Mfa};
+pub use caller::{Actor, Caller, Mfa, Profile};
 pub use clients::{BindingDemand, Client, ClientKind, ClientRefusal, Clients, SecondFactor};
 pub use diagnose::{Finding, Trusted, Weight, diagnose};
 pub use dpop::{Nonces, Proof, ProofRefusal, Proven, fuzz_proof};

@@ -5,11 +5,12 @@
 //! Look next: `tests.rs`, which makes real tokens.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use super::binding::Binding;
-use super::caller::{Caller, Mfa, Window};
+use super::caller::{Caller, Mfa, Profile, Window};
 use super::clients::Standing;
 
 /// What a test wants to say about a caller; the rest is plausible.
@@ -53,16 +54,22 @@ impl CallerSpecimen {
     /// The caller.
     pub(crate) fn caller(&self) -> Caller {
         let texts = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
-        let methods: BTreeSet<String> = texts(self.methods).into_iter().collect();
-        Caller {
+        let methods: Arc<BTreeSet<String>> = Arc::new(texts(self.methods).into_iter().collect());
+        let profile = Profile {
             issuer: self.issuer.to_owned(),
             subject: self.subject.to_owned(),
             roles: texts(self.roles).into_iter().collect(),
             application: self.application.map(str::to_owned),
+            binding: Binding::NONE.name(),
             fhir_user: self.fhir_user.map(str::to_owned),
             scopes: texts(self.scopes),
-            purposes: texts(self.purposes),
+            client_scopes: None,
             launch_patient: self.launch_patient.map(str::to_owned),
+            methods: Arc::clone(&methods),
+        };
+        Caller {
+            profile: Arc::new(profile),
+            purposes: texts(self.purposes),
             mfa: Mfa {
                 phishing_resistant: methods.contains("hwk"),
                 by_key: false,

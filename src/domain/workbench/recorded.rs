@@ -179,8 +179,8 @@ pub(super) fn recalled(recorded: &Recorded, item: &Item) -> Recalled {
     unknown.remove(&Fact::Record);
     // Of an answer with one record the basis is that record's.
     let is_only = recorded.items.len() == 1;
-    let known = recorded.basis.iter().filter(|name| is_only && Relation::from_name(name).is_some());
-    let relations: BTreeSet<String> = known.cloned().collect();
+    let named = recorded.basis.iter().filter(|_| is_only);
+    let relations = named.filter_map(|name| Relation::from_name(name)).collect();
     let emergency = is_only && recorded.basis.contains("emergency");
     if emergency || !recorded.had_emergency {
         unknown.remove(&Fact::Emergency);

@@ -11,7 +11,7 @@ mod tests;
 
 pub use evidence::{Evidence, Party, Windows};
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// One way to stand to a patient. Policies name it by [`Relation::name`].
@@ -63,6 +63,11 @@ impl Relation {
         }
     }
 
+    /// Its bit in [`Held`]: there are eight.
+    fn bit(self) -> u8 {
+        1 << self as u8
+    }
+
     /// By its name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
@@ -82,26 +87,71 @@ impl Relation {
     }
 }
 
+/// Some relations. Two are equal exactly if they are the same relations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Held(u8);
+
+const _: () = assert!(Relation::ALL.len() <= u8::BITS as usize, "a relation has a bit");
+
+impl Held {
+    /// One bit for each relation.
+    pub(super) fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// Whether it is among them.
+    pub(super) fn has(self, relation: Relation) -> bool {
+        self.0 & relation.bit() != 0
+    }
+
+    /// Those that are among both.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// These and one more, if there is one.
+    pub(super) fn with(self, more: Option<Relation>) -> Self {
+        Self(self.0 | more.map_or(0, Relation::bit))
+    }
+
+    /// Their names.
+    pub(super) fn names(self) -> impl Iterator<Item = &'static str> {
+        Relation::ALL.into_iter().filter(move |relation| self.has(*relation)).map(Relation::name)
+    }
+}
+
+impl FromIterator<Relation> for Held {
+    fn from_iter<I: IntoIterator<Item = Relation>>(relations: I) -> Self {
+        Self(relations.into_iter().fold(0, |bits, relation| bits | relation.bit()))
+    }
+}
+
 /// What is known, for the patients of one answer. A patient who is not in it stands in no relation.
 #[derive(Clone, Default)]
-pub struct Relations(BTreeMap<String, BTreeSet<Relation>>);
+pub struct Relations(BTreeMap<String, Held>);
 
 impl Relations {
     /// Nothing is known.
     #[must_use]
-    pub fn none() -> Self {
-        Self::default()
+    pub const fn none() -> Self {
+        Self(BTreeMap::new())
     }
 
     /// Notes that a relation to this patient (a logical id) holds.
     pub fn note(&mut self, patient: &str, relation: Relation) {
-        self.0.entry(patient.to_owned()).or_default().insert(relation);
+        self.0.entry(patient.to_owned()).or_default().0 |= relation.bit();
+    }
+
+    /// The relations to this patient that the EMR was asked for and that are known to hold.
+    pub(super) fn looked_up(&self, patient: &str) -> Held {
+        let known = self.0.get(patient).copied().unwrap_or_default();
+        Held(known.0 & !(Relation::Own.bit() | Relation::Launch.bit()))
     }
 
     /// Whether a relation to this patient is known to hold.
     #[must_use]
     pub fn holds(&self, patient: &str, relation: Relation) -> bool {
-        self.0.get(patient).is_some_and(|known| known.contains(&relation))
+        self.0.get(patient).is_some_and(|known| known.has(relation))
     }
 }
 

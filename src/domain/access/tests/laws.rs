@@ -5,6 +5,7 @@
 use super::writes::{WARD, ward_of, ward_set};
 use super::*;
 use crate::domain::access::engine::{Engine, Verdict};
+use crate::domain::access::expression::Attribute;
 use crate::domain::access::key::{Key, KeyParts, Situated};
 use crate::domain::access::masks::judge;
 use proptest::prelude::*;
@@ -32,7 +33,7 @@ fn key_of(
     asked: (Action, Option<&'static str>),
     record: &Record<'_>,
 ) -> (Situated, Key) {
-    let uses = set.uses(&situation.roles);
+    let uses = set.uses(&situation.who.roles);
     let situated = Situated::new(set, situation, &uses);
     (situated, KeyParts::new(0, uses).for_record(asked, record))
 }
@@ -157,7 +158,7 @@ proptest! {
         let situation = Situation::new(&caller.caller(), &circumstances(None)).unwrap();
         for facts in change.1.iter().chain(&change.2) {
             let relations = situation.relations(facts, &BTreeSet::new(), &Relations::none());
-            let record = Record { facts, relations: &relations, emergency: false };
+            let record = Record { facts, relations, emergency: false };
             let engine = Engine::new(ward_set(), &situation).unwrap();
             prop_assert!(engine.record(action, &record).unwrap().is_some(), "{}", change.0);
             let image = judge(ward_set(), &situation, action, &record);
@@ -213,13 +214,13 @@ proptest! {
     #[test]
     fn another_role_adds_and_forbids_still_win(situation in some_situation(), facts in some_facts()) {
         let mut more = situation.clone();
-        more.roles.insert("patient".to_owned());
+        more.who_mut().roles.insert("patient".to_owned());
         let (less, more) = (ask(&hospital(), &situation, &facts), ask(&hospital(), &more, &facts));
         prop_assert!(shown(&less).is_subset(&shown(&more)));
         if facts.labels.contains("N") {
             prop_assert!(!shown(&more).contains("Patient.name"));
         }
-        if facts.labels.contains("R") && !situation.roles.contains("doctor") {
+        if facts.labels.contains("R") && !situation.who.roles.contains("doctor") {
             prop_assert_eq!(more.unwrap_err(), RecordDenial::NotPermitted);
         }
     }
@@ -253,7 +254,7 @@ proptest! {
             let action = Action::ALL[action];
             let situation = situation.with_operation(if lastn { "$lastn" } else { "$everything" });
             let relations = situation.relations(&facts, &BTreeSet::new(), &Relations::none());
-            let record = Record { facts: &facts, relations: &relations, emergency: false };
+            let record = Record { facts: &facts, relations, emergency: false };
             for set in [hospital(), Arc::clone(ward_set())] {
                 let desk = Desk::new(Arc::clone(&set), masks.clone(), situation.clone());
                 for _ in 0..2 {
@@ -270,31 +271,31 @@ proptest! {
     fn changing_a_used_input_changes_the_key(change in 0..25_usize) {
         let situation = Situation::rehearsal(&["nurse"], "TREAT").with_fhir_user("Patient/p1");
         let facts = facts("Observation", "o1", &["p1"], &["R"]);
-        let key = |situation: &Situation, facts: &Facts, relations: &BTreeSet<String>, action| {
+        let key = |situation: &Situation, facts: &Facts, relations: Held, action| {
             key_of(&CURIOUS, situation, (action, situation.operation), &Record { facts, relations, emergency: false })
         };
         let (mut other, mut changed, mut relations, mut action) =
-            (situation.clone(), facts.clone(), BTreeSet::new(), Action::Read);
-        let before = key(&situation, &facts, &relations, action);
-        prop_assert_eq!(&before, &key(&situation, &facts, &relations, action));
+            (situation.clone(), facts.clone(), Held::default(), Action::Read);
+        let before = key(&situation, &facts, relations, action);
+        prop_assert_eq!(&before, &key(&situation, &facts, relations, action));
         let extra = || "other".to_owned();
         match change {
             0 => other.person = false,
-            1 => other.issuer = extra(),
-            2 => other.subject = extra(),
-            3 => { other.roles.insert(extra()); }
-            4 => other.application = extra(),
-            5 => other.fhir_user = None,
-            6 => other.scopes.push(extra()),
+            1 => other.who_mut().issuer = extra(),
+            2 => other.who_mut().subject = extra(),
+            3 => { other.who_mut().roles.insert(extra()); }
+            4 => other.who_mut().application = Some(extra()),
+            5 => other.who_mut().fhir_user = None,
+            6 => other.who_mut().scopes.push(extra()),
             7 => other.purpose = extra(),
-            8 => { other.methods.insert(extra()); }
+            8 => { Arc::make_mut(&mut other.who_mut().methods).insert(extra()); }
             9 => other.age_seconds += 1,
             10 => other.phishing_resistant = false,
             11 => { other.emergencies.insert(extra(), extra()); },
             12 => other.network = "10.0.0.2".parse().unwrap(),
             13 => other.now = now(),
             14 => action = Action::Export,
-            15 => { relations.insert(extra()); }
+            15 => relations = Held::from_iter([Relation::CareTeam]),
             16 => changed.resource_type = resource("Condition"),
             17 => changed.id = Some(extra()),
             18 => { changed.patients.insert(extra()); }
@@ -302,10 +303,10 @@ proptest! {
             20 => { changed.labels.insert(extra()); }
             21 => changed.status = None,
             22 => { changed.category.insert(extra()); }
-            23 => other.binding = "dpop",
+            23 => other.who_mut().binding = "dpop",
             _ => { changed.code.insert(extra()); }
         }
-        prop_assert_ne!(before, key(&other, &changed, &relations, action), "{}", change);
+        prop_assert_ne!(before, key(&other, &changed, relations, action), "{}", change);
     }
 }
 
@@ -314,27 +315,27 @@ fn a_record_under_emergency_has_a_key_of_its_own() {
     let facts = facts("Observation", "o1", &["p1"], &[]);
     let situation = Situation::rehearsal(&["nurse"], "TREAT").with_emergency("p1", "g1");
     let key = |emergency| {
-        let record = Record { facts: &facts, relations: &BTreeSet::new(), emergency };
+        let record = Record { facts: &facts, relations: Held::default(), emergency };
         key_of(&CURIOUS, &situation, (Action::Read, None), &record)
     };
     assert_ne!(key(true), key(false));
     // Which grant it is does not change what is decided.
     let other = Situation::rehearsal(&["nurse"], "TREAT").with_emergency("p1", "g2");
-    let record = Record { facts: &facts, relations: &BTreeSet::new(), emergency: true };
+    let record = Record { facts: &facts, relations: Held::default(), emergency: true };
     assert_eq!(key(true), key_of(&CURIOUS, &other, (Action::Read, None), &record));
 }
 
 #[test]
 fn a_key_holds_no_more_than_was_used() {
     let key = |situation: &Situation, facts: &Facts| {
-        let record = Record { facts, relations: &BTreeSet::new(), emergency: false };
+        let record = Record { facts, relations: Held::default(), emergency: false };
         key_of(&hospital(), situation, (Action::Read, None), &record)
     };
     let situation = Situation::rehearsal(&["nurse"], "TREAT").with_age_seconds(10);
     let before = key(&situation, &facts("Observation", "o1", &["p1"], &[]));
     let mut later = situation.clone().with_age_seconds(3599);
     later.now = now();
-    later.subject = "somebody else".to_owned();
+    later.who_mut().subject = "somebody else".to_owned();
     assert_eq!(before, key(&later, &facts("Observation", "o2", &["p2"], &[])));
     let later = later.with_age_seconds(3600);
     assert_eq!(
@@ -369,8 +370,56 @@ fn what_other_roles_name_changes_nothing() {
             };
             assert_eq!(kept(&plain), kept(&more), "{roles:?} {name}");
             let asked =
-                |set: &PolicySet| set.branches(Action::Disclose, resource(name), &situation.roles).len();
+                |set: &PolicySet| set.branches(Action::Disclose, resource(name), &situation.who.roles).len();
             assert_eq!(asked(&plain), asked(&more), "{roles:?} {name}");
         }
     }
+}
+
+/// An attribute that the schema gets is in keys, or every key has it, or this fails.
+#[test]
+fn keys_know_every_attribute_of_the_schema() {
+    // Who it is and how they logged in has its own places in keys; the rest is in every key, or no attribute.
+    let elsewhere = [
+        ["issuer", "subject", "fhirUser", "methods", "age", "phishingResistant"].as_slice(),
+        &["purpose", "operation", "principal", "resource", "context"],
+    ]
+    .concat();
+    let mut known = 0;
+    for line in crate::domain::access::load::SCHEMA.lines().filter(|line| line.ends_with(',')) {
+        let Some((name, _)) = line.trim().split_once(": ") else { continue };
+        let name = name.trim_end_matches('?');
+        assert!(elsewhere.contains(&name) || Attribute::named(name).is_some(), "{name}");
+        known += 1;
+    }
+    assert!(known > 600, "{known}");
+}
+
+/// What a desk has at hand is what it would look up.
+#[test]
+fn a_desk_asked_for_much_says_the_same_again() {
+    let situation = Situation::rehearsal(&["nurse"], "TREAT");
+    let desk = Desk::new(hospital(), Masks::new(), situation.clone());
+    for _ in 0..2 {
+        for name in ["Patient", "Observation", "Condition", "Practitioner"] {
+            for action in Action::ALL {
+                let fresh = Desk::new(hospital(), Masks::new(), situation.clone());
+                let of = |desk: &Desk| {
+                    let view = desk.view(action, resource(name)).unwrap();
+                    (view.verdict, view.possible.kept(), view.definite.kept(), view.policies.to_vec())
+                };
+                assert_eq!(of(&desk), of(&fresh), "{action:?} {name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn relations_are_told_apart() {
+    for relation in Relation::ALL {
+        let held = Held::from_iter([relation]);
+        assert_eq!(held.names().collect::<Vec<_>>(), [relation.name()]);
+        assert!(Relation::ALL.into_iter().all(|other| held.has(other) == (other == relation)));
+    }
+    assert_eq!(Held::from_iter(Relation::ALL).names().count(), Relation::ALL.len());
 }
