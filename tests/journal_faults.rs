@@ -36,11 +36,12 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use chartgate::domain::audit::{Assembly, Decision, Keep, Record, Verdict, Written};
 use chartgate::edge::journal::{
-    Journal, Kept, Keys, Plan, Request, Settings, create, generate_encryption_key, generate_missing, inspect,
-    plan, read_entries, retain,
+    Journal, Kept, Keys, OpenError, Plan, Request, Settings, create, generate_encryption_key,
+    generate_missing, inspect, plan, read_entries, retain,
 };
 use chartgate::limits::RESERVE_BYTES_MIN;
 use jiff::Timestamp;
@@ -150,7 +151,7 @@ fn recorded(settings: &Settings) -> Vec<String> {
 fn check(place: &Path, case: &str) -> (usize, usize) {
     let settings = settings(place);
     assert_eq!(findings(&settings), 0, "{case}: after the fault");
-    let journal = Journal::open(&settings).unwrap_or_else(|error| panic!("{case}: {error}"));
+    let journal = open(&settings).unwrap_or_else(|error| panic!("{case}: {error}"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let _receipt = runtime.block_on(journal.append(&[record("after")])).unwrap();
     runtime.block_on(journal.close()).unwrap();
@@ -201,6 +202,18 @@ fn fill(settings: &Settings, rounds: &[&str]) {
         let _receipt = runtime.block_on(journal.append(&many)).unwrap();
         runtime.block_on(journal.close()).unwrap();
     }
+}
+
+/// Opens a trail that nobody here has open. A child that another test is starting holds every lock of this process until its
+/// program begins: for a moment.
+fn open(settings: &Settings) -> Result<Journal, OpenError> {
+    for _ in 0..500 {
+        match Journal::open(settings) {
+            Err(OpenError::InUse(_)) => std::thread::sleep(Duration::from_millis(10)),
+            opened => return opened,
+        }
+    }
+    Journal::open(settings)
 }
 
 /// Changes the key; the first opening with the new one is part of it.
@@ -327,9 +340,9 @@ fn a_change_of_the_key_may_die_or_fail_at_every_call() {
             let status =
                 fault_in("a_change_of_the_key_may_die_or_fail_at_every_call", &place, &library, (fault, at));
             let (old, next) = (settings(&place), next_settings(&place));
-            let (opener, journal, count) = match Journal::open(&old) {
+            let (opener, journal, count) = match open(&old) {
                 Ok(journal) => (&old, journal, &mut by_old),
-                Err(error) => match Journal::open(&next) {
+                Err(error) => match open(&next) {
                     Ok(journal) => (&next, journal, &mut by_next),
                     Err(other) => panic!("{fault} at {at}: neither key: {error}; {other}"),
                 },
