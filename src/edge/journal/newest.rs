@@ -125,7 +125,9 @@ fn exchange(path: &Path) -> io::Result<bool> {
     let beside = staged(path);
     match renameat_with(CWD, &beside, CWD, path, RenameFlags::EXCHANGE) {
         Ok(()) => Ok(true),
-        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => fs::rename(beside, path).map(|()| false),
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM) => {
+            fs::rename(beside, path).map(|()| false)
+        }
         Err(error) => Err(error.into()),
     }
 }
