@@ -97,7 +97,7 @@ impl VerifiedTokens {
             Err(refusal) => return Some(Err(refusal)),
         };
         let is_same = (seen.0.issuer, seen.0.key) == (issuer.fingerprint(), key.fingerprint());
-        let held = || caller.binding.holds(named.hash, shown).map_err(IdentityRefusal::from);
+        let held = || caller.binding.holds(named.hash, shown);
         is_same.then(|| held().and_then(|()| self.recheck(named.hash, caller, issuer, now)))
     }
 
