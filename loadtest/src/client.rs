@@ -125,6 +125,11 @@ impl Place {
         &self.authority
     }
 
+    /// The port, where the authority names one.
+    pub(crate) fn port(&self) -> Option<u16> {
+        self.authority.rsplit(':').next()?.parse().ok()
+    }
+
     /// Whether a connection takes several requests at once.
     pub(crate) fn is_shared(&self) -> bool {
         self.protocol == Protocol::Http2

@@ -216,16 +216,8 @@ impl<'o> Bench<'o> {
     async fn open(options: &'o Options, ground: &'o Ground, told: String) -> Result<Self, String> {
         progress(&format!("{told}: starting"));
         let wishes = Wishes {
-            gate: options.gate.as_deref(),
-            nginx: None,
-            haproxy: None,
-            haproxy_tokens: None,
-            envoy: None,
-            nginx_authz: None,
-            pass_through: false,
-            stages: false,
             policies: ground.policies.as_ref().map(tempfile::TempDir::path),
-            protocol: options.http,
+            ..Wishes::gate_only(options.gate.as_deref(), options.http)
         };
         let mut site = Site::open(&wishes, |emr| ground.fill(emr)).await?;
         let since = match ground.entries {

@@ -103,6 +103,24 @@ pub(crate) struct Wishes<'a> {
     pub(crate) protocol: Protocol,
 }
 
+impl<'a> Wishes<'a> {
+    /// The gate alone, with the shipped policies; `gate`: another `chartgate` than the one of these sources.
+    pub(crate) fn gate_only(gate: Option<&'a Path>, protocol: Protocol) -> Self {
+        Self {
+            gate,
+            nginx: None,
+            haproxy: None,
+            haproxy_tokens: None,
+            envoy: None,
+            nginx_authz: None,
+            pass_through: false,
+            stages: false,
+            policies: None,
+            protocol,
+        }
+    }
+}
+
 /// Everything that runs. Dropping it ends the processes, then removes the folder.
 pub(crate) struct Site {
     pub(crate) contenders: Vec<Contender>,

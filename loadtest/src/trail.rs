@@ -15,20 +15,45 @@ use std::process::{Command, Stdio};
 /// One line of `audit search --json`, as far as it matters here.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Line<'a> {
+pub(crate) struct Line<'a> {
     #[serde(borrow)]
-    kind: Option<Cow<'a, str>>,
+    pub(crate) kind: Option<Cow<'a, str>>,
     #[serde(borrow)]
     request_id: Option<Cow<'a, str>>,
+    /// Who asked, where somebody was established.
     #[serde(borrow)]
-    outcome: Option<Cow<'a, str>>,
+    pub(crate) subject: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub(crate) outcome: Option<Cow<'a, str>>,
     /// Which piece of a long answer, from 0; a short one has no pieces.
-    unit: Option<u32>,
+    pub(crate) unit: Option<u32>,
     /// What was answered, where the record says it.
-    status: Option<u16>,
+    pub(crate) status: Option<u16>,
     #[serde(borrow)]
     event: Option<Cow<'a, str>>,
     details: Option<BTreeMap<String, String>>,
+}
+
+impl<'a> Line<'a> {
+    /// # Errors
+    /// When it is not such a line.
+    pub(crate) fn read(line: &'a [u8]) -> Result<Self, String> {
+        serde_json::from_slice(line).map_err(|error| error.to_string())
+    }
+
+    /// The request it is about.
+    pub(crate) fn request(&self) -> Option<u128> {
+        u128::from_str_radix(self.request_id.as_deref()?, 16).ok()
+    }
+
+    /// How many refusals it counts, where it is a count.
+    pub(crate) fn counted(&self) -> u64 {
+        if self.event.as_deref() != Some("refusals-counted") {
+            return 0;
+        }
+        let numbers = self.details.iter().flatten().filter(|(name, _)| name.starts_with("code:"));
+        numbers.filter_map(|(_, number)| number.parse::<u64>().ok()).sum()
+    }
 }
 
 /// What the trail holds about the answers that came.
@@ -142,7 +167,7 @@ struct Ledger {
 }
 
 /// A status from which on an answer is a refusal.
-const REFUSAL_STATUS_MIN: u16 = 400;
+pub(crate) const REFUSAL_STATUS_MIN: u16 = 400;
 
 impl Ledger {
     fn expecting(answered: &[(u128, u16)]) -> Self {
@@ -156,15 +181,11 @@ impl Ledger {
     }
 
     fn take(&mut self, line: &[u8]) -> Result<(), String> {
-        let line: Line<'_> = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+        let line = Line::read(line)?;
         match line.kind.as_deref() {
             Some("release") => self.release(&line),
             Some("refusal") => self.refusal(&line),
-            Some("control") if line.event.as_deref() == Some("refusals-counted") => {
-                let numbers = line.details.iter().flatten().filter(|(name, _)| name.starts_with("code:"));
-                self.audit.counted +=
-                    numbers.filter_map(|(_, number)| number.parse::<u64>().ok()).sum::<u64>();
-            }
+            Some("control") => self.audit.counted += line.counted(),
             Some(_) | None => {}
         }
         Ok(())
@@ -201,8 +222,7 @@ impl Ledger {
     }
 
     fn waiting_for(&mut self, line: &Line<'_>) -> Option<&mut Waiting> {
-        let id = u128::from_str_radix(line.request_id.as_deref()?, 16).ok()?;
-        self.waiting.get_mut(&id)
+        self.waiting.get_mut(&line.request()?)
     }
 
     fn close(mut self) -> Audit {

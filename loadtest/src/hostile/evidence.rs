@@ -6,29 +6,10 @@
 
 use super::ground::SUBJECT;
 use crate::site::GateProgram;
-use crate::trail;
-use serde::{Deserialize, Serialize};
-use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use crate::trail::{self, Line, REFUSAL_STATUS_MIN};
+use serde::Serialize;
+use std::collections::HashMap;
 use std::path::Path;
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Line<'a> {
-    #[serde(borrow)]
-    kind: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    request_id: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    subject: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    outcome: Option<Cow<'a, str>>,
-    unit: Option<u32>,
-    status: Option<u16>,
-    #[serde(borrow)]
-    event: Option<Cow<'a, str>>,
-    details: Option<BTreeMap<String, String>>,
-}
 
 /// What the trail holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -71,8 +52,6 @@ struct Ledger {
     evidence: Evidence,
 }
 
-const REFUSAL_STATUS_MIN: u16 = 400;
-
 /// Reads the trail and verifies it.
 ///
 /// # Errors
@@ -106,22 +85,17 @@ impl Ledger {
     }
 
     fn take(&mut self, line: &[u8]) -> Result<(), String> {
-        let line: Line<'_> = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+        let line = Line::read(line)?;
         match line.kind.as_deref() {
             Some(kind @ ("release" | "refusal")) => self.record(&line, kind == "release"),
-            Some("control") if line.event.as_deref() == Some("refusals-counted") => {
-                let numbers = line.details.iter().flatten().filter(|(name, _)| name.starts_with("code:"));
-                self.evidence.counted +=
-                    numbers.filter_map(|(_, number)| number.parse::<u64>().ok()).sum::<u64>();
-            }
+            Some("control") => self.evidence.counted += line.counted(),
             Some(_) | None => {}
         }
         Ok(())
     }
 
     fn record(&mut self, line: &Line<'_>, is_release: bool) {
-        let id = line.request_id.as_deref().and_then(|id| u128::from_str_radix(id, 16).ok());
-        let Some(answer) = id.and_then(|id| self.answers.get_mut(&id)) else {
+        let Some(answer) = line.request().and_then(|id| self.answers.get_mut(&id)) else {
             let is_attackers = match line.subject.as_deref() {
                 Some(subject) => subject.starts_with(SUBJECT),
                 // Nobody was established: refused, and nobody who behaves is.

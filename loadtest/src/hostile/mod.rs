@@ -106,18 +106,7 @@ async fn measure(options: &Options, attacks: &[Attack]) -> Result<(), String> {
 }
 
 async fn open(options: &Options) -> Result<Site, String> {
-    let wishes = Wishes {
-        nginx_authz: None,
-        gate: options.gate.as_deref(),
-        nginx: None,
-        haproxy: None,
-        haproxy_tokens: None,
-        envoy: None,
-        pass_through: false,
-        stages: false,
-        policies: None,
-        protocol: options.http,
-    };
+    let wishes = Wishes::gate_only(options.gate.as_deref(), options.http);
     let patients = options.patients;
     let fill = |emr: &_| {
         hospital::fill(emr, patients).map_err(|error| error.to_string())?;
@@ -156,8 +145,8 @@ impl<'o> Siege<'o> {
         site: Site,
         attacks: &[Attack],
     ) -> Result<Self, String> {
-        let place = site.gate()?.place.authority().rsplit(':').next().and_then(|port| port.parse().ok());
-        let ground = Ground::of(&site, place.ok_or("the gate has no port")?, attacks)?;
+        let port = site.gate()?.place.port().ok_or("the gate has no port")?;
+        let ground = Ground::of(&site, port, attacks)?;
         let rate = options.rate.unwrap_or(scenario.rate);
         let program = program(&scenario, rate, options, 0);
         let people = People::gather(site.issuer(), &scenario, rate, program, options.patients)?;

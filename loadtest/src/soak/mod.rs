@@ -129,18 +129,7 @@ pub(crate) async fn run(options: &Options) -> Result<(), Failure> {
 async fn soak(options: &Options, faults: &[Fault], scenario: Arc<Scenario>) -> Result<(), String> {
     scenarios::allow_files(options.connections)?;
     progress("starting");
-    let wishes = Wishes {
-        nginx_authz: None,
-        gate: options.gate.as_deref(),
-        nginx: None,
-        haproxy: None,
-        haproxy_tokens: None,
-        envoy: None,
-        pass_through: false,
-        stages: false,
-        policies: None,
-        protocol: options.http,
-    };
+    let wishes = Wishes::gate_only(options.gate.as_deref(), options.http);
     let patients = options.patients;
     let site =
         Site::open(&wishes, |emr| hospital::fill(emr, patients).map_err(|error| error.to_string())).await?;
@@ -164,7 +153,7 @@ struct Soak<'o> {
 impl<'o> Soak<'o> {
     fn new(options: &'o Options, scenario: Arc<Scenario>, site: Site) -> Result<Self, String> {
         let authority = Authority::trusted_by(&site.ca_file())?;
-        let port = site.gate()?.place.authority().rsplit(':').next().and_then(|port| port.parse().ok());
+        let port = site.gate()?.place.port();
         let place = Place::secure(port.ok_or("the gate has no port")?, &site.ca_file(), options.http)?;
         let rate = options.rate.unwrap_or(scenario.rate);
         Ok(Self { options, scenario, rate, site, place, authority, began: Instant::now() })
