@@ -72,7 +72,7 @@ fn intent(id: &str) -> Record {
 
 /// Writes every id that was acknowledged to a file beside the trail, as a client would know it.
 fn work(place: &Path) {
-    let Ok(journal) = Journal::open(&settings(place)) else { return };
+    let Ok(journal) = open(&settings(place)) else { return };
     let mut seen = fs::File::create(place.join("acknowledged")).unwrap();
     let mut reserved = fs::File::create(place.join("reserved")).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -193,7 +193,7 @@ fn next_settings(place: &Path) -> Settings {
 fn fill(settings: &Settings, rounds: &[&str]) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for (round, time) in rounds.iter().enumerate() {
-        let journal = Journal::open(settings).unwrap();
+        let journal = open(settings).unwrap();
         let at = |n: usize| {
             let decision = Decision::new(time.parse().unwrap(), format!("many-{round}-{n}"), Verdict::Refuse);
             Record::Decision(Box::new(decision))
@@ -226,7 +226,7 @@ fn rotate(place: &Path) {
     let Ok(journal) = Journal::open_to_rotate(&old) else { return };
     let done = runtime.block_on(journal.rotate_key(&next.encryption_key));
     let closed = runtime.block_on(journal.close());
-    if done.is_ok() && closed.is_ok() && Journal::open(&next).is_ok() {
+    if done.is_ok() && closed.is_ok() && open(&next).is_ok() {
         fs::write(place.join("done"), "").unwrap();
     }
 }
@@ -244,7 +244,7 @@ fn planned(settings: &Settings) -> Plan {
 fn prune(place: &Path) -> bool {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let settings = settings(place);
-    let Ok(journal) = Journal::open(&settings) else { return false };
+    let Ok(journal) = open(&settings) else { return false };
     let now = "2034-01-01T00:00:00Z".parse().unwrap();
     let done = runtime.block_on(retain(&journal, &settings, planned(&settings), "records office", now));
     let closed = runtime.block_on(journal.close());

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use chartgate::app;
 use chartgate::config;
 use chartgate::domain::audit::{Decision, Record, Verdict};
-use chartgate::edge::journal::{Journal, Settings};
+use chartgate::edge::journal::Settings;
 use http::{HeaderMap, HeaderValue, header};
 use serde_json::Value;
 
@@ -375,7 +375,7 @@ fn fingerprint(left: &BTreeMap<PathBuf, Option<Vec<u8>>>) -> u64 {
 
 /// The journal opens what a power cut left, takes more, and verifies.
 async fn goes_on(settings: &Settings, case: &str) {
-    let journal = Journal::open(settings).unwrap_or_else(|error| panic!("{case}: {error}"));
+    let journal = crate::open(settings).unwrap_or_else(|error| panic!("{case}: {error}"));
     let record = Record::Decision(Box::new(Decision::new(
         "2026-03-01T08:00:00Z".parse().unwrap(),
         "after".to_owned(),
