@@ -1,10 +1,13 @@
 //! Short runs of what is written, of the peer that does equal work, and of more refusals than are recorded one by one.
 #![expect(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
+mod program;
+
+use program::{loadtest, shown};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 const PEER: &str = "nginx, decisions asked for, bodies filtered";
 
@@ -140,15 +143,10 @@ status = 401
 
 fn run(folder: &Path, scenario: &str, more: &[&str]) -> (Output, Value) {
     let found = folder.join("found.json");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_loadtest"));
+    let mut command = loadtest();
     command.args(["run", scenario, "--patients", "6", "--json"]).arg(&found).args(more);
     let output = command.output().unwrap();
     (output, serde_json::from_slice(&fs::read(found).unwrap_or_default()).unwrap_or_default())
-}
-
-fn shown(output: &Output) -> String {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    format!("{}\n{}\n{}", output.status, text(&output.stdout), text(&output.stderr))
 }
 
 #[test]

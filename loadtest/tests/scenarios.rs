@@ -2,10 +2,13 @@
 //! afterwards. Each is a run that must pass, or one with a fault planted that must fail.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may fail where it stands")]
 
+mod program;
+
+use program::{loadtest, shown};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 use tempfile::TempDir;
 
 /// A chart opened twice a second, a search that is refused, and pages that are followed.
@@ -101,15 +104,6 @@ impl Bench {
     fn found(&self) -> Value {
         serde_json::from_slice(&fs::read(self.file("found.json")).unwrap()).unwrap()
     }
-}
-
-fn loadtest() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_loadtest"))
-}
-
-fn shown(output: &Output) -> String {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    format!("{}\n{}\n{}", output.status, text(&output.stdout), text(&output.stderr))
 }
 
 #[test]

@@ -1,9 +1,12 @@
 //! Short sieges and soaks of the whole thing: they must pass, tell what was done, and say no to what they do not know.
 #![expect(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
+mod program;
+
+use program::{loadtest, shown};
 use serde_json::Value;
 use std::fs;
-use std::process::{Command, Output};
+use std::process::Output;
 use tempfile::TempDir;
 
 struct Bench(TempDir);
@@ -15,7 +18,7 @@ impl Bench {
 
     /// Runs it, with both reports.
     fn run(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_loadtest"));
+        let mut command = loadtest();
         command.args(arguments).args(["--patients", "4"]);
         command.arg("--json").arg(self.0.path().join("found.json"));
         command.arg("--html").arg(self.0.path().join("page.html"));
@@ -29,11 +32,6 @@ impl Bench {
     fn page(&self) -> String {
         fs::read_to_string(self.0.path().join("page.html")).unwrap()
     }
-}
-
-fn shown(output: &Output) -> String {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    format!("{}\n{}\n{}", output.status, text(&output.stdout), text(&output.stderr))
 }
 
 #[test]
