@@ -294,9 +294,9 @@ pub const PROOF_DOUBTS_MAX: usize = 5;
 pub const SOLVER_QUESTION_MILLIS: u64 = 30_000;
 /// And for all that is beyond it: a solver that does not even say that it gave up is given up.
 pub const SOLVER_SILENCE_SECONDS: u64 = 60;
-/// Weight of the cached decisions (bytes, estimated from key lengths and path counts): some 10,000 different
-/// situations, far more than roles x types x label sets of one hospital.
-pub const DECISIONS_CACHE_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// Weight of the cached decisions (bytes, estimated from key lengths and the masks' branches): two thousand and more, a mask
+/// of fifty branches takes some 30 KB. A decision that was dropped is made again.
+pub const DECISIONS_CACHE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Numbers for situations in keys of cached decisions (bytes): some 10,000, each of a policy set, roles, purpose and login.
 pub const SITUATIONS_CACHE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Longest `X-Purpose-Of-Use`; the longest HL7 v3-ActReason code has 14 characters.

@@ -152,6 +152,19 @@ enum Kept {
     Record(Judgement),
 }
 
+impl Kept {
+    /// Roughly what it takes: nearly all of it is masks. One that others share counts for each of them, so that the bound holds.
+    fn bytes(&self) -> usize {
+        let masks = match self {
+            Self::Type(Ok(view)) => view.possible.bytes() + view.definite.bytes(),
+            Self::Elements(Ok(elements)) => elements.possible.bytes() + elements.definite.bytes(),
+            Self::Record(Ok(disclosure)) => disclosure.mask.bytes(),
+            Self::Type(Err(_)) | Self::Elements(Err(_)) | Self::Record(Err(_)) => 0,
+        };
+        ENTRY_BYTES + masks
+    }
+}
+
 /// The decisions made so far, for all policy sets (the set's hash is in every key). Cheap to clone; the clones
 /// share what they hold. Bounded by `limits::DECISIONS_CACHE_BYTES_MAX`.
 #[derive(Clone)]
@@ -175,7 +188,7 @@ impl Masks {
     /// An empty cache.
     #[must_use]
     pub fn new() -> Self {
-        let weight = |key: &Key, _: &Kept| u32::try_from(key.len() + ENTRY_BYTES).unwrap_or(u32::MAX);
+        let weight = |key: &Key, kept: &Kept| u32::try_from(key.len() + kept.bytes()).unwrap_or(u32::MAX);
         let decisions =
             Cache::builder().weigher(weight).max_capacity(limits::DECISIONS_CACHE_BYTES_MAX).build();
         let weight =
@@ -208,8 +221,8 @@ impl Masks {
     }
 }
 
-/// Rough size of a kept decision beside its key: a mask of fifty branches.
-const ENTRY_BYTES: usize = 4 * 1024;
+/// Rough size of a kept decision beside its key and its masks.
+const ENTRY_BYTES: usize = 512;
 
 /// Rough size of a number and of the cache's own beside a situation.
 const NUMBER_BYTES: usize = 128;

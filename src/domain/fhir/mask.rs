@@ -52,10 +52,18 @@ struct Branch {
 }
 
 const ROOT: usize = 0;
+/// A branch with its name in its parent, and the places of the elements of the structures that may stand there: some thirty.
+const BRANCH_BYTES: usize = 600;
 const EXTENSION: &str = "extension";
 const CONTAINED: &str = "contained";
 
 impl Mask {
+    /// Roughly the bytes it takes once records were walked along it, whether they were yet or not.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.branches.len() * BRANCH_BYTES
+    }
+
     /// Builds the mask of `resource` from decided paths. Paths of other types are left out.
     /// Of two decisions on one path the stricter holds; without one on the root it is withheld.
     #[must_use]

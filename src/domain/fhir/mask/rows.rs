@@ -153,6 +153,45 @@ mod tests {
         Ok(())
     }
 
+    /// What a mask that was walked along takes from the heap, but for what an allocator adds.
+    fn taken(mask: &Mask) -> usize {
+        let names = |named: &Vec<(Box<str>, usize)>| {
+            named.capacity() * size_of::<(Box<str>, usize)>()
+                + named.iter().map(|(name, _)| name.len()).sum::<usize>()
+        };
+        let branch = |branch: &super::super::Branch| names(&branch.children) + names(&branch.urls);
+        let row = |row: &Vec<(Structure, Box<[Place]>)>| {
+            row.capacity() * size_of::<(Structure, Box<[Place]>)>()
+                + row.iter().map(|(_, places)| size_of_val(&**places)).sum::<usize>()
+        };
+        let rows = Rows::compile(mask);
+        mask.branches.capacity() * size_of::<super::super::Branch>()
+            + mask.branches.iter().map(branch).sum::<usize>()
+            + rows.by_branch.capacity() * size_of::<Vec<(Structure, Box<[Place]>)>>()
+            + rows.by_branch.iter().map(row).sum::<usize>()
+    }
+
+    /// The bound of the decisions kept rests on the estimate.
+    #[test]
+    fn a_mask_is_taken_for_about_as_large_as_it_is() {
+        for kind in KINDS {
+            let kind = ResourceType::from_name(kind).unwrap();
+            let all = paths(kind);
+            for step in [1, 2, 7] {
+                let paths = all.iter().step_by(step).filter_map(|path| ElementPath::parse(path).ok());
+                let decided = paths.enumerate().map(|(number, path)| (path, number % 3 > 0));
+                let mask = Mask::new(kind, decided);
+                let (taken, guess) = (taken(&mask), mask.bytes());
+                assert!(
+                    (taken / 2..=taken * 4).contains(&guess),
+                    "{} by {step}: {guess} for {taken}, {} branches",
+                    kind.name(),
+                    mask.branches.len()
+                );
+            }
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
