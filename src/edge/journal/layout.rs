@@ -145,6 +145,14 @@ pub(in crate::edge) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::rename(staged(path), path)
 }
 
+/// Removes a file, if it is there.
+pub(super) fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
 /// Makes names in `directory` last.
 pub(in crate::edge) fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()

@@ -19,8 +19,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
-use super::layout::{CHECKPOINT, stage, staged};
-use super::publisher::{bytes_of, remove};
+use super::layout::{CHECKPOINT, remove, stage, staged};
+use super::publisher::bytes_of;
 use super::snapshot::{READINGS_MAX, read_if_there};
 use super::writer::Held;
 use crate::limits::SECTOR_BYTES;

@@ -24,7 +24,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::layout::{PUBLISHED, make_parents, replace, segment_path, sync_directory};
+use super::layout::{PUBLISHED, make_parents, remove, replace, segment_path, sync_directory};
 use super::newest::{self, Newest};
 use super::witnessed::Publication;
 use super::{JournalError, State};
@@ -165,14 +165,6 @@ impl Publisher {
 /// What an entry counts in the backlog.
 pub(super) fn bytes_of(entry: &[u8]) -> u64 {
     u64::try_from(entry.len()).unwrap_or(u64::MAX)
-}
-
-/// Removes a file, if it is there.
-pub(super) fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
-    }
 }
 
 fn write_tile(root: &Path, tile: Tile, bytes: &[u8], changed: &mut BTreeSet<PathBuf>) -> io::Result<()> {
