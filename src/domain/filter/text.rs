@@ -93,12 +93,17 @@ fn unescape_unit<'a>(escape: &'a str, plain: &mut String) -> &'a str {
     escape.get(len..).unwrap_or_default()
 }
 
-/// Writes `plain` as a JSON string, quotes included.
+/// Writes `plain` as a JSON string, quotes included, with the short escapes where there are any (RFC 8259 section 7).
 pub(super) fn write_string(plain: &str, out: &mut Vec<u8>) {
     out.push(b'"');
     for byte in plain.bytes() {
         match byte {
             b'"' | b'\\' => out.extend([b'\\', byte]),
+            0x08 => out.extend(*b"\\b"),
+            b'\t' => out.extend(*b"\\t"),
+            b'\n' => out.extend(*b"\\n"),
+            0x0c => out.extend(*b"\\f"),
+            b'\r' => out.extend(*b"\\r"),
             0..=0x1f => out.extend(format!("\\u{byte:04x}").into_bytes()),
             _ => out.push(byte),
         }
