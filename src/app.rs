@@ -29,6 +29,7 @@ use crate::edge::introspection::{IntrospectionSource, Introspector};
 use crate::edge::journal::{self, Journal};
 use crate::edge::keyring::{IssuerSource, Keyring, Refreshing};
 use crate::edge::listener::{Bounds, Drained, Listener, Security, Stop, Stopper, stop_signal};
+use crate::edge::open_files;
 use crate::edge::operations::{self, Readiness, Secret};
 use crate::edge::policy_files;
 use crate::edge::reload::{Nudger, Watch, nudge};
@@ -133,7 +134,7 @@ pub async fn start(settings: &Settings) -> Result<Running, Vec<Problem>> {
     let listener = bind(
         settings.listen.address,
         Security::Tls(Arc::clone(&parts.server_tls)),
-        Bounds::CLIENTS,
+        client_bounds(),
         &telemetry,
     );
     let listener = listener.await.map_err(one)?;
@@ -449,6 +450,19 @@ pub(crate) fn issuer_source(
     let ca = ca.map_err(|error| vec![wrong(format!("`issuer.ca` cannot be read: {}", error.kind()))])?;
     let issuer = applications::register(issuer, &all.clients);
     Ok(IssuerSource { issuer, jwks_uri: settings.jwks_uri.clone(), ca })
+}
+
+/// The bounds of the client listener, with as many connections as open files leave room for.
+fn client_bounds() -> Bounds {
+    let connections = open_files::connections();
+    if connections < limits::CONNECTIONS_MAX {
+        tracing::warn!(
+            connections,
+            wanted = limits::CONNECTIONS_MAX,
+            "open files leave room for fewer clients"
+        );
+    }
+    Bounds { connections, ..Bounds::CLIENTS }
 }
 
 async fn bind(

@@ -4,6 +4,7 @@
 //! Look next: `app::start`.
 
 use super::{ConfigFile, Ending, show};
+use crate::edge::open_files;
 use crate::edge::telemetry::{self, LogFormat};
 use crate::{app, config};
 use clap::{Args, ValueEnum};
@@ -32,6 +33,7 @@ pub(super) fn run(serve: &Serve) -> Ending {
         Log::Json => LogFormat::Json,
     };
     let _already_started = telemetry::start_log(format, LevelFilter::INFO);
+    open_files::raise();
     let settings = match config::load(&serve.config.path) {
         Ok(settings) => settings,
         Err(problems) => return show::problems(&problems, false),

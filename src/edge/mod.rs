@@ -11,6 +11,7 @@ pub mod journal;
 pub mod keyring;
 pub mod listener;
 pub mod newest_control;
+pub mod open_files;
 pub mod operations;
 pub mod orders;
 pub mod policy_bundle;

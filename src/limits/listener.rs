@@ -3,12 +3,18 @@
 //! Owns: as its parent, each bound with its reason. Must never: hold a bound of anything else.
 //! Look next: `limits`.
 
-use super::UPSTREAM_TIMEOUT_SECONDS_MAX;
+use super::{UPSTREAM_IDLE_CONNECTIONS_MAX, UPSTREAM_REQUESTS_MAX, UPSTREAM_TIMEOUT_SECONDS_MAX};
 use std::time::Duration;
 
-/// Client connections open at once; the next one is closed unheard. Four times the load the product is
-/// measured at, and each may hold about 100 KiB of buffers.
-pub const CONNECTIONS_MAX: usize = 4_096;
+/// Client connections open at once; the next one is closed unheard. Eight times the load the product is measured at, and
+/// more than a large hospital has workstations at work; open and idle each takes some 40 KiB, with buffers full about 100.
+pub const CONNECTIONS_MAX: usize = 8_192;
+/// What one address may hold of those places, in quarters: a load balancer or a whole site behind one address must not be
+/// starved by it, nor starve everybody else.
+pub const CONNECTIONS_OF_ADDRESS_QUARTERS: usize = 3;
+/// Open files kept for what is no client connection: requests at the EMR and idle connections to it, operations, issuers,
+/// witnesses, the trail with its index and tiles, policies while they are read.
+pub const FILES_BESIDE_CONNECTIONS: usize = 768;
 /// Connections to the operations listener: a scraper, a probe and a person.
 pub const OPERATIONS_CONNECTIONS_MAX: usize = 32;
 /// A TLS handshake takes two round trips; ten seconds is generous even over a satellite.
@@ -113,3 +119,8 @@ const _: () = assert!(REPLY_STALL_SECONDS_MAX > UPSTREAM_TIMEOUT_SECONDS_MAX);
 const _: () = assert!(3 * WATCH_SECONDS < 8);
 // A sealed link, base64 and the rest of the request line fit into a request's head.
 const _: () = assert!(SEALED_BYTES_MAX / 3 * 4 + 4 * 1024 < HEADER_BYTES_MAX);
+const _: () = assert!(
+    UPSTREAM_REQUESTS_MAX + UPSTREAM_IDLE_CONNECTIONS_MAX + OPERATIONS_CONNECTIONS_MAX
+        < FILES_BESIDE_CONNECTIONS
+);
+const _: () = assert!(CONNECTIONS_OF_ADDRESS_QUARTERS < 4);

@@ -74,7 +74,7 @@ impl What {
     /// Measured when nothing else is asked for.
     pub(crate) fn usual_points(self) -> &'static [u64] {
         match self {
-            Self::Connections => &[1, 10, 100, 1_000, 4_000],
+            Self::Connections => &[1, 10, 100, 1_000, 5_000],
             Self::Size => &[1_000, 10_000, 100_000, 1_000_000, 10_000_000, 80_000_000],
             Self::Policies => &[10, 100, 1_000, 10_000],
             Self::People => &[10, 100, 1_000, 10_000],
@@ -86,7 +86,7 @@ impl What {
     pub(crate) fn range(self) -> (u64, u64, &'static str) {
         let wide = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         match self {
-            Self::Connections => (1, wide(limits::CONNECTIONS_MAX), "the gate lets in no more"),
+            Self::Connections => (1, of_address(), "the gate lets in no more from one address"),
             Self::Size => (1_000, 100_000_000, "a page has 1,000 records"),
             Self::Policies => (1, wide(limits::POLICIES_MAX) - 1_000, "the gate takes no larger set"),
             Self::People => (1, limits::SESSIONS_MAX, "the gate remembers no more sessions"),
@@ -133,6 +133,12 @@ pub(crate) struct Ground {
     pub(crate) entries: u64,
     /// Where generated policies are, until this is dropped.
     pub(crate) policies: Option<TempDir>,
+}
+
+/// Connections that the gate lets in from one address, as all of these are.
+fn of_address() -> u64 {
+    let quarters = limits::CONNECTIONS_MAX * limits::CONNECTIONS_OF_ADDRESS_QUARTERS;
+    u64::try_from(quarters / 4).unwrap_or(u64::MAX)
 }
 
 fn text(error: impl Display) -> String {

@@ -17,6 +17,7 @@ mod connection;
 mod fragment;
 mod frames;
 mod paced;
+mod places;
 mod stop;
 #[cfg(test)]
 mod tests;
@@ -32,7 +33,6 @@ use bytes::Bytes;
 use http_body::Body;
 use hyper::body::Incoming;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 
@@ -43,6 +43,7 @@ use crate::edge::telemetry::Telemetry;
 use crate::edge::tls::ServerTls;
 use crate::limits;
 use activity::Progress;
+use places::{Place, Places};
 
 /// Who is at the other end, as far as the transport knows.
 #[derive(Clone, Debug)]
@@ -102,7 +103,7 @@ pub enum Security {
 /// The bounds of a listener that tests shorten. All others are taken from `limits` where they apply.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Connections open at once.
+    /// Connections open at once; one address may hold `limits::CONNECTIONS_OF_ADDRESS_QUARTERS` of them.
     pub connections: usize,
     /// For the TLS handshake.
     pub handshake: Duration,
@@ -206,7 +207,7 @@ impl Listener {
         B::Error: Into<BodyFault>,
     {
         let handler = Arc::new(handler);
-        let places = Arc::new(Semaphore::new(self.doorway.bounds.connections));
+        let places = Places::new(self.doorway.bounds.connections);
         let mut open = JoinSet::new();
         let end = stop.clone();
         loop {
@@ -237,14 +238,14 @@ impl Doorway {
     async fn admit(
         &self,
         accepted: io::Result<(TcpStream, SocketAddr)>,
-        places: &Arc<Semaphore>,
-    ) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+        places: &Arc<Places>,
+    ) -> Option<(TcpStream, SocketAddr, Place)> {
         let Ok((stream, address)) = accepted else {
             self.telemetry.accept_failed();
             sleep(Duration::from_millis(limits::ACCEPT_PAUSE_MILLIS)).await;
             return None;
         };
-        let Ok(place) = Arc::clone(places).try_acquire_owned() else {
+        let Some(place) = places.take(address.ip()) else {
             self.telemetry.connection_refused();
             return None;
         };
