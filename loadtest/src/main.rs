@@ -25,6 +25,7 @@ mod pass_through;
 mod peers;
 mod people;
 mod picture;
+mod pictures;
 mod plan;
 mod prescription;
 mod process;
@@ -65,6 +66,8 @@ enum Command {
     Soak(soak::Options),
     /// Two runs side by side, and whether they may be compared
     Compare(compare::Options),
+    /// The pictures of a report as files
+    Pictures(pictures::Options),
     /// The scenarios there are
     List(List),
     /// The gate, nginx, HAProxy and a minimal pass-through in closed loops, alternated on the same upstream
@@ -110,6 +113,7 @@ fn main() -> ExitCode {
         Command::Hostile(options) => runtime.block_on(hostile::run(&options)),
         Command::Soak(options) => runtime.block_on(soak::run(&options)),
         Command::Compare(options) => compare::run(&options),
+        Command::Pictures(options) => pictures::run(&options),
         Command::List(list) => list_scenarios(&list),
         Command::Baseline(options) => runtime.block_on(baseline::run(&options)).map_err(Failure::Miss),
         Command::Growth(options) => runtime.block_on(growth::run(&options)),
