@@ -27,6 +27,8 @@ use tokio::sync::Mutex;
 
 /// For a process to begin to listen: the gate loads thousands of policies before, in an unoptimised build for minutes.
 const START_PATIENCE: Duration = Duration::from_secs(180);
+/// For the gate to be ready: before it serves it verifies the trail, some 50,000 entries a second where the machine is its own.
+const READY_PATIENCE: Duration = Duration::from_secs(20 * 60);
 const GATE_LOG: &str = "gate.log";
 /// The name by which this executable is called when it is to be the gate.
 const GATE_NAME: &str = "chartgate";
@@ -431,9 +433,11 @@ impl Site {
     }
 
     async fn gate_is_ready(&mut self, began: Instant) -> Result<(), String> {
-        let deadline = began + START_PATIENCE;
+        let deadline = began + READY_PATIENCE;
+        let gate = |one: &&mut Contender| one.who == Who::Gate;
         while !scrape::is_ready(self.operations).await {
-            if Instant::now() > deadline {
+            let process = self.contenders.iter_mut().find(gate).and_then(|one| one.process.as_mut());
+            if process.is_some_and(Process::has_ended) || Instant::now() > deadline {
                 return Err(format!("the gate does not become ready{}", self.gate_log()));
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
