@@ -75,7 +75,7 @@ fn searches(party: &Party, relation: Relation, ids: &str, now: Timestamp, window
     let since = |window: SignedDuration| format!("date=ge{}", second(now, -window));
     let mut found = Vec::new();
     match relation {
-        Relation::Own | Relation::Launch => {}
+        Relation::Own | Relation::Launch | Relation::NoObjection | Relation::Consent => {}
         Relation::RelatedPerson => {
             let own = party.user().split_once('/').filter(|(kind, _)| *kind == "RelatedPerson");
             found.extend(own.and_then(|(_, id)| search("RelatedPerson", &format!("_id={id}"))));
