@@ -215,7 +215,7 @@ fn clear(record: &Value, base: &str) -> Option<Consent> {
     let known = record.as_object()?.keys().all(|name| ELEMENTS.contains(&name.as_str()));
     let is_active = record.get("status").and_then(Value::as_str) == Some("active");
     let mut left = limits::CONSENT_VALUES_MAX;
-    if !known || !is_active || !is_plain(record, &mut left) {
+    if !known || !is_active || is_subset(record) || !is_plain(record, &mut left) {
         return None;
     }
     let Record { scope, policy_rule, mut provision } = Record::deserialize(record).ok()?;
@@ -223,6 +223,12 @@ fn clear(record: &Value, base: &str) -> Option<Consent> {
         root.settle(base, limits::CONSENT_DEPTH_MAX)?;
     }
     Some(Consent { reach: reach(scope.as_ref()), rule: policy_rule.as_ref().and_then(rule), provision })
+}
+
+/// The EMR sent a part of it (search.html, `_summary`).
+fn is_subset(record: &Value) -> bool {
+    let mut tags = record.pointer("/meta/tag").and_then(Value::as_array).into_iter().flatten();
+    tags.any(|tag| tag.get("code").and_then(Value::as_str) == Some("SUBSETTED"))
 }
 
 /// No modifier anywhere, nothing empty, and no more values than this.

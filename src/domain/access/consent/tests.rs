@@ -426,6 +426,7 @@ fn what_is_not_understood_objects() {
         ),
         ("too deep", consent(deep)),
         ("too big", with(permit(), "extension", json!(many))),
+        ("a summary", with(permit(), "meta", json!({"tag": [{"code": "SUBSETTED"}]}))),
         ("no status", with(permit(), "status", json!("Active"))),
     ] {
         check(name, &record, DENIES);
