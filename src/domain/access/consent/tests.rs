@@ -413,6 +413,10 @@ fn what_is_not_understood_objects() {
             consent(json!({"type": "permit",
             "actor": [{"reference": {"reference": "Practitioner/n1"}, "modifierExtension": modifier}]})),
         ),
+        (
+            "modifier of a verification",
+            with(permit(), "verification", json!([{"verified": true, "modifierExtension": modifier}])),
+        ),
         ("rules of its own", with(permit(), "implicitRules", json!("https://x.test"))),
         ("R5", with(permit(), "decision", json!("deny"))),
         ("an element of a rule", consent(json!({"type": "permit", "documentType": []}))),
