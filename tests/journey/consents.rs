@@ -170,3 +170,26 @@ fn a_lookup_that_is_off_is_no_consent() {
         assert_eq!(asked(&hospital), 0);
     });
 }
+
+/// More than can be weighed, of one patient or of a page, is as good as nothing known (five pages of 200; 50 of a patient).
+#[test]
+fn too_many_are_not_known() {
+    run(async {
+        let hospital = heeding(&[]).await;
+        let store = |number: usize| {
+            let mut record = consent("active", &json!({"type": "permit"}));
+            record["id"] = json!(format!("con-{number}"));
+            hospital.store(&record);
+        };
+        let list = async || rows(&hospital.get("nurse", "Observation?_id=con-p2,con-p3").await);
+        for (more, expected) in
+            [(0..50, vec!["con-p2", "con-p3"]), (50..51, vec!["con-p2"]), (51..1001, vec![])]
+        {
+            more.for_each(store);
+            aged().await;
+            let mut found = list().await;
+            found.sort();
+            assert_eq!(found, expected);
+        }
+    });
+}
