@@ -183,14 +183,30 @@ fn the_scope_says_what_it_may_say() {
     check("no scope", &without, SILENT);
 }
 
-/// Each criterion where it holds, where it does not, and where nobody can tell: a denial counts then, a permit does not.
+/// What a permit and a denial come to where the criterion holds, where it does not, and where nobody can tell.
+const BOTH: [Weight; 2] = [PERMITS, DENIES];
+const NONE: [Weight; 2] = [SILENT, SILENT];
+const DOUBT: [Weight; 2] = [SILENT, DENIES];
+
+#[track_caller]
+fn check_criteria(cases: &[(&str, Value, [Weight; 2])]) {
+    for (criterion, value, expected) in cases {
+        for (kind, expected) in ["permit", "deny"].into_iter().zip(expected) {
+            let name = format!("{criterion} {kind}");
+            let rule = with(json!({"type": kind}), criterion, value.clone());
+            check(&name, &consent(rule.clone()), *expected);
+            // One criterion that does not hold is too much.
+            if *criterion != "class" {
+                check(&name, &consent(with(rule, "class", class_of("Condition"))), SILENT);
+            }
+        }
+    }
+}
+
 #[test]
-fn a_provision_applies_when_all_its_criteria_do() {
-    const BOTH: [Weight; 2] = [PERMITS, DENIES];
-    const NONE: [Weight; 2] = [SILENT, SILENT];
-    const DOUBT: [Weight; 2] = [SILENT, DENIES];
+fn a_provision_is_for_some_at_some_time() {
     let period = |start: &str, end: &str| json!({"start": start, "end": end});
-    let cases = [
+    check_criteria(&[
         ("period", period("2026-03-01", "2026-03-31"), BOTH),
         ("period", period("2026-03-01", "2026-03-10"), BOTH),
         ("period", json!({"start": "2026-03-10T12:00:01Z"}), NONE),
@@ -223,6 +239,12 @@ fn a_provision_applies_when_all_its_criteria_do() {
             "reference": {"reference": "Organization/o2"}}]),
             DOUBT,
         ),
+    ]);
+}
+
+#[test]
+fn a_provision_is_about_some_things() {
+    check_criteria(&[
         ("action", action_of("access"), BOTH),
         ("action", action_of("disclose"), BOTH),
         ("action", action_of("correct"), NONE),
@@ -256,19 +278,7 @@ fn a_provision_applies_when_all_its_criteria_do() {
         ("data", data_of("related", "Encounter/e1"), DOUBT),
         ("data", data_of("dependents", "Encounter/e1"), DOUBT),
         ("data", data_of("authoredby", "Practitioner/n9"), DOUBT),
-    ];
-    for (criterion, value, expected) in cases {
-        for (kind, expected) in ["permit", "deny"].into_iter().zip(expected) {
-            let name = format!("{criterion} {kind}");
-            let rule = with(json!({"type": kind}), criterion, value.clone());
-            check(&name, &consent(rule.clone()), expected);
-            // One of several values is enough, and one criterion that does not hold is too much.
-            let elsewhere = with(rule, "class", class_of("Condition"));
-            if criterion != "class" {
-                check(&name, &consent(elsewhere), SILENT);
-            }
-        }
-    }
+    ]);
 }
 
 #[test]
