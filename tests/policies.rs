@@ -558,6 +558,96 @@ fn an_emergency_opens_one_chart() {
     }
 }
 
+/// What a patient laid down in Consents binds those who treat, where the hospital has taken the optional file.
+#[test]
+fn recorded_objections_bind() {
+    let set = with_optional(&["consent-records/consent-records.cedar", EMERGENCY[1], EMERGENCY[2]]);
+    // Role, purpose, type, its patients, those who do not object, those who consent, whether it is open.
+    type Row<'r> = (&'r str, &'r str, &'r str, &'r [&'r str], &'r [&'r str], &'r [&'r str], bool);
+    let cases: &[Row<'_>] = &[
+        ("physician", "TREAT", "Observation", &["p1"], &[], &[], false),
+        ("physician", "TREAT", "Observation", &["p1"], &["p1"], &[], true),
+        ("physician", "TREAT", "Observation", &["p1"], &[], &["p1"], true),
+        ("physician", "TREAT", "Observation", &["p1"], &["p2"], &[], false),
+        ("physician", "TREAT", "Observation", &["p1", "p2"], &["p1"], &[], false),
+        ("physician", "TREAT", "Observation", &["p1", "p2"], &["p1"], &["p2"], true),
+        ("physician", "ETREAT", "Observation", &["p1"], &[], &[], false),
+        ("nurse", "TREAT", "Condition", &["p1"], &[], &[], false),
+        ("nurse", "TREAT", "AllergyIntolerance", &["p1"], &[], &[], true),
+        ("nurse", "TREAT", "Patient", &["p1"], &[], &[], true),
+        ("nurse", "TREAT", "Medication", &[], &[], &[], true),
+        ("billing-clerk", "HPAYMT", "Claim", &["p1"], &[], &[], false),
+        ("health-information-manager", "RECORDMGT", "Observation", &["p1"], &[], &[], true),
+    ];
+    for (role, purpose, name, patients, quiet, consenting, open) in cases {
+        let situation = Situation::rehearsal(&[role], purpose);
+        let mut known = Relations::none();
+        quiet.iter().for_each(|patient| known.note(patient, Relation::NoObjection));
+        consenting.iter().for_each(|patient| known.note(patient, Relation::Consent));
+        let facts = facts_of(name, patients);
+        let found = rehearse_record_known(&set, &situation, &facts, &known);
+        assert_eq!(found.is_ok(), *open, "{role} {purpose} {name} {patients:?}: {found:?}");
+        let asked =
+            ["Observation", "Condition", "Claim"].contains(name) && *role != "health-information-manager";
+        if let Ok(found) = found.as_ref().map(|found| found.basis()) {
+            assert_eq!(found.contains(&"no-objection".to_owned()), asked, "{role} {name}: {found:?}");
+        }
+        // An emergency opens the chart of one patient.
+        let urgent = situation.clone().with_emergency("p1", "g1");
+        let opens = *open || *patients == ["p1"];
+        assert_eq!(rehearse_record(&set, &urgent, &facts).is_ok() || *open, opens, "{role} {purpose} {name}");
+        assert!(rehearse_type(&set, &situation, facts.resource_type).unwrap().open, "{role} {name}");
+    }
+    let patient = Situation::rehearsal(&["patient"], "PATRQT").with_fhir_user("Patient/p1");
+    assert!(
+        rehearse_record(&set, &patient, &facts_of("Observation", &["p1"])).is_ok(),
+        "patients see their own"
+    );
+}
+
+/// Nobody whom a Consent binds writes one, whatever else is permitted (T-080).
+#[test]
+fn consents_are_written_by_trusted_roles() {
+    let consent = ResourceType::from_name("Consent").unwrap();
+    let broad = r#"
+@id("physicians-write-consents")
+permit (principal in Role::"physician", action in [Action::"change"], resource is FHIR::Consent) when { context.purpose == "TREAT" };
+@id("physicians-write-consents-whole")
+permit (principal in Role::"physician", action == Action::"modify", resource in FHIR::Element::"Consent") when { context.purpose == "TREAT" };
+"#;
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("policies");
+    let load = |more: &[Source]| {
+        let paths = std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path());
+        let shipped = paths.filter(|path| path.extension().is_some_and(|extension| extension == "cedar"));
+        let sources: Vec<Source> = shipped.map(|path| source(&path)).chain(more.iter().cloned()).collect();
+        Arc::new(PolicySet::load(&sources, Some(&source(&directory.join("groups.toml"))), None).unwrap())
+    };
+    let broad = Source { name: "broad.cedar".into(), text: broad.into() };
+    let keeper = source(&directory.join("optional/consent-records/consent-records.cedar"));
+    let writes = |set: &Arc<PolicySet>, role: &str, purpose: &str| {
+        let situation = Situation::rehearsal(&[role], purpose);
+        Rehearsal::new(set, &situation).ask("create", consent).unwrap().unwrap().open
+    };
+    let (without, with) = (load(std::slice::from_ref(&broad)), load(&[broad, keeper]));
+    assert!(writes(&without, "physician", "TREAT") && !writes(&with, "physician", "TREAT"));
+    assert!(writes(&with, "health-information-manager", "RECORDMGT"));
+    // As shipped, nobody but the record office and the hospital's own systems writes one anew.
+    for role in [
+        "nurse",
+        "charge-nurse",
+        "physician",
+        "psychiatrist",
+        "patient",
+        "personal-representative",
+        "front-desk",
+    ] {
+        assert!(
+            !["TREAT", "PATRQT", "HOPERAT"].iter().any(|purpose| writes(&shipped(), role, purpose)),
+            "{role}"
+        );
+    }
+}
+
 /// An objection to treatment itself binds those who treat, where the hospital has taken the optional file.
 #[test]
 fn objections_bind_those_who_treat() {

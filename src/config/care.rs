@@ -16,7 +16,7 @@ use std::time::Duration;
 /// `[relations]`.
 #[derive(Debug, Clone)]
 pub struct Relations {
-    /// Relations that the EMR is asked about; all there are unless named.
+    /// Relations that the EMR is asked about; all there are unless named. `consent` stands for both that come of it.
     pub lookups: BTreeSet<Relation>,
     /// How long a relation that was found counts.
     pub max_age: Duration,
@@ -46,7 +46,7 @@ pub struct Emergency {
 impl Meaning<'_, '_> {
     pub(super) fn relations(&mut self, raw: raw::Relations) -> Option<Relations> {
         let lookups = match raw.lookups {
-            None => Relation::ALL.into_iter().filter(|relation| relation.is_looked_up()).collect(),
+            None => Relation::ALL.into_iter().filter_map(Relation::lookup).collect(),
             Some(names) => names.value.into_iter().filter_map(|name| self.relation(&name)).collect(),
         };
         let max = limits::RELATION_AGE_MAX;
@@ -79,10 +79,10 @@ impl Meaning<'_, '_> {
     }
 
     fn relation(&mut self, name: &Located<String>) -> Option<Relation> {
-        let relation = Relation::from_name(&name.value).filter(|relation| relation.is_looked_up());
+        let is_lookup = |relation: &Relation| relation.lookup() == Some(*relation);
+        let relation = Relation::from_name(&name.value).filter(is_lookup);
         if relation.is_none() {
-            let known: Vec<&str> =
-                Relation::ALL.into_iter().filter(|one| one.is_looked_up()).map(Relation::name).collect();
+            let known: Vec<&str> = Relation::ALL.into_iter().filter(is_lookup).map(Relation::name).collect();
             self.reader.report(name.offset, format!("`relations.lookups` may hold {}", known.join(", ")));
         }
         relation

@@ -10,6 +10,7 @@ mod body;
 mod bundle;
 mod capabilities;
 mod conclude;
+mod consents;
 mod count;
 mod draft;
 pub mod emergency;

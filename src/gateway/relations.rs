@@ -2,12 +2,13 @@
 //!
 //! Owns: which patients and relations are looked up, for a whole page together, and how long what was found counts.
 //! Must never: count what is stale, or what could not be asked; doubt is absence, and the request is decided without.
-//! Look next: `domain::access::relation`, what a record proves; `domain::narrow::relation`, what is asked.
+//! Look next: `domain::access::relation`, what a record proves; `domain::narrow::relation`, what is asked; `consents`,
+//! what patients laid down.
 
 use super::Gate;
 use super::refusal::Refusal;
 use super::visit::{Visit, request_of};
-use crate::domain::access::{Evidence, Party, Permit, Relation, Relations, Windows};
+use crate::domain::access::{Directives, Evidence, Party, Permit, Relation, Relations, Windows};
 use crate::domain::fhir::facts::Facts;
 use crate::domain::filter::{self, Bases};
 use crate::domain::narrow::{self, Look, Plan};
@@ -19,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Poll;
 use tokio::time::timeout;
 
@@ -40,6 +42,7 @@ pub struct Standing {
     settings: Settings,
     found: Cache<(String, String), BTreeMap<Relation, Seen>>,
     parties: Cache<String, (Party, Timestamp)>,
+    pub(super) consents: Cache<String, (Arc<Directives>, Timestamp)>,
 }
 
 #[derive(Clone, Copy)]
@@ -63,13 +66,15 @@ impl Standing {
             settings,
             found: Cache::builder().max_capacity(limits::RELATIONS_CACHE_MAX).time_to_live(lives).build(),
             parties: Cache::builder().max_capacity(limits::RELATION_PARTIES_MAX).time_to_live(lives).build(),
+            consents: Cache::builder().max_capacity(limits::CONSENTS_CACHE_MAX).time_to_live(lives).build(),
         }
     }
 
-    fn counts(&self, seen: Seen, now: Timestamp) -> bool {
-        let bound = if seen.holds { self.settings.max_age } else { self.settings.absent_max_age };
+    /// Whether what was seen at that time counts still.
+    pub(super) fn counts(&self, found: bool, at: Timestamp, now: Timestamp) -> bool {
+        let bound = if found { self.settings.max_age } else { self.settings.absent_max_age };
         // A clock that went back makes everything stale.
-        (SignedDuration::ZERO..=bound).contains(&now.duration_since(seen.at))
+        (SignedDuration::ZERO..=bound).contains(&now.duration_since(at))
     }
 }
 
@@ -90,40 +95,73 @@ impl Visit<'_> {
 
     /// What is asked about whomever the caller's decisions under this permit concern; nothing where no policy asks.
     pub(super) fn inquiry(&self, permit: &Permit) -> Option<Inquiry> {
+        let lookups = &self.gate.relations.settings.lookups;
         let mut asked = permit.looks_up();
-        asked.retain(|relation| self.gate.relations.settings.lookups.contains(relation));
-        let party = Party::new(self.caller.fhir_user()?).filter(|_| !asked.is_empty())?;
-        let who = format!("{}|{}|{}", self.caller.issuer(), self.caller.subject(), party.user());
-        Some(Inquiry { who, party, asked })
+        asked.retain(|relation| relation.lookup().is_some_and(|lookup| lookups.contains(&lookup)));
+        let every = asked.len();
+        asked.retain(|relation| relation.lookup() != Some(Relation::Consent));
+        let consents = asked.len() < every;
+        let party = self.caller.fhir_user().and_then(Party::new);
+        if party.is_none() {
+            asked.clear();
+        }
+        let user = party.as_ref().map_or("", Party::user);
+        let who = format!("{}|{}|{user}", self.caller.issuer(), self.caller.subject());
+        (consents || !asked.is_empty()).then_some(Inquiry { who, party, asked, consents })
     }
 }
 
 /// Who asks, and after which relations: all that a lookup needs besides the patients, also when the visit is over.
 pub(super) struct Inquiry {
     who: String,
-    party: Party,
+    party: Option<Party>,
+    /// Relations of the caller's own.
     asked: BTreeSet<Relation>,
+    /// Whether it is asked what the patients laid down.
+    consents: bool,
 }
 
 impl Inquiry {
     /// How the caller stands to these patients now.
     pub(super) async fn about(&self, gate: &Gate, patients: &BTreeSet<String>, now: Timestamp) -> Relations {
         let ask = Ask { gate, who: self.who.clone(), now };
-        ask.all(self.party.clone(), &self.asked, patients).await
+        let own = async {
+            match self.party.clone() {
+                Some(party) => ask.all(party, &self.asked, patients).await,
+                None => Relations::none(),
+            }
+        };
+        let laid_down = async {
+            match self.consents {
+                true => ask.consents(self.party.clone(), patients).await,
+                false => None,
+            }
+        };
+        let (mut known, laid_down) = tokio::join!(own, laid_down);
+        if let Some((of, party)) = laid_down {
+            known.directed(of, party, now);
+        }
+        known
     }
 }
 
 /// One page of a search.
-struct Page {
-    records: Vec<Evidence>,
+struct Page<T> {
+    records: Vec<T>,
     next: Option<String>,
 }
 
+/// What a search found; not all of it, if there was more than is read.
+pub(super) struct Found<T> {
+    pub(super) records: Vec<T>,
+    pub(super) is_all: bool,
+}
+
 /// One caller's question.
-struct Ask<'g> {
-    gate: &'g Gate,
+pub(super) struct Ask<'g> {
+    pub(super) gate: &'g Gate,
     who: String,
-    now: Timestamp,
+    pub(super) now: Timestamp,
 }
 
 impl Ask<'_> {
@@ -134,7 +172,7 @@ impl Ask<'_> {
         for patient in patients {
             let seen = standing.found.get(&(self.who.clone(), patient.clone())).unwrap_or_default();
             for relation in asked {
-                match seen.get(relation).filter(|seen| standing.counts(**seen, self.now)) {
+                match seen.get(relation).filter(|seen| standing.counts(seen.holds, seen.at, self.now)) {
                     Some(seen) if seen.holds => known.note(patient, *relation),
                     Some(_) => {}
                     None => drop(wanted.entry(*relation).or_default().insert(patient.clone())),
@@ -202,15 +240,15 @@ impl Ask<'_> {
     }
 
     /// The caller with the roles in which they act; nothing when the EMR cannot tell.
-    async fn party(&self, mut party: Party) -> Option<Party> {
+    pub(super) async fn party(&self, mut party: Party) -> Option<Party> {
         let standing = &self.gate.relations;
         let Some(plan) = narrow::plan_roles(&party) else { return Some(party) };
         if let Some((known, at)) = standing.parties.get(&self.who)
-            && standing.counts(Seen { holds: true, at }, self.now)
+            && standing.counts(true, at, self.now)
         {
             return Some(known);
         }
-        for role in self.ask(&plan).await? {
+        for role in self.ask(&plan, Evidence::read).await?.records {
             party.take_on(&role, &self.gate.upstream_base, self.now);
         }
         standing.parties.insert(self.who.clone(), (party.clone(), self.now));
@@ -220,19 +258,23 @@ impl Ask<'_> {
     async fn look(&self, look: &Look, party: &Party) -> Option<Vec<(String, Relation)>> {
         let windows = self.gate.relations.settings.windows;
         let proves = |record: &Evidence| record.proves(party, &self.gate.upstream_base, self.now, windows);
-        Some(self.ask(&look.plan).await?.iter().flat_map(proves).collect())
+        Some(self.ask(&look.plan, Evidence::read).await?.records.iter().flat_map(proves).collect())
     }
 
-    /// The records that a search finds; nothing when there is no sound answer.
-    async fn ask(&self, plan: &Plan) -> Option<Vec<Evidence>> {
-        let mut found = self.heard(plan).await?;
+    /// What a search finds, each record by `read`; nothing when there is no sound answer.
+    pub(super) async fn ask<T>(
+        &self,
+        plan: &Plan,
+        read: impl Fn(&[u8]) -> Option<T> + Copy,
+    ) -> Option<Found<T>> {
+        let mut found = self.heard(plan, read).await?;
         for _ in 1..limits::RELATION_PAGES_MAX {
-            let Some(link) = found.next.take() else { return Some(found.records) };
+            let Some(link) = found.next.take() else { break };
             let Ok(following) = narrow::plan_next_look(plan, &link, &self.gate.upstream_base) else {
                 self.failed(Refusal::AnswerUnsound.code());
                 return None;
             };
-            let page = self.heard(&following).await?;
+            let page = self.heard(&following, read).await?;
             found.records.extend(page.records);
             found.next = page.next;
         }
@@ -240,11 +282,11 @@ impl Ask<'_> {
             self.gate.telemetry.relation_lookup("cut-off");
             tracing::warn!("a search for how a caller stands to patients has more pages than are read");
         }
-        Some(found.records)
+        Some(Found { is_all: found.next.is_none(), records: found.records })
     }
 
-    async fn heard(&self, plan: &Plan) -> Option<Page> {
-        match self.answer(plan).await {
+    async fn heard<T>(&self, plan: &Plan, read: impl Fn(&[u8]) -> Option<T>) -> Option<Page<T>> {
+        match self.answer(plan, read).await {
             Ok(page) => {
                 self.gate.telemetry.relation_lookup("answered");
                 Some(page)
@@ -256,7 +298,7 @@ impl Ask<'_> {
         }
     }
 
-    async fn answer(&self, plan: &Plan) -> Result<Page, Refusal> {
+    async fn answer<T>(&self, plan: &Plan, read: impl Fn(&[u8]) -> Option<T>) -> Result<Page<T>, Refusal> {
         let answer = self.gate.upstream.send(request_of(plan)).await.map_err(Refusal::Upstream)?;
         if answer.status != StatusCode::OK {
             return Err(Refusal::QueryRefusedUpstream);
@@ -269,19 +311,19 @@ impl Ask<'_> {
         let envelope = envelope.ok_or(Refusal::AnswerUnsound)?;
         let next = envelope.links.iter().find(|(relation, _)| relation == "next");
         let next = next.map(|(_, link)| link.clone());
-        let records = envelope.entries.iter().filter_map(|entry| entry.record);
-        let records = records.filter_map(|index| Evidence::read(document.raw(index))).collect();
-        Ok(Page { records, next })
+        // An entry without a record is one that cannot be read.
+        let raw = envelope.entries.iter().map(|entry| entry.record.map_or(&[][..], |at| document.raw(at)));
+        Ok(Page { records: raw.filter_map(read).collect(), next })
     }
 
-    fn failed(&self, code: &'static str) {
+    pub(super) fn failed(&self, code: &'static str) {
         self.gate.telemetry.relation_lookup("failed");
         tracing::warn!(code, "how a caller stands to patients could not be asked: decided without");
     }
 }
 
 /// Runs all at once, and gives what they give in their order.
-async fn together<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
+pub(super) async fn together<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
     let mut under_way: Vec<Pin<Box<F>>> = futures.into_iter().map(Box::pin).collect();
     let mut outputs: Vec<Option<F::Output>> = under_way.iter().map(|_| None).collect();
     poll_fn(|context| {

@@ -4,6 +4,7 @@
 //! Look next: `limits`.
 
 use super::SEARCH_COUNT_MAX;
+use jiff::SignedDuration;
 use std::time::Duration;
 
 /// Patients that one search asks about: a page of rows is rarely about more, and a form of this many ids is 13 KiB.
@@ -26,6 +27,16 @@ pub const RELATION_LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 pub const RELATIONS_CACHE_MAX: u64 = 50_000;
 /// Callers whose roles are kept.
 pub const RELATION_PARTIES_MAX: u64 = 10_000;
+/// Patients whose Consents are kept: those of a few wards' pages, at some KiB each.
+pub const CONSENTS_CACHE_MAX: u64 = 20_000;
+/// Active Consents of one patient that are weighed; with more, nothing is known. People have a handful.
+pub const CONSENTS_OF_PATIENT_MAX: usize = 50;
+/// Values of one Consent, at every depth: each record of a page is weighed by all of them. Those in use have some hundred.
+pub const CONSENT_VALUES_MAX: usize = 4_000;
+/// Provisions within provisions: examples of the standard and of IHE have two or three.
+pub const CONSENT_DEPTH_MAX: usize = 8;
+/// How far a day somewhere may lie from the same day in UTC.
+pub const CONSENT_DAY_DOUBT: SignedDuration = SignedDuration::from_hours(14);
 /// A relation found counts for this long unless configured: a shift handed over shows within minutes.
 pub const RELATION_AGE_DEFAULT: Duration = Duration::from_secs(5 * 60);
 /// The longest that may be configured.

@@ -22,6 +22,7 @@ mod bundles;
 mod child;
 mod clients;
 mod commands;
+mod consents;
 mod emergency;
 mod export;
 mod flood;

@@ -261,32 +261,32 @@ fn relations_named(op: BinaryOp, left: &Expr, right: &Expr) -> Option<Vec<String
     }
 }
 
-/// Whether these conditions can come to hold because the caller stands in a relation that `fhirUser` proves: where one
-/// more relation could turn them from false to true. What is not recognised could.
-pub(super) fn holds_by_fhir_user(clauses: &[Clause]) -> bool {
+/// Whether these conditions can come to hold because the caller stands in a relation of this kind: where one more
+/// relation could turn them from false to true. What is not recognised could.
+pub(super) fn holds_by_relation(clauses: &[Clause], kind: fn(Relation) -> bool) -> bool {
     clauses.iter().any(|clause| match clause {
-        Clause::When(expr) => turned_by_relation(expr, true),
-        Clause::Unless(expr) => turned_by_relation(expr, false),
+        Clause::When(expr) => turned_by_relation(expr, true, kind),
+        Clause::Unless(expr) => turned_by_relation(expr, false, kind),
     })
 }
 
-/// Whether one more relation can give `expr` this value.
-fn turned_by_relation(expr: &Expr, value: bool) -> bool {
+/// Whether one more relation of this kind can give `expr` this value.
+fn turned_by_relation(expr: &Expr, value: bool, kind: fn(Relation) -> bool) -> bool {
     match expr {
-        Expr::UnaryOp { op: UnaryOp::Not, expr } => turned_by_relation(expr, !value),
+        Expr::UnaryOp { op: UnaryOp::Not, expr } => turned_by_relation(expr, !value, kind),
         Expr::BinaryOp { op: BinaryOp::And | BinaryOp::Or, left, right } => {
-            turned_by_relation(left, value) || turned_by_relation(right, value)
+            turned_by_relation(left, value, kind) || turned_by_relation(right, value, kind)
         }
         Expr::IfThenElse { cond, then_expr, else_expr } => {
             names_relations(cond)
-                || turned_by_relation(then_expr, value)
-                || turned_by_relation(else_expr, value)
+                || turned_by_relation(then_expr, value, kind)
+                || turned_by_relation(else_expr, value, kind)
         }
         Expr::BinaryOp { op, left, right } => match relations_named(*op, left, right) {
             // A caller in more relations passes each of these tests as well as before.
             Some(names) => {
-                let needs = |name: &String| Relation::from_name(name).is_some_and(Relation::needs_fhir_user);
-                value && names.iter().any(needs)
+                let is_such = |name: &String| Relation::from_name(name).is_some_and(kind);
+                value && names.iter().any(is_such)
             }
             None => names_relations(expr),
         },

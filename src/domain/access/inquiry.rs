@@ -15,6 +15,7 @@ use super::expression::{children, kind};
 use super::rehearsal::Rehearsal;
 use super::relation::{Relation, Relations};
 use super::set::{Action, Form};
+use super::situation::About;
 use super::words::{attribute, entities, long, phrase, texts};
 use crate::domain::fhir::facts::Facts;
 use crate::domain::fhir::r4::{ElementPath, ResourceType};
@@ -119,7 +120,7 @@ impl Rehearsal {
             None => action,
         };
         let situation = &self.desk.situation;
-        let relations = situation.relations(facts, &BTreeSet::new(), known);
+        let relations = situation.relations(About::whole(action, facts), &BTreeSet::new(), known);
         let emergency = situation.emergency(facts, &BTreeSet::new()).is_some();
         let record = Record { facts, relations, emergency };
         Some(self.say(asked, &record, &[element]))
@@ -137,7 +138,7 @@ impl Rehearsal {
     ) -> Option<Result<Hints, Denial>> {
         let action = Action::ALL.into_iter().find(|known| known.name() == action)?;
         let situation = &self.desk.situation;
-        let relations = situation.relations(facts, &BTreeSet::new(), known);
+        let relations = situation.relations(About::whole(action, facts), &BTreeSet::new(), known);
         let emergency = situation.emergency(facts, &BTreeSet::new()).is_some();
         let record = Record { facts, relations, emergency };
         Some(self.hints_of(action, &record, element))
@@ -196,7 +197,7 @@ impl Rehearsal {
             None => action,
         };
         let situation = &self.desk.situation;
-        let relations = situation.relations(facts, &BTreeSet::new(), known);
+        let relations = situation.relations(About::whole(action, facts), &BTreeSet::new(), known);
         let emergency = situation.emergency(facts, &BTreeSet::new()).is_some();
         let record = Record { facts, relations, emergency };
         Some(self.holding(asked, &record, element))

@@ -111,7 +111,7 @@ impl KeyParts {
         let reads = |attribute| uses.record.has(attribute);
         let mut to = Vec::with_capacity(128);
         if uses.context.has(Attribute::Relations) {
-            field(&mut to, 22, &[record.relations.bits()]);
+            field(&mut to, 22, &record.relations.bits().to_be_bytes());
         }
         if uses.context.has(Attribute::Emergency) {
             flags(&mut to, 31, [record.emergency]);

@@ -166,11 +166,17 @@ impl<'g> Draft<'g> {
             let problem = problem.with_hint(format!("relations are {names}"));
             self.lints.push(Lint::of(written, LintName::UnknownRelation, problem));
         }
-        if written.policy.effect() == Effect::Forbid && expression::holds_by_fhir_user(body.clauses()) {
-            reading.asks.forbids_by_fhir_user = true;
-            let problem = written.problem(
-                "forbids where the caller stands in a relation: people without `fhirUser` are refused",
-            );
+        let forbids_by = |kind| {
+            written.policy.effect() == Effect::Forbid && expression::holds_by_relation(body.clauses(), kind)
+        };
+        reading.asks.forbids_by_fhir_user = forbids_by(Relation::needs_fhir_user);
+        if reading.asks.forbids_by_fhir_user || forbids_by(Relation::is_looked_up) {
+            let problem = written.problem(match reading.asks.forbids_by_fhir_user {
+                true => {
+                    "forbids where the caller stands in a relation: people without `fhirUser` are refused"
+                }
+                false => "forbids where the EMR says that a relation holds",
+            });
             let problem = problem.with_hint(
                 "while the EMR cannot be asked it does not hold: rather forbid where a relation is lacking, or permit where it holds",
             );

@@ -9,6 +9,7 @@ mod admit;
 mod basis;
 mod bundle;
 mod checks;
+mod consent;
 mod denial;
 mod elements;
 mod emergency;
@@ -42,6 +43,7 @@ mod words;
 
 pub use admit::admit;
 pub use bundle::{Manifest, Release, VersionFault, Versions};
+pub use consent::{Directive, Directives, Reading};
 pub use denial::{Denial, RecordDenial};
 pub use foresight::{Admission, Fact, Foreseen, Foresight, Recalled, Sameness};
 pub use inquiry::{Hint, Hints, Say, Stand};

@@ -9,7 +9,7 @@ use super::masks::{Change, Desk, Disclosure};
 use super::relation::{Relation, Relations};
 use super::scopes::Narrowing;
 use super::set::Action;
-use super::situation::{in_patient_compartment, subjects};
+use super::situation::{About, in_patient_compartment, subjects};
 use crate::domain::fhir::facts::Facts;
 use crate::domain::fhir::mask::Mask;
 use crate::domain::fhir::r4::{ElementPath, ResourceType};
@@ -407,12 +407,16 @@ impl Permit {
         }
         let situation = &self.desk.situation;
         let known = self.known.as_deref().unwrap_or(&NOTHING_KNOWN);
-        let relations = situation.relations(container.unwrap_or(facts), added, known);
         let grant = situation.emergency(container.unwrap_or(facts), added);
         let facts = match container {
             None => Cow::Borrowed(facts),
             Some(container) => Cow::Owned(contained(facts, container)),
         };
+        let about = match container {
+            None => About::whole(action, &facts),
+            Some(container) => About { action, record: container, part: Some(&facts) },
+        };
+        let relations = situation.relations(about, added, known);
         if let Some(patient) = self.narrowing.patient() {
             let compartment = in_patient_compartment(container.map_or(resource, |c| c.resource_type));
             let within = situation.within_launch(patient, &facts, compartment);

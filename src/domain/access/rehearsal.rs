@@ -8,7 +8,7 @@ use super::engine::{Engine, Record};
 use super::masks::{Desk, Disclosure, Masks, judge};
 use super::relation::Relations;
 use super::set::{Action, PolicySet};
-use super::situation::Situation;
+use super::situation::{About, Situation};
 use crate::domain::fhir::facts::Facts;
 use crate::domain::fhir::mask::Mask;
 use crate::domain::fhir::r4::{ElementPath, ResourceType};
@@ -60,7 +60,7 @@ impl Rehearsal {
     pub fn judge(&self, action: &str, facts: &Facts, known: &Relations) -> Option<Trial> {
         let action = Action::ALL.into_iter().find(|known| known.name() == action)?;
         let (set, situation) = (&self.desk.set, &self.desk.situation);
-        let relations = situation.relations(facts, &BTreeSet::new(), known);
+        let relations = situation.relations(About::whole(action, facts), &BTreeSet::new(), known);
         let emergency = situation.emergency(facts, &BTreeSet::new()).is_some();
         let record = Record { facts, relations, emergency };
         let outcome = judge(set, situation, action, &record);
@@ -81,12 +81,12 @@ impl Rehearsal {
         known: &Relations,
         path: &ElementPath,
     ) -> Vec<String> {
-        let Some(family) = Action::ALL.into_iter().find(|a| a.name() == action).and_then(Action::elements)
-        else {
+        let action = Action::ALL.into_iter().find(|known| known.name() == action);
+        let Some((action, family)) = action.and_then(|action| Some((action, action.elements()?))) else {
             return Vec::new();
         };
         let (set, situation) = (&self.desk.set, &self.desk.situation);
-        let relations = situation.relations(facts, &BTreeSet::new(), known);
+        let relations = situation.relations(About::whole(action, facts), &BTreeSet::new(), known);
         let emergency = situation.emergency(facts, &BTreeSet::new()).is_some();
         let record = Record { facts, relations, emergency };
         let asked =
@@ -154,7 +154,8 @@ pub fn rehearse_record_known(
     facts: &Facts,
     known: &Relations,
 ) -> Result<Disclosure, RecordDenial> {
-    let relations = situation.relations(facts, &BTreeSet::new(), known);
+    let about = About::whole(Action::Read, facts);
+    let relations = situation.relations(about, &BTreeSet::new(), known);
     let emergency = situation.emergency(facts, &BTreeSet::new()).is_some();
     judge(policies, situation, Action::Read, &Record { facts, relations, emergency })
 }

@@ -4,8 +4,10 @@
 //! Must never: show who it is in `Debug`, or fill a gap with something that widens (KF-45).
 //! Look next: `engine`, which asks; `key`, which turns the used parts into a cache key.
 
+use super::consent::Asked;
 use super::denial::Denial;
 use super::relation::{Held, Party, Relation, Relations};
+use super::set::Action;
 use crate::domain::fhir::facts::Facts;
 use crate::domain::fhir::r4::ResourceType;
 use crate::domain::identity::{Caller, Profile};
@@ -207,20 +209,46 @@ impl Situation {
         Arc::make_mut(&mut self.who)
     }
 
-    /// How the caller stands to a record: every relation in which they stand to each of its patients, and to each
-    /// whom a change would make it name as well (`added`).
-    pub(super) fn relations(&self, facts: &Facts, added: &BTreeSet<String>, known: &Relations) -> Held {
-        let mut subjects = subjects(facts);
+    /// How the caller stands to a record, asked for this action: every relation in which they stand to each of its
+    /// patients, and to each whom a change would make it name as well (`added`).
+    pub(super) fn relations(&self, about: About<'_>, added: &BTreeSet<String>, known: &Relations) -> Held {
+        let mut subjects = subjects(about.record);
         let Some(first) = subjects.next() else { return Held::default() };
         let others = subjects.chain(added.iter().map(String::as_str));
-        others.fold(self.held_to(first, known), |held, patient| held.and(self.held_to(patient, known)))
+        let held_to = |patient| self.held_to(patient, about, known);
+        others.fold(held_to(first), |held, patient| held.and(held_to(patient)))
     }
 
     /// How the caller stands to one patient.
-    fn held_to(&self, patient: &str, known: &Relations) -> Held {
+    fn held_to(&self, patient: &str, about: About<'_>, known: &Relations) -> Held {
         let own = (self.own_patient() == Some(patient)).then_some(Relation::Own);
         let launch = (self.who.launch_patient.as_deref() == Some(patient)).then_some(Relation::Launch);
-        known.looked_up(patient).with(own).with(launch)
+        known.looked_up(patient).with(own).with(launch).with(self.consent_of(patient, about, known))
+    }
+
+    /// What a patient's Consents come to: nothing where one may deny, or nobody knows.
+    fn consent_of(&self, patient: &str, about: About<'_>, known: &Relations) -> Option<Relation> {
+        let (directives, party, now) = known.laid_down(patient)?;
+        let id = about.record.id.as_deref();
+        let reference = id.map(|id| format!("{}/{id}", about.record.resource_type.name()));
+        let weigh = |facts| {
+            directives.weigh(&Asked {
+                action: about.action,
+                purpose: &self.purpose,
+                reference: reference.as_deref(),
+                facts,
+                user: self.who.fhir_user.as_deref(),
+                party,
+                now,
+            })
+        };
+        // What is contained falls under what is said of either.
+        let (whole, part) = (weigh(about.record), about.part.map(weigh));
+        let each = || [Some(whole), part].into_iter().flatten();
+        if each().any(|one| one.objects) {
+            return None;
+        }
+        Some(if each().all(|one| one.permits) { Relation::Consent } else { Relation::NoObjection })
     }
 
     /// The grant of emergency access that covers a record: it is about that patient and about nobody else.
@@ -253,6 +281,23 @@ impl Situation {
         } else {
             only(&facts.patients) && only(&facts.mentions)
         }
+    }
+}
+
+/// What a decision is about: an action on a record, or on a part contained in it.
+#[derive(Clone, Copy)]
+pub(super) struct About<'a> {
+    pub action: Action,
+    /// The record, which says whose it is.
+    pub record: &'a Facts,
+    /// What is contained in it, with what the record lends it.
+    pub part: Option<&'a Facts>,
+}
+
+impl<'a> About<'a> {
+    /// A record as a whole.
+    pub(super) fn whole(action: Action, record: &'a Facts) -> Self {
+        Self { action, record, part: None }
     }
 }
 

@@ -5,6 +5,7 @@ use super::engine::{Record, Verdict};
 use super::masks::Desk;
 use super::relation::Held;
 use super::set::Action;
+use super::situation::About;
 use super::*;
 use crate::domain::fhir::classify::{Head, classify};
 use crate::domain::fhir::facts::Facts;

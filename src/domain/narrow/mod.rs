@@ -20,7 +20,7 @@ pub use self::change::{Change, plan_change, plan_transaction};
 pub use self::export::{ExportStep, plan_export, plan_export_step};
 pub use self::operation::plan_validate;
 pub use self::page::{PageError, plan_next_look, plan_page};
-pub use self::relation::{Look, plan_relations, plan_roles};
+pub use self::relation::{Look, plan_consents, plan_relations, plan_roles};
 
 use crate::domain::access::Permit;
 use crate::domain::fhir::facts::Facts;

@@ -6,7 +6,7 @@
 //! Look next: `domain::access::relation`, the rules of proof; `gateway::relations`, which sends these.
 //!
 //! Search parameters by R4: careteam.html, encounter.html, appointment.html, practitionerrole.html, patient.html,
-//! relatedperson.html.
+//! relatedperson.html, consent.html.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -55,15 +55,32 @@ pub fn plan_relations(
     now: Timestamp,
     windows: Windows,
 ) -> Vec<Look> {
+    let all = wanted.iter().flat_map(|(relation, patients)| {
+        in_steps(*relation, patients, |ids| searches(party, *relation, ids, now, windows))
+    });
+    all.collect()
+}
+
+/// The searches for the active Consents of these patients, in bounded steps.
+#[must_use]
+pub fn plan_consents(patients: &BTreeSet<String>) -> Vec<Look> {
+    let searches =
+        |ids: &str| search("Consent", &format!("patient={ids}&status=active")).into_iter().collect();
+    in_steps(Relation::Consent, patients, searches)
+}
+
+fn in_steps(
+    relation: Relation,
+    patients: &BTreeSet<String>,
+    searches: impl Fn(&str) -> Vec<Plan>,
+) -> Vec<Look> {
+    let patients: Vec<&String> = patients.iter().filter(|id| is_id(id)).collect();
     let mut looks = Vec::new();
-    for (relation, patients) in wanted {
-        let patients: Vec<&String> = patients.iter().filter(|id| is_id(id)).collect();
-        for some in patients.chunks(RELATION_PATIENTS_MAX) {
-            let ids = some.iter().map(|id| id.as_str()).collect::<Vec<_>>().join(",");
-            for plan in searches(party, *relation, &ids, now, windows) {
-                let patients = some.iter().map(|id| (*id).clone()).collect();
-                looks.push(Look { relation: *relation, patients, plan });
-            }
+    for some in patients.chunks(RELATION_PATIENTS_MAX) {
+        let ids = some.iter().map(|id| id.as_str()).collect::<Vec<_>>().join(",");
+        for plan in searches(&ids) {
+            let patients = some.iter().map(|id| (*id).clone()).collect();
+            looks.push(Look { relation, patients, plan });
         }
     }
     looks
@@ -75,7 +92,7 @@ fn searches(party: &Party, relation: Relation, ids: &str, now: Timestamp, window
     let since = |window: SignedDuration| format!("date=ge{}", second(now, -window));
     let mut found = Vec::new();
     match relation {
-        Relation::Own | Relation::Launch => {}
+        Relation::Own | Relation::Launch | Relation::NoObjection | Relation::Consent => {}
         Relation::RelatedPerson => {
             let own = party.user().split_once('/').filter(|(kind, _)| *kind == "RelatedPerson");
             found.extend(own.and_then(|(_, id)| search("RelatedPerson", &format!("_id={id}"))));
@@ -181,6 +198,15 @@ mod tests {
             targets(Relation::CareTeam, "Practitioner/n1", &["p1&status=x", ".."]),
             Vec::<String>::new()
         );
+    }
+
+    #[test]
+    fn consents_are_asked_for_by_patient() {
+        let patients = ["p1", "p2", "p3&status=x"].map(str::to_owned).into();
+        let looks = plan_consents(&patients);
+        let found: Vec<&str> = looks.iter().map(|look| look.plan.path_and_query()).collect();
+        assert_eq!(found, ["Consent?patient=p1,p2&status=active&_count=200"]);
+        assert_eq!(looks[0].patients, ["p1", "p2"]);
     }
 
     #[test]

@@ -389,6 +389,9 @@ pub(super) fn guaranteed(place: Place) -> Condition {
         among(c::texts(Relation::ALL.map(Relation::name)), Arc::clone(&relations)),
         one_of(c::texts(["none", "mtls", "dpop"]), c::context("binding")),
     ];
+    // Who consents does not object.
+    let is = |relation: Relation| one_of(c::context("relations"), c::text(relation.name()));
+    terms.push(c::either(c::not(is(Relation::Consent)), is(Relation::NoObjection)));
     // A Patient is about itself, whichever patients it belongs to.
     if place.resource.name() != "Patient" {
         let nobody = c::both(empty(relations), c::not(c::context("emergency")));

@@ -320,7 +320,7 @@ fn near(from: Timestamp, until: Timestamp, now: Timestamp, window: SignedDuratio
 
 /// The first and last second that an R4 date, dateTime or instant may mean (datatypes.html, dateTime). Without a time
 /// zone, in UTC.
-fn span(text: &str) -> Option<(Timestamp, Timestamp)> {
+pub(in crate::domain::access) fn span(text: &str) -> Option<(Timestamp, Timestamp)> {
     if text.contains('T') {
         let at: Timestamp = text.parse().ok()?;
         return Some((at, at));

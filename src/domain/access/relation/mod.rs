@@ -9,10 +9,14 @@ mod evidence;
 #[cfg(test)]
 mod tests;
 
+pub(super) use evidence::span;
 pub use evidence::{Evidence, Party, Windows};
 
+use super::consent::Directives;
+use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 /// One way to stand to a patient. Policies name it by [`Relation::name`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,11 +37,15 @@ pub enum Relation {
     Organization,
     /// The patient names the caller as general practitioner.
     GeneralPractitioner,
+    /// No active Consent of the patient denies this record to the caller.
+    NoObjection,
+    /// The same, and one permits it.
+    Consent,
 }
 
 impl Relation {
     /// Every one.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Own,
         Self::Launch,
         Self::RelatedPerson,
@@ -46,6 +54,8 @@ impl Relation {
         Self::Appointment,
         Self::Organization,
         Self::GeneralPractitioner,
+        Self::NoObjection,
+        Self::Consent,
     ];
 
     /// The word in policies and audit records.
@@ -60,12 +70,22 @@ impl Relation {
             Self::Appointment => "appointment",
             Self::Organization => "organization",
             Self::GeneralPractitioner => "general-practitioner",
+            Self::NoObjection => "no-objection",
+            Self::Consent => "consent",
         }
     }
 
-    /// Its bit in [`Held`]: there are eight.
-    fn bit(self) -> u8 {
-        1 << self as u8
+    /// Its bit in [`Held`].
+    fn bit(self) -> u16 {
+        1 << self as u16
+    }
+
+    /// The bits of those that hold where it holds.
+    fn bits(self) -> u16 {
+        match self {
+            Self::Consent => Self::Consent.bit() | Self::NoObjection.bit(),
+            other => other.bit(),
+        }
     }
 
     /// By its name.
@@ -74,28 +94,39 @@ impl Relation {
         Self::ALL.into_iter().find(|relation| relation.name() == name)
     }
 
-    /// Whether it takes the token's `fhirUser` to know; the other is in the claim `patient`.
+    /// Whether it takes the token's `fhirUser` to know. Launch is in the claim `patient`; what a patient laid down binds
+    /// whoever asks.
     #[must_use]
     pub fn needs_fhir_user(self) -> bool {
-        self != Self::Launch
+        !matches!(self, Self::Launch | Self::NoObjection | Self::Consent)
     }
 
     /// Whether the EMR has to be asked; the others are in the token.
     #[must_use]
     pub fn is_looked_up(self) -> bool {
-        !matches!(self, Self::Own | Self::Launch)
+        self.lookup().is_some()
+    }
+
+    /// The lookup by which it is known: both that come of Consents are known by one.
+    #[must_use]
+    pub fn lookup(self) -> Option<Self> {
+        match self {
+            Self::Own | Self::Launch => None,
+            Self::NoObjection => Some(Self::Consent),
+            other => Some(other),
+        }
     }
 }
 
 /// Some relations. Two are equal exactly if they are the same relations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Held(u8);
+pub(super) struct Held(u16);
 
-const _: () = assert!(Relation::ALL.len() <= u8::BITS as usize, "a relation has a bit");
+const _: () = assert!(Relation::ALL.len() <= u16::BITS as usize, "a relation has a bit");
 
 impl Held {
     /// One bit for each relation.
-    pub(super) fn bits(self) -> u8 {
+    pub(super) fn bits(self) -> u16 {
         self.0
     }
 
@@ -111,7 +142,7 @@ impl Held {
 
     /// These and one more, if there is one.
     pub(super) fn with(self, more: Option<Relation>) -> Self {
-        Self(self.0 | more.map_or(0, Relation::bit))
+        Self(self.0 | more.map_or(0, Relation::bits))
     }
 
     /// Their names.
@@ -122,42 +153,66 @@ impl Held {
 
 impl FromIterator<Relation> for Held {
     fn from_iter<I: IntoIterator<Item = Relation>>(relations: I) -> Self {
-        Self(relations.into_iter().fold(0, |bits, relation| bits | relation.bit()))
+        Self(relations.into_iter().fold(0, |bits, relation| bits | relation.bits()))
     }
 }
 
 /// What is known, for the patients of one answer. A patient who is not in it stands in no relation.
 #[derive(Clone, Default)]
-pub struct Relations(BTreeMap<String, Held>);
+pub struct Relations {
+    held: BTreeMap<String, Held>,
+    consents: Option<Consents>,
+}
+
+/// What patients laid down, to be weighed for each record.
+#[derive(Clone)]
+struct Consents {
+    of: BTreeMap<String, Arc<Directives>>,
+    /// The caller with the roles in which they act, if these are known.
+    party: Option<Party>,
+    at: Timestamp,
+}
 
 impl Relations {
     /// Nothing is known.
     #[must_use]
     pub const fn none() -> Self {
-        Self(BTreeMap::new())
+        Self { held: BTreeMap::new(), consents: None }
     }
 
     /// Notes that a relation to this patient (a logical id) holds.
     pub fn note(&mut self, patient: &str, relation: Relation) {
-        self.0.entry(patient.to_owned()).or_default().0 |= relation.bit();
+        self.held.entry(patient.to_owned()).or_default().0 |= relation.bits();
     }
 
-    /// The relations to this patient that the EMR was asked for and that are known to hold.
+    /// Takes on the active Consents of patients (by logical id), none where they have none: who is not among them may
+    /// have laid down anything. `party`: the caller with the roles in which they act, if these are known. `at`: now.
+    pub fn directed(&mut self, of: BTreeMap<String, Arc<Directives>>, party: Option<Party>, at: Timestamp) {
+        self.consents = Some(Consents { of, party, at });
+    }
+
+    /// The relations to this patient that the EMR was asked for and that are known to hold, whatever the record is.
     pub(super) fn looked_up(&self, patient: &str) -> Held {
-        let known = self.0.get(patient).copied().unwrap_or_default();
+        let known = self.held.get(patient).copied().unwrap_or_default();
         Held(known.0 & !(Relation::Own.bit() | Relation::Launch.bit()))
     }
 
-    /// Whether a relation to this patient is known to hold.
+    /// What this patient laid down, if it is known; with the caller and the time that it was asked for.
+    pub(super) fn laid_down(&self, patient: &str) -> Option<(&Directives, Option<&Party>, Timestamp)> {
+        let consents = self.consents.as_ref()?;
+        Some((consents.of.get(patient)?, consents.party.as_ref(), consents.at))
+    }
+
+    /// Whether a relation to this patient is known to hold, whatever the record is.
     #[must_use]
     pub fn holds(&self, patient: &str, relation: Relation) -> bool {
-        self.0.get(patient).is_some_and(|known| known.has(relation))
+        self.held.get(patient).is_some_and(|known| known.has(relation))
     }
 }
 
 /// Who treats whom is patient data.
 impl fmt::Debug for Relations {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Relations({} patients)", self.0.len())
+        write!(f, "Relations({} patients)", self.held.len())
     }
 }

@@ -157,7 +157,7 @@ proptest! {
         };
         let situation = Situation::new(&caller.caller(), &circumstances(None)).unwrap();
         for facts in change.1.iter().chain(&change.2) {
-            let relations = situation.relations(facts, &BTreeSet::new(), &Relations::none());
+            let relations = situation.relations(About::whole(action, facts), &BTreeSet::new(), &Relations::none());
             let record = Record { facts, relations, emergency: false };
             let engine = Engine::new(ward_set(), &situation).unwrap();
             prop_assert!(engine.record(action, &record).unwrap().is_some(), "{}", change.0);
@@ -253,7 +253,7 @@ proptest! {
         for (situation, facts, action, lastn) in asked {
             let action = Action::ALL[action];
             let situation = situation.with_operation(if lastn { "$lastn" } else { "$everything" });
-            let relations = situation.relations(&facts, &BTreeSet::new(), &Relations::none());
+            let relations = situation.relations(About::whole(action, &facts), &BTreeSet::new(), &Relations::none());
             let record = Record { facts: &facts, relations, emergency: false };
             for set in [hospital(), Arc::clone(ward_set())] {
                 let desk = Desk::new(Arc::clone(&set), masks.clone(), situation.clone());
@@ -268,7 +268,7 @@ proptest! {
     }
 
     #[test]
-    fn changing_a_used_input_changes_the_key(change in 0..25_usize) {
+    fn changing_a_used_input_changes_the_key(change in 0..26_usize) {
         let situation = Situation::rehearsal(&["nurse"], "TREAT").with_fhir_user("Patient/p1");
         let facts = facts("Observation", "o1", &["p1"], &["R"]);
         let key = |situation: &Situation, facts: &Facts, relations: Held, action| {
@@ -296,6 +296,7 @@ proptest! {
             13 => other.now = now(),
             14 => action = Action::Export,
             15 => relations = Held::from_iter([Relation::CareTeam]),
+            25 => relations = Held::from_iter([Relation::NoObjection]),
             16 => changed.resource_type = resource("Condition"),
             17 => changed.id = Some(extra()),
             18 => { changed.patients.insert(extra()); }
@@ -418,8 +419,11 @@ fn a_desk_asked_for_much_says_the_same_again() {
 fn relations_are_told_apart() {
     for relation in Relation::ALL {
         let held = Held::from_iter([relation]);
-        assert_eq!(held.names().collect::<Vec<_>>(), [relation.name()]);
-        assert!(Relation::ALL.into_iter().all(|other| held.has(other) == (other == relation)));
+        // Consent is no objection and more.
+        let implied = relation == Relation::Consent;
+        let is_held = |other| other == relation || implied && other == Relation::NoObjection;
+        assert!(Relation::ALL.into_iter().all(|other| held.has(other) == is_held(other)));
+        assert!(held.names().eq(Relation::ALL.into_iter().filter(|one| is_held(*one)).map(Relation::name)));
     }
     assert_eq!(Held::from_iter(Relation::ALL).names().count(), Relation::ALL.len());
 }
