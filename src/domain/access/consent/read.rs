@@ -7,8 +7,7 @@
 //! Sources: R4 consent.html, extensibility.html (`modifierExtension`, `implicitRules`), json.html (nothing is empty).
 
 use super::{Consent, Directive, Meaning, Reach};
-use crate::domain::fhir::interaction::is_id;
-use crate::domain::fhir::r4::ResourceType;
+use crate::domain::access::relation::local;
 use crate::limits;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -299,15 +298,4 @@ impl Provision {
     pub(super) fn names_actors(&self) -> bool {
         self.actor.is_some() || self.provision.iter().flatten().any(Self::names_actors)
     }
-}
-
-/// `Type/id` of a record of this EMR, without base and version.
-fn local(text: &str, base: &str) -> Option<String> {
-    let text = match text.strip_prefix(base) {
-        Some(rest) if !base.is_empty() => rest.strip_prefix('/')?,
-        Some(_) | None => text,
-    };
-    let text = text.split_once("/_history/").map_or(text, |(record, _)| record);
-    let (kind, id) = text.split_once('/')?;
-    (ResourceType::from_name(kind).is_some() && is_id(id)).then(|| text.to_owned())
 }

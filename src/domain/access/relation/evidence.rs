@@ -9,6 +9,8 @@
 //! patient.html. `active` that is absent counts as active, as these pages say.
 
 use super::Relation;
+use crate::domain::fhir::interaction::is_id;
+use crate::domain::fhir::r4::ResourceType;
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
@@ -134,7 +136,7 @@ impl Party {
             return;
         }
         self.roles.insert(own);
-        self.organizations.extend(local(role.organization.as_ref(), base, "Organization"));
+        self.organizations.extend(organization(role.organization.as_ref(), base));
     }
 
     fn is_named(&self, reference: Option<&Reference>, base: &str) -> bool {
@@ -278,25 +280,30 @@ impl Participant {
 
 /// The logical id of the Patient referred to.
 fn patient(reference: Option<&Reference>, base: &str) -> Option<String> {
-    let local = local(reference, base, "Patient")?;
-    local.strip_prefix("Patient/").map(str::to_owned)
+    let name = local(reference?.reference.as_deref()?, base)?;
+    name.strip_prefix("Patient/").map(str::to_owned)
 }
 
-/// `Type/id` of a reference to this type, without base and version.
-fn local(reference: Option<&Reference>, base: &str, kind: &str) -> Option<String> {
-    let text = reference?.reference.as_deref()?;
+/// `Organization/id` of the Organization referred to.
+fn organization(reference: Option<&Reference>, base: &str) -> Option<String> {
+    let name = local(reference?.reference.as_deref()?, base)?;
+    name.starts_with("Organization/").then_some(name)
+}
+
+/// `Type/id` of a record of this EMR, without base and version.
+pub(in crate::domain::access) fn local(text: &str, base: &str) -> Option<String> {
     let text = match text.strip_prefix(base) {
         Some(rest) if !base.is_empty() => rest.strip_prefix('/')?,
         Some(_) | None => text,
     };
     let text = text.split_once("/_history/").map_or(text, |(record, _)| record);
-    let (named, id) = text.split_once('/')?;
-    (named == kind && crate::domain::fhir::interaction::is_id(id)).then(|| text.to_owned())
+    let (kind, id) = text.split_once('/')?;
+    (ResourceType::from_name(kind).is_some() && is_id(id)).then(|| text.to_owned())
 }
 
 fn points_at(reference: Option<&Reference>, base: &str, name: &str) -> bool {
-    let kind = name.split('/').next().unwrap_or_default();
-    local(reference, base, kind).as_deref() == Some(name)
+    let text = reference.and_then(|reference| reference.reference.as_deref());
+    text.and_then(|text| local(text, base)).as_deref() == Some(name)
 }
 
 /// Whether a period holds now. Without bounds it always does; with one that cannot be read it never does.

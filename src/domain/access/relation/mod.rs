@@ -9,8 +9,8 @@ mod evidence;
 #[cfg(test)]
 mod tests;
 
-pub(super) use evidence::span;
 pub use evidence::{Evidence, Party, Windows};
+pub(super) use evidence::{local, span};
 
 use super::consent::Directives;
 use jiff::Timestamp;
