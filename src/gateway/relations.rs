@@ -101,6 +101,9 @@ impl Visit<'_> {
         let every = asked.len();
         asked.retain(|relation| relation.lookup() != Some(Relation::Consent));
         let consents = asked.len() < every;
+        if every == 0 {
+            return None;
+        }
         let party = self.caller.fhir_user().and_then(Party::new);
         if party.is_none() {
             asked.clear();
