@@ -13,7 +13,7 @@ use chartgate::edge::journal::full_tiles;
 use crate::pump::Trouble;
 use crate::s3::{EdgeName, Open};
 
-/// Writes the copy of `size` entries, or of the most there are, into `out`, which must be empty or not there; answers the size.
+/// Writes the copy of `size` entries, or of the most there is a whole copy of, into `out`, which must be empty or not there; answers the size.
 ///
 /// # Errors
 /// A sentence.
@@ -29,9 +29,6 @@ pub(crate) async fn fetch(bucket: &Open<'_>, size: Option<u64>, out: &Path) -> R
         files.extend(objects);
         open.extend(folders);
     }
-    if !files.contains(&format!("{edge}/checkpoint")) {
-        return Err(format!("the copy of {} entries is not whole", name.size));
-    }
     let edge = files.iter().filter_map(|name| Some((name.clone(), name.strip_prefix(&edge)?.to_owned())));
     let tiles = full_tiles(0, name.published).map(|tile| (format!("log/{}", tile.path()), tile.path()));
     for (object, file) in edge.chain(tiles) {
@@ -44,12 +41,21 @@ pub(crate) async fn fetch(bucket: &Open<'_>, size: Option<u64>, out: &Path) -> R
     Ok(name.size)
 }
 
-/// The edge of this size, or of the largest.
+/// The whole copy of this size, or the largest. A forwarder that was ended while it wrote one leaves one without its checkpoint.
 async fn find(bucket: &Open<'_>, size: Option<u64>) -> Result<EdgeName, Trouble> {
     let (_, folders) = bucket.list("edge").await?;
-    let names = folders.iter().filter_map(|folder| EdgeName::parse(folder.strip_prefix("edge/")?));
-    let newest = names.filter(|name| size.is_none_or(|size| name.size == size)).max();
-    newest.ok_or_else(|| Trouble::receiver("there is no such copy in the bucket"))
+    let named = folders.iter().filter_map(|folder| EdgeName::parse(folder.strip_prefix("edge/")?));
+    let mut names: Vec<EdgeName> = named.filter(|name| size.is_none_or(|size| name.size == size)).collect();
+    names.sort_unstable();
+    for name in names.iter().rev() {
+        if bucket.get(&format!("edge/{name}/checkpoint")).await?.is_some() {
+            return Ok(*name);
+        }
+    }
+    Err(Trouble::receiver(match names.last() {
+        Some(name) => format!("the copy of {} entries is not whole", name.size),
+        None => "there is no such copy in the bucket".to_owned(),
+    }))
 }
 
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
