@@ -233,6 +233,56 @@ fn tiles_agree_with_a_second_implementation() {
     }
 }
 
+/// A tree that is told whole tiles is the tree that is told their leaves, at every level and place.
+#[test]
+fn whole_tiles_stand_for_their_leaves() {
+    for (level, spans, rest) in [(0, 1, 0), (0, 3, 7), (0, 256, 5), (1, 1, 0), (1, 2, 300)] {
+        let span = 256usize.pow(u32::from(level) + 1);
+        let leaves = leaves(span * spans + rest);
+        let (mut by_leaf, mut frontier, mut told) = (Tiles::default(), Frontier::default(), Vec::new());
+        for leaf in &leaves {
+            told.extend(by_leaf.push(*leaf));
+            frontier.push(*leaf);
+        }
+        let (mut by_tile, mut short) = (Tiles::default(), Frontier::default());
+        let mut completed = Vec::new();
+        for index in 0..spans as u64 {
+            let tile = Tile::full(TileKind::Hashes(level), index);
+            let (_, bytes) = told.iter().find(|(other, _)| *other == tile).unwrap();
+            let hashes: Vec<Hash> = bytes.chunks(32).filter_map(Hash::from_slice).collect();
+            completed.extend(by_tile.push_tile(level, &hashes).unwrap());
+            assert!(hashes.iter().all(|hash| short.push_subtree(8 * u32::from(level), *hash)));
+        }
+        for leaf in &leaves[span * spans..] {
+            completed.extend(by_tile.push(*leaf));
+            short.push(*leaf);
+        }
+        assert_eq!((by_tile, short), (by_leaf, frontier), "{level} {spans} {rest}");
+        // A tile below is completed by its leaves alone: those of the spans are not.
+        let above = |tile: &Tile| matches!(tile.kind, TileKind::Hashes(row) if row >= level);
+        let told: Vec<_> = told
+            .into_iter()
+            .filter(|(tile, _)| above(tile) || tile.entries_needed() > (span * spans) as u64)
+            .collect();
+        assert_eq!(completed, told, "{level} {spans} {rest}");
+    }
+}
+
+#[test]
+fn a_tile_inside_a_tile_is_not_taken() {
+    let hash = Hash::of(&[b"x"]);
+    let (mut tiles, mut frontier) = (Tiles::default(), Frontier::default());
+    assert_eq!(tiles.push_tile(0, &[hash; 255]), None);
+    assert_eq!(tiles.push_tile(8, &[hash; 256]), None);
+    tiles.push(hash);
+    frontier.push(hash);
+    let before = (tiles.clone(), frontier.clone());
+    assert_eq!(tiles.push_tile(0, &[hash; 256]), None);
+    assert_eq!(tiles.push_tile(1, &[hash; 256]), None);
+    assert!(!frontier.push_subtree(1, hash) && !frontier.push_subtree(64, hash));
+    assert_eq!((tiles, frontier), before);
+}
+
 fn signer(seed: u8) -> LogSigner {
     LogSigner::new(Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap()).unwrap()
 }

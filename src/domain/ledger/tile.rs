@@ -137,9 +137,31 @@ struct Row {
 impl Tiles {
     /// Adds a leaf; answers the hash tiles it completes, lowest level first, with their bytes.
     pub fn push(&mut self, leaf: Hash) -> Vec<(Tile, Vec<u8>)> {
+        self.carry(0, leaf)
+    }
+
+    /// Adds what a full hash tile of `level` says, without the tiles below it: `256 ^ (level + 1)` entries. Answers the tiles it
+    /// completes, itself the first; nothing, and nothing is added, where it is not full or the tree does not end where it begins.
+    pub fn push_tile(&mut self, level: u8, hashes: &[Hash]) -> Option<Vec<(Tile, Vec<u8>)>> {
+        let below = usize::from(level);
+        let is_boundary = self.rows.iter().take(below + 1).all(|row| row.hashes.is_empty());
+        if !is_boundary || hashes.len() != TILE_WIDTH || level >= LEVELS {
+            return None;
+        }
+        if self.rows.len() < below {
+            self.rows.resize_with(below, Row::default);
+        }
+        for (row, distance) in self.rows.iter_mut().take(below).rev().zip(1..) {
+            row.index = row.index.saturating_add(WIDTH.saturating_pow(distance));
+        }
+        Some(hashes.iter().flat_map(|hash| self.carry(level, *hash)).collect())
+    }
+
+    /// Adds a hash to the row `first`, and what it completes to those above.
+    fn carry(&mut self, first: u8, hash: Hash) -> Vec<(Tile, Vec<u8>)> {
         let mut completed = Vec::new();
-        let mut carry = Some(leaf);
-        for level in 0..LEVELS {
+        let mut carry = Some(hash);
+        for level in first..LEVELS {
             let Some(hash) = carry.take() else { break };
             let place = usize::from(level);
             if self.rows.len() <= place {

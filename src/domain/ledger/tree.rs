@@ -99,15 +99,30 @@ impl Frontier {
 
     /// Adds the next leaf.
     pub fn push(&mut self, leaf: Hash) {
-        let mut hash = leaf;
-        // Every trailing one bit of the old size is a complete subtree that this leaf completes to a larger one.
-        for _ in 0..self.size.trailing_ones() {
+        self.join(0, leaf);
+    }
+
+    /// Adds the next `2 ^ level` leaves, of which only the root is known. Answers whether it did: not where the tree ends inside
+    /// such a subtree.
+    #[must_use]
+    pub fn push_subtree(&mut self, level: u32, root: Hash) -> bool {
+        let fits = level < u64::BITS && self.size.trailing_zeros() >= level;
+        if fits {
+            self.join(level, root);
+        }
+        fits
+    }
+
+    fn join(&mut self, level: u32, root: Hash) {
+        let mut hash = root;
+        // Every trailing one bit of the old size is a complete subtree that this one completes to a larger one.
+        for _ in 0..(self.size >> level).trailing_ones() {
             if let Some(left) = self.subtrees.pop() {
                 hash = node_hash(&left, &hash);
             }
         }
         self.subtrees.push(hash);
-        self.size = self.size.saturating_add(1);
+        self.size = self.size.saturating_add(1 << level);
     }
 
     /// The root of the tree so far; SHA-256 of nothing for the empty tree.
