@@ -62,6 +62,7 @@ struct Meters {
     journal_records: Counter,
     journal_reserve: Gauge<u64, AtomicU64>,
     journal_reserve_used: Gauge<u64, AtomicU64>,
+    journal_unverified: Gauge<u64, AtomicU64>,
     filter_bytes_in: Counter,
     filter_bytes_out: Counter,
     connections: Gauge,
@@ -185,6 +186,11 @@ impl Telemetry {
     pub fn journal_reserve(&self, all_bytes: u64, used_bytes: u64) {
         self.0.journal_reserve.set(all_bytes);
         self.0.journal_reserve_used.set(used_bytes);
+    }
+
+    /// So many older entries of the trail are still to be verified since the start.
+    pub fn journal_unverified(&self, entries: u64) {
+        self.0.journal_unverified.set(entries);
     }
 
     /// The filter read and wrote this many bytes.
@@ -415,6 +421,11 @@ impl Meters {
             "journal_reserve_used_bytes",
             "Bytes of it that are taken; its heads take 12288",
             self.journal_reserve_used.clone(),
+        );
+        registry.register(
+            "journal_unverified_entries",
+            "Older entries that are verified since the start, while the gate answers",
+            self.journal_unverified.clone(),
         );
         registry.register("key_refreshes", "Issuer key refreshes, by outcome", self.key_refreshes.clone());
         registry.register(

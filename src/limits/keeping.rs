@@ -12,6 +12,13 @@ pub const ENTRY_ZSTD_LEVEL: i32 = 1;
 /// A segment with so many entries is closed when the journal is opened: they fill a bundle, and what is opened next has a
 /// data key of its own.
 pub const SEGMENT_ENTRIES_AT_OPEN_MAX: u64 = 256;
+/// Of the published entries, so many of the newest are read and compared before the first answer: what a crash could have touched, and
+/// less than two seconds' work. Older ones are held to the signed root by their hashes, and read while the gate answers.
+pub const ENTRIES_READ_AT_OPEN_MIN: u64 = 65_536;
+/// For each moment of verifying older entries, so many of rest: a quarter of one processor and of the disk at most.
+pub const VERIFIER_REST: u32 = 3;
+/// How often older entries are read anew because a prune took a bundle away meanwhile. A prune comes once a day.
+pub const VERIFIER_TRIES_MAX: u32 = 10;
 /// How long documentation must be kept: 45 CFR 164.316(b)(2)(i). Shorter only where the configuration says so.
 pub const RETENTION_YEARS_LAW: u16 = 6;
 /// The longest policy: beyond a century nobody means it.

@@ -5,6 +5,7 @@
 //! Look next: `snapshot` for the reading, `docs/audit.md` for what is and what is not found.
 
 mod beside;
+mod spans;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -86,6 +87,8 @@ pub struct Inspection {
 /// What the writer needs to go on from here.
 #[derive(Debug, Default)]
 pub(super) struct Resume {
+    /// Entries that were not read: their hashes were, and are what was signed.
+    pub(super) unread: u64,
     pub(super) frontier: Frontier,
     /// The hash tiles as they were at the last bundle boundary before the published size.
     pub(super) tiles: Tiles,
@@ -118,11 +121,38 @@ const CLOCK_SLACK: SignedDuration = SignedDuration::from_secs(60);
 /// # Errors
 /// When the directory cannot be read at all.
 pub fn inspect(directory: &Path, keys: &Keys, request: Request<'_>) -> io::Result<Inspection> {
+    read(directory, keys, request, Reading::Whole(&mut || Ok(())))
+}
+
+/// How much is read.
+pub(super) enum Reading<'r> {
+    /// Everything; before each bundle this is called, which may rest, or end the verification by an error.
+    Whole(&'r mut dyn FnMut() -> io::Result<()>),
+    /// What a gate needs to know before it goes on writing.
+    Start(Trust),
+}
+
+/// What is taken from hash tiles instead of entries.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Trust {
+    /// The row of the tiles that are read: the entries below a full one are passed over.
+    pub(super) level: u8,
+    /// So many published entries, the newest, are read whatever stands in tiles.
+    pub(super) newest: u64,
+}
+
+/// [`inspect`], of as much as `reading` says.
+pub(super) fn read(
+    directory: &Path,
+    keys: &Keys,
+    request: Request<'_>,
+    reading: Reading<'_>,
+) -> io::Result<Inspection> {
     let snapshot = Snapshot::take(directory)?;
     let edge = Edge::read(&snapshot.segments, keys.signer.key());
     let mut walk = Walk::new(&snapshot, &edge, keys, request.decode);
     walk.begin(request.against);
-    walk.read_bundles()?;
+    walk.read_bundles(reading)?;
     walk.read_edge();
     walk.finish(request.demand);
     Ok(walk.report)
@@ -138,6 +168,8 @@ struct Walk<'w> {
     decode: bool,
     /// The bundle boundary at or below the published size.
     floor: u64,
+    /// The end of the bundles that are there without a gap, withheld ones among them.
+    bundled: u64,
     /// Roots that were signed, by size, with the place that says so.
     marks: BTreeMap<u64, Vec<(String, Hash)>>,
     /// Partial tiles, by the size at which they were right.
@@ -172,6 +204,7 @@ impl<'w> Walk<'w> {
             key_files: KeyFiles::default(),
             decode,
             floor: 0,
+            bundled: 0,
             marks: BTreeMap::new(),
             partial,
             tiles: Tiles::default(),
@@ -217,6 +250,8 @@ impl<'w> Walk<'w> {
         }
         self.read_keys();
         self.read_withheld();
+        // Counted once: it is as long as the trail.
+        self.bundled = self.snapshot.bundles(&self.withheld) * 256;
         self.read_reserve();
         self.check_names();
         self.check_size();
@@ -263,7 +298,7 @@ impl<'w> Walk<'w> {
                 self.find(tile.path(), "is missing");
             }
         }
-        let end = self.edge.end().max(self.bundles() * 256);
+        let end = self.edge.end().max(self.bundled);
         for tile in tiles.iter().filter(|tile| tile.entries_needed() > end) {
             self.find(tile.path(), "is for more entries than there are");
         }
@@ -276,7 +311,7 @@ impl<'w> Walk<'w> {
             // `published` is replaced after `checkpoint`, and the directory is synced then.
             self.find(CHECKPOINT, "is older than `published`");
         }
-        let bundled = self.bundles() * 256;
+        let bundled = self.bundled;
         if self.edge.start > bundled {
             let missing = format!("entries from {bundled} to {} are missing", self.edge.start);
             self.find("tile/entries", missing);
@@ -295,11 +330,6 @@ impl<'w> Walk<'w> {
         }
     }
 
-    /// How many bundles there are without a gap, withheld ones among them.
-    fn bundles(&self) -> u64 {
-        self.snapshot.bundles(&self.withheld)
-    }
-
     fn push_leaf(&mut self, leaf: Hash) -> io::Result<()> {
         self.report.resume.frontier.push(leaf);
         for (tile, bytes) in self.tiles.push(leaf) {
@@ -308,33 +338,45 @@ impl<'w> Walk<'w> {
         Ok(())
     }
 
-    fn read_bundles(&mut self) -> io::Result<()> {
+    fn read_bundles(&mut self, mut reading: Reading<'_>) -> io::Result<()> {
         self.check_at(0);
-        for index in 0..self.bundles() {
-            let tile = Tile::full(TileKind::Entries, index);
-            if !self.snapshot.tiles.contains(&tile) {
-                self.read_hashes(index)?;
-                continue;
-            }
-            let bytes = self.snapshot.read_tile(tile)?;
-            let place = tile.path();
-            let entries = read_bundle(&bytes).map_err(|error| error.to_string());
-            let whole = entries.and_then(|entries| match entries.len() {
-                256 => Ok(entries),
-                count => Err(format!("holds {count} entries, not 256")),
-            });
-            let entries = match whole {
-                Ok(entries) => entries,
-                Err(what) => {
-                    self.find(place, what);
-                    self.is_broken = true;
-                    return Ok(());
+        while !self.is_broken && self.report.resume.frontier.size() < self.bundled {
+            match &mut reading {
+                Reading::Whole(before) => before()?,
+                Reading::Start(trust) => {
+                    if self.pass_over(*trust)? {
+                        continue;
+                    }
                 }
-            };
-            for (entry, sequence) in entries.into_iter().zip(index * 256..) {
-                self.check_twin(&place, sequence, entry);
-                self.push(&place, sequence, entry)?;
             }
+            self.read_bundle(self.report.resume.frontier.size() / 256)?;
+        }
+        Ok(())
+    }
+
+    fn read_bundle(&mut self, index: u64) -> io::Result<()> {
+        let tile = Tile::full(TileKind::Entries, index);
+        if !self.snapshot.tiles.contains(&tile) {
+            return self.read_hashes(index);
+        }
+        let bytes = self.snapshot.read_tile(tile)?;
+        let place = tile.path();
+        let entries = read_bundle(&bytes).map_err(|error| error.to_string());
+        let whole = entries.and_then(|entries| match entries.len() {
+            256 => Ok(entries),
+            count => Err(format!("holds {count} entries, not 256")),
+        });
+        let entries = match whole {
+            Ok(entries) => entries,
+            Err(what) => {
+                self.find(place, what);
+                self.is_broken = true;
+                return Ok(());
+            }
+        };
+        for (entry, sequence) in entries.into_iter().zip(index * 256..) {
+            self.check_twin(&place, sequence, entry);
+            self.push(&place, sequence, entry)?;
         }
         Ok(())
     }
@@ -406,7 +448,7 @@ impl<'w> Walk<'w> {
 
     /// A bundle that a crashed publication wrote, while one before it is missing, must hold these entries too.
     fn check_early(&mut self, bundle: Tile) -> io::Result<()> {
-        let is_early = bundle.index >= self.bundles() && self.snapshot.tiles.contains(&bundle);
+        let is_early = bundle.entries_needed() > self.bundled && self.snapshot.tiles.contains(&bundle);
         if is_early && self.snapshot.read_tile(bundle)? != self.bundle {
             self.find(bundle.path(), "does not match the entries");
         }

@@ -26,6 +26,7 @@ mod snapshot;
 mod spare;
 #[cfg(test)]
 mod tests;
+mod verifier;
 mod withheld;
 mod witnessed;
 mod writer;
@@ -228,6 +229,8 @@ pub struct Counters {
     pub last_commit_micros: u64,
     /// Bytes of entries that wait for their tiles.
     pub backlog_bytes: u64,
+    /// Older entries whose bytes were not verified yet since the journal was opened.
+    pub unverified: u64,
 }
 
 /// The open journal. Cheap to clone.
@@ -246,8 +249,9 @@ impl fmt::Debug for Journal {
 }
 
 impl Journal {
-    /// Opens the trail: takes its lock, verifies every stored byte, drops a torn tail that no answer
-    /// depended on, and starts the writer. Blocks for as long as reading the directory takes.
+    /// Opens the trail: takes its lock, verifies all of a short trail, and of a long one every hash tile above the entries and the
+    /// newest of those; drops a torn tail that no answer depended on, and starts the writer. Blocks for as long as that takes. What was
+    /// passed over is verified from then on, and puts the journal out of service if anything is wrong with it.
     ///
     /// # Errors
     /// [`OpenError`] when the directory is missing, in use, not by these keys, or does not verify.
@@ -265,6 +269,13 @@ impl Journal {
     }
 
     fn open_for(settings: &Settings, purpose: open::Purpose) -> Result<Self, OpenError> {
+        Self::open_trusting(settings, (purpose, purpose.trust()))
+    }
+
+    fn open_trusting(
+        settings: &Settings,
+        purpose: (open::Purpose, Option<inspect::Trust>),
+    ) -> Result<Self, OpenError> {
         let (sender, receiver) = mpsc::channel();
         let state = Arc::new(State::default());
         open::start(settings, purpose, receiver, Arc::clone(&state))?;
@@ -369,6 +380,7 @@ impl Journal {
     /// From now on every group commit is told to `telemetry`; only the first call counts.
     pub fn report_to(&self, telemetry: Telemetry) {
         let _first_stays = self.state.telemetry.set(telemetry);
+        self.state.tell_unverified();
     }
 
     /// Numbers for metrics.
@@ -405,6 +417,10 @@ impl Journal {
                 EncodeError::TooLarge => JournalError::TooLarge,
                 EncodeError::Unwritable => JournalError::Failed(error.to_string().into()),
             })?);
+        }
+        if parts.is_empty() {
+            // A receipt for nothing would let something leave; and a frame of nothing is no frame.
+            return Err(JournalError::Failed("nothing was given to record".into()));
         }
         let kib = parts.iter().map(Vec::len).sum::<usize>() / 1024 + 1;
         let kib = u32::try_from(kib).map_err(|_| JournalError::TooLarge)?;
@@ -487,6 +503,7 @@ struct State {
     failures: AtomicU64,
     last_commit_micros: AtomicU64,
     backlog_bytes: AtomicU64,
+    unverified: AtomicU64,
 }
 
 impl State {
@@ -496,6 +513,13 @@ impl State {
         let of_writing = error.raw_os_error().is_some() || error.kind() == io::ErrorKind::WriteZero;
         let error = writer::failure(place, error);
         let _first_stays = self.failure.set(Failure { error, of_writing });
+    }
+
+    /// Says how many entries the verifier has still to read.
+    fn tell_unverified(&self) {
+        if let Some(telemetry) = self.telemetry.get() {
+            telemetry.journal_unverified(self.unverified.load(Ordering::Relaxed));
+        }
     }
 
     fn failure(&self) -> Option<&JournalError> {
@@ -521,6 +545,7 @@ impl State {
             failures: read(&self.failures),
             last_commit_micros: read(&self.last_commit_micros),
             backlog_bytes: read(&self.backlog_bytes),
+            unverified: read(&self.unverified),
         }
     }
 }

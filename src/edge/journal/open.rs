@@ -19,7 +19,7 @@ use jiff::Timestamp;
 
 use super::datakeys::{Sealer, hex};
 use super::entry::PACKED;
-use super::inspect::{Finding, Inspection, Request, Resume, inspect};
+use super::inspect::{self, Finding, Inspection, Reading, Request, Resume, Trust};
 use super::keys::{KeyError, Keys};
 use super::layout::{
     CHECKPOINT, LOCK, PUBLISHED, RESERVE, SEGMENTS, make_directory, replace, segment_path, sync_directory,
@@ -29,10 +29,10 @@ use super::publisher::Publisher;
 use super::rotation::settle;
 use super::witnessed::Demand;
 use super::writer::{Held, Writer, new_segment};
-use super::{JournalError, Message, Settings, State, reserve};
+use super::{JournalError, Message, Settings, State, reserve, verifier};
 use crate::domain::audit::{self, Control, Event, Record};
 use crate::domain::ledger::{Checkpoint, Frontier, Hash, leaf_hash, sign};
-use crate::limits::SEGMENT_ENTRIES_AT_OPEN_MAX;
+use crate::limits::{ENTRIES_READ_AT_OPEN_MIN, SEGMENT_ENTRIES_AT_OPEN_MAX};
 
 /// Why a trail was not opened or created.
 #[derive(Debug)]
@@ -156,10 +156,19 @@ pub(super) enum Purpose {
     Rotation,
 }
 
-/// Opens the trail and starts its threads.
+impl Purpose {
+    /// The newest 65,536 published entries are read before the first answer, and so are the first ones; older ones by
+    /// `verifier`, unless every key is about to be wrapped again.
+    pub(super) fn trust(self) -> Option<Trust> {
+        let trust = Trust { level: 1, newest: ENTRIES_READ_AT_OPEN_MIN };
+        (self == Self::Writing).then_some(trust)
+    }
+}
+
+/// Opens the trail and starts its threads. With `trust`, so much is taken from hash tiles at first.
 pub(super) fn start(
     settings: &Settings,
-    purpose: Purpose,
+    (purpose, trust): (Purpose, Option<Trust>),
     queue: mpsc::Receiver<Message>,
     state: Arc<State>,
 ) -> Result<(), OpenError> {
@@ -177,7 +186,10 @@ pub(super) fn start(
     // A reserve that holds something may have been taken over already: only the records tell.
     let decode = fs::read(directory.join(RESERVE)).is_ok_and(|bytes| reserve::is_used(&bytes));
     let demand = Demand::default();
-    let found = inspect(&directory, &keys, Request { decode, against: None, demand }).map_err(fault)?;
+    let request = Request { decode, against: None, demand };
+    let mut at_once = || Ok(());
+    let reading = trust.map_or(Reading::Whole(&mut at_once), Reading::Start);
+    let found = inspect::read(&directory, &keys, request, reading).map_err(fault)?;
     if let Some((first, more)) = found.findings.split_first() {
         return Err(OpenError::Damaged(first.clone(), more.len()));
     }
@@ -185,7 +197,13 @@ pub(super) fn start(
     if let Some(next) = successor.filter(|_| purpose == Purpose::Writing) {
         return Err(OpenError::KeyRotated(hex(next)));
     }
-    launch(directory, keys, lock, found, queue, state).map_err(fault)
+    let unread = found.resume.unread;
+    launch(directory, keys, lock, found, queue, Arc::clone(&state)).map_err(fault)?;
+    if unread > 0 {
+        let keys = Keys::load(settings)?;
+        verifier::start(settings.directory.clone(), keys, &state, unread).map_err(fault)?;
+    }
+    Ok(())
 }
 
 fn take_lock(directory: &Path) -> Result<Held, OpenError> {

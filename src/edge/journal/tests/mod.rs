@@ -2,6 +2,7 @@
 
 mod crash;
 mod keys;
+mod opening;
 mod reserve;
 mod retention;
 mod service;

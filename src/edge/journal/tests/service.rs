@@ -320,3 +320,13 @@ fn an_append_too_large_for_the_queue_is_refused() {
     assert!(journal.ready());
     close(&journal);
 }
+
+#[test]
+fn nothing_gets_no_receipt_and_leaves_no_frame() {
+    let ward = Ward::new();
+    let journal = ward.open();
+    assert!(block(journal.append(&[])).is_err() && block(journal.release("r", &[])).is_err());
+    let _receipt = append(&journal, "r").unwrap();
+    close(&journal);
+    assert_eq!(ward.verifies(), 2);
+}
