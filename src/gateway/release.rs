@@ -129,10 +129,14 @@ impl<'a> Judged<'a> {
         shape: &Shape,
         release: &mut Release,
     ) -> Result<Self, Refusal> {
+        let turn = visit.turn(body.len()).await;
         let document = read(body, &visit.bases())?;
+        // What is waited for is waited for by others at work.
+        drop(turn);
         let known = visit.relations(permit, document.records().iter().map(|record| &record.facts)).await;
         let knowing = known.map(|known| permit.knowing(known));
         let permit = knowing.as_ref().unwrap_or(permit);
+        let _turn = visit.turn(body.len()).await;
         if let Some(shadow) = visit.gate.shadow.get() {
             shadow.records(permit, document.records().iter().map(|record| (&record.facts, record.container)));
         }

@@ -139,7 +139,9 @@ pub(super) async fn page(
         while let Some(body) = intake.next(visit).await? {
             let judged = Judged::judge(visit, &body, &leg.permit, listing.shape, release).await?;
             sheet.look_up(visit, &judged, leg).await?;
+            let turn = visit.turn(body.len()).await;
             taken = sheet.take(&judged, leg, &mut at, before, release)?;
+            drop(turn);
             before += judged.envelope().map_or(0, |envelope| envelope.entries.len());
             for unit in std::mem::take(&mut sheet.units) {
                 let Some(outlet) = outlet.as_deref_mut() else { return Err(Refusal::Internal) };

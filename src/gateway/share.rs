@@ -1,9 +1,10 @@
 //! What one caller may have under way at once, so that everybody else keeps their part of the gate (T-249, T-250).
 //!
 //! Owns: a place for each request of a known caller, from when they are known until the last byte of the answer is taken
-//! or given up: an answer that nobody reads holds its place, and so its memory is bounded for each caller.
-//! Must never: let one wait for ever, or remember a caller of whom nothing is under way.
-//! Look next: `establish`, which takes a place; `reply`, which holds it to the end.
+//! or given up: an answer that nobody reads holds its place, and so its memory is bounded for each caller. And whose turn it is on
+//! the processors where an answer is long work: one is left to everybody else, and of the others half are a caller's at most.
+//! Must never: let one wait for a place for ever, or remember a caller of whom nothing is under way.
+//! Look next: `establish`, which takes a place; `reply`, which holds it to the end; `release`, which works on answers.
 
 use super::refusal::Refusal;
 use crate::domain::identity::Caller;
@@ -11,28 +12,74 @@ use crate::limits::{CALLER_REQUESTS_MAX, CALLER_WAIT};
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread::available_parallelism;
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 /// The shares of all callers of whom something is under way.
-#[derive(Default)]
-pub struct Shares(Mutex<Known>);
+pub struct Shares {
+    known: Mutex<Known>,
+    processors: Arc<Semaphore>,
+    /// Of them, a caller's at once.
+    turns: usize,
+}
 
 #[derive(Default)]
 struct Known {
     /// By issuer and subject: one subject at two issuers is two people.
-    callers: HashMap<(String, String), Weak<Semaphore>>,
+    callers: HashMap<(String, String), Weak<Own>>,
     /// So many were left when those of whom nothing is under way were last forgotten.
     left: usize,
+}
+
+/// One caller's.
+#[derive(Debug)]
+struct Own {
+    places: Arc<Semaphore>,
+    turns: Semaphore,
 }
 
 /// A place, until the last copy of it is dropped.
 #[must_use]
 #[derive(Clone, Debug)]
-pub(super) struct Share(#[expect(dead_code, reason = "held, not read")] Arc<OwnedSemaphorePermit>);
+pub(super) struct Share(Arc<Held>);
+
+#[derive(Debug)]
+struct Held {
+    #[expect(dead_code, reason = "held, not read")]
+    place: OwnedSemaphorePermit,
+    own: Arc<Own>,
+    processors: Arc<Semaphore>,
+}
+
+/// A turn on the processors, until it is dropped. Nothing may be waited for meanwhile.
+#[must_use]
+pub(super) struct Turn<'s>(#[expect(dead_code, reason = "held, not read")] [Option<SemaphorePermit<'s>>; 2]);
+
+impl Share {
+    /// A turn for long work, as soon as fewer are at it than there are processors but one. A caller waits among all
+    /// others with so many requests as may be at it at once, and so everybody comes to their turn whoever asks how much.
+    pub(super) async fn turn(&self) -> Turn<'_> {
+        // Neither is ever closed.
+        let own = self.0.own.turns.acquire().await.ok();
+        Turn([own, self.0.processors.acquire().await.ok()])
+    }
+}
+
+impl Default for Shares {
+    fn default() -> Self {
+        Self::on(available_parallelism().map_or(1, std::num::NonZero::get))
+    }
+}
 
 impl Shares {
+    /// On a machine with so many processors.
+    fn on(processors: usize) -> Self {
+        let all = processors.saturating_sub(1).max(1);
+        Self { known: Mutex::default(), processors: Arc::new(Semaphore::new(all)), turns: (all / 2).max(1) }
+    }
+
     /// A place for one request of this caller, as soon as there is one.
     ///
     /// # Errors
@@ -42,17 +89,20 @@ impl Shares {
     }
 
     async fn take_for(&self, who: (&str, &str), wait: Duration) -> Result<Share, Refusal> {
-        let share = self.share_of(who);
-        let place = timeout(wait, share.acquire_owned()).await.map_err(|_| Refusal::Busy)?;
-        place.map(|place| Share(Arc::new(place))).map_err(|_| Refusal::Internal)
+        let own = self.own(who);
+        let place =
+            timeout(wait, Arc::clone(&own.places).acquire_owned()).await.map_err(|_| Refusal::Busy)?;
+        let place = place.map_err(|_| Refusal::Internal)?;
+        Ok(Share(Arc::new(Held { place, own, processors: Arc::clone(&self.processors) })))
     }
 
-    fn share_of(&self, (issuer, subject): (&str, &str)) -> Arc<Semaphore> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    fn own(&self, (issuer, subject): (&str, &str)) -> Arc<Own> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.forget();
         let share = known.callers.entry((issuer.to_owned(), subject.to_owned())).or_default();
         share.upgrade().unwrap_or_else(|| {
-            let fresh = Arc::new(Semaphore::new(CALLER_REQUESTS_MAX));
+            let places = Arc::new(Semaphore::new(CALLER_REQUESTS_MAX));
+            let fresh = Arc::new(Own { places, turns: Semaphore::new(self.turns) });
             *share = Arc::downgrade(&fresh);
             fresh
         })
@@ -102,15 +152,71 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn long_work_leaves_a_processor_and_everybody_a_turn() {
+        for (processors, all, of_one) in [(1, 1, 1), (2, 1, 1), (3, 2, 1), (8, 7, 3)] {
+            let shares = Shares::on(processors);
+            let greedy = shares.take_for(("idp", "greedy"), MOMENT).await.unwrap();
+            let mut held = Vec::new();
+            for _ in 0..of_one {
+                held.push(timeout(MOMENT, greedy.turn()).await.unwrap());
+            }
+            assert!(timeout(MOMENT, greedy.turn()).await.is_err(), "{processors}");
+            let mut others = Vec::new();
+            for number in of_one..all {
+                others.push(shares.take_for(("idp", &number.to_string()), MOMENT).await.unwrap());
+            }
+            let mut theirs = Vec::new();
+            for other in &others {
+                theirs.push(timeout(MOMENT, other.turn()).await.unwrap());
+            }
+            let last = shares.take_for(("idp", "last"), MOMENT).await.unwrap();
+            assert!(timeout(MOMENT, last.turn()).await.is_err(), "{processors}");
+            drop(held.pop());
+            let _turn = timeout(MOMENT, last.turn()).await.unwrap();
+        }
+    }
+
+    /// However many requests of one caller wait, another one's is behind as many of them as may be at work at once.
+    #[tokio::test]
+    async fn a_crowd_of_one_is_one() {
+        let shares = Shares::on(2);
+        let crowd: Vec<Share> = {
+            let mut crowd = Vec::new();
+            for _ in 0..CALLER_REQUESTS_MAX {
+                crowd.push(shares.take_for(("idp", "greedy"), MOMENT).await.unwrap());
+            }
+            crowd
+        };
+        let modest = shares.take_for(("idp", "modest"), MOMENT).await.unwrap();
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let work = |share: Share, name: &'static str| {
+            let order = Arc::clone(&order);
+            tokio::spawn(async move {
+                let _turn = share.turn().await;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                order.lock().unwrap().push(name);
+            })
+        };
+        let mut tasks: Vec<_> = crowd.into_iter().map(|share| work(share, "greedy")).collect();
+        tokio::task::yield_now().await;
+        tasks.push(work(modest, "modest"));
+        for task in tasks {
+            task.await.unwrap();
+        }
+        let place = order.lock().unwrap().iter().position(|name| *name == "modest");
+        assert!(place.is_some_and(|place| place <= 2), "{place:?}");
+    }
+
+    #[tokio::test]
     async fn who_asks_nothing_is_forgotten() {
         let shares = Shares::default();
         let kept = shares.take_for(("idp", "kept"), MOMENT).await.unwrap();
         for number in 0..10 * CALLER_REQUESTS_MAX {
             let _gone = shares.take_for(("idp", &number.to_string()), MOMENT).await.unwrap();
         }
-        let known = shares.0.lock().unwrap().callers.len();
+        let known = shares.known.lock().unwrap().callers.len();
         assert!(known <= 2 * CALLER_REQUESTS_MAX + 1, "{known}");
-        assert!(shares.0.lock().unwrap().callers.contains_key(&("idp".to_owned(), "kept".to_owned())));
+        assert!(shares.known.lock().unwrap().callers.contains_key(&("idp".to_owned(), "kept".to_owned())));
         drop(kept);
     }
 }

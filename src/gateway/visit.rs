@@ -7,6 +7,7 @@
 
 use super::draft::Draft;
 use super::refusal::Refusal;
+use super::share::{Share, Turn};
 use super::{Gate, InForce};
 use crate::domain::access::{self, Challenge, Circumstances, Lacking, Permit, PolicySet};
 use crate::domain::audit::Record;
@@ -40,6 +41,7 @@ pub(super) struct Visit<'g> {
     /// Who is at the other end of the connection.
     pub(super) peer: Peer,
     standing: Option<Standing>,
+    share: Option<Share>,
     policies: Arc<PolicySet>,
     circumstances: Circumstances,
     used: Mutex<BTreeSet<String>>,
@@ -64,9 +66,9 @@ impl<'g> Visit<'g> {
             purpose: purpose_asked(parts)?,
             emergencies: gate.emergencies.of(&caller, draft.began),
         };
-        let (peer, standing) = (peer.clone(), draft.standing.clone());
+        let (peer, standing, share) = (peer.clone(), draft.standing.clone(), draft.share.clone());
         let (used, upstream) = (Mutex::default(), [gate.upstream_base.as_str()]);
-        Ok(Self { gate, caller, peer, standing, policies, circumstances, used, upstream })
+        Ok(Self { gate, caller, peer, standing, share, policies, circumstances, used, upstream })
     }
 
     /// When the request came.
@@ -92,6 +94,14 @@ impl<'g> Visit<'g> {
 
     pub(super) fn bases(&self) -> Bases<'_> {
         Bases { upstream: &self.upstream, public: self.gate.public.as_str() }
+    }
+
+    /// A turn on the processors for work on an answer of so many bytes. A short one is worked on at once.
+    pub(super) async fn turn(&self, bytes: usize) -> Option<Turn<'_>> {
+        match &self.share {
+            Some(share) if bytes >= limits::LONG_WORK_BYTES => Some(share.turn().await),
+            Some(_) | None => None,
+        }
     }
 
     /// Between two pages, two entries, two steps of a write: the caller may have been revoked meanwhile (T-193).

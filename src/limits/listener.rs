@@ -90,6 +90,9 @@ pub const CALLER_REQUESTS_MAX: usize = 32;
 /// How long one more waits for a place: longer than an EMR that is in trouble takes for most answers, and shorter than
 /// the patience of a client.
 pub const CALLER_WAIT: Duration = Duration::from_secs(10);
+/// Work on an answer of so many bytes waits for a turn on the processors; what is shorter takes less than a millisecond, which costs
+/// others less than waiting would cost it.
+pub const LONG_WORK_BYTES: usize = 64 * 1024;
 /// When whoever met a full gate may try again (`Retry-After`, RFC 9110 section 10.2.3).
 pub const BUSY_RETRY_SECONDS: u64 = 2;
 /// Conditions (`If-None-Exist`, conditional update) that may be under way at once; each is a search's text. Far more than
