@@ -13,13 +13,13 @@ use super::rewrite;
 use super::set::{PolicySet, Rule, Vocabulary};
 use super::shape::Shape;
 use super::source::{EntityName, Problem, Source, Statement, statements};
+use super::validation;
 use crate::domain::fhir::r4::ElementPath;
 use crate::limits;
 use aws_lc_rs::digest;
 use cedar_policy::ffi::DetailedError;
 use cedar_policy::pst::{self, EntityUID};
 use cedar_policy::{ActionConstraint, Effect, EntityUid, Policy, PolicyId, ResourceConstraint};
-use cedar_policy::{ValidationError, ValidationMode, ValidationWarning, Validator};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::{Arc, LazyLock};
@@ -44,7 +44,7 @@ pub(super) struct Written<'s> {
 impl Written<'_> {
     /// A problem at the start of this policy.
     pub(super) fn problem(&self, message: impl Into<String>) -> Problem {
-        self.source.problem(self.statement.start, message)
+        self.source.problem_at(self.statement.place, message)
     }
 
     /// A problem where this policy names an entity, or at its start where the name is not found.
@@ -89,7 +89,7 @@ impl PolicySet {
         let named_groups = groups_read.groups;
         let vocabulary = VOCABULARY.as_ref().map_err(|message| vec![internal(message)])?;
         let written = parse(&sources, &mut problems);
-        let mut lints = validate(&written, vocabulary, &mut problems);
+        let mut lints = validation::validate(&written, vocabulary, &mut problems);
         let mut draft = Draft::new(&named_groups, vocabulary);
         let rules: Vec<Rule> = written.iter().filter_map(|policy| draft.rule(policy)).collect();
         problems.append(&mut draft.problems);
@@ -331,51 +331,8 @@ fn number(id: &PolicyId) -> usize {
     id.strip_prefix("policy").and_then(|digits| digits.parse().ok()).unwrap_or(usize::MAX)
 }
 
-/// Strict validation. Errors are problems; warnings are returned.
-pub(super) fn validate(
-    written: &[Written<'_>],
-    vocabulary: &Vocabulary,
-    problems: &mut Vec<Problem>,
-) -> Vec<Lint> {
-    let by_id: BTreeMap<String, &Written<'_>> =
-        written.iter().map(|policy| (policy.policy.id().to_string(), policy)).collect();
-    let all = cedar_policy::PolicySet::from_policies(written.iter().map(|policy| policy.policy.clone()));
-    let Ok(all) = all else {
-        problems.push(internal("the policies cannot be put into one set"));
-        return Vec::new();
-    };
-    let outcome = Validator::new(vocabulary.schema.clone()).validate(&all, ValidationMode::Strict);
-    let place = |id: &PolicyId, error: &DetailedError| match by_id.get(&id.to_string()) {
-        Some(policy) => located(policy.source, policy.statement.start, error),
-        None => internal(&error.message),
-    };
-    problems.extend(
-        outcome.validation_errors().map(|e| kinder(e, place(e.policy_id(), &DetailedError::from(e)))),
-    );
-    let lint = |warning: &ValidationWarning| Lint {
-        problem: place(warning.policy_id(), &DetailedError::from(warning)),
-        name: if matches!(warning, ValidationWarning::ImpossiblePolicy(_)) {
-            LintName::NeverApplies
-        } else {
-            LintName::Cedar
-        },
-        policy: Some(warning.policy_id().to_string()),
-    };
-    outcome.validation_warnings().map(lint).collect()
-}
-
-/// Cedar's words for the commonest slip, in ours (T-201, KF-42: two absent values are not equal).
-fn kinder(error: &ValidationError, problem: Problem) -> Problem {
-    let ValidationError::UnsafeOptionalAttributeAccess(_) = error else { return problem };
-    let attribute = problem.message.rsplit("attribute `").next().and_then(|rest| rest.split('`').next());
-    let Some(attribute) = attribute.map(str::to_owned) else { return problem };
-    Problem { message: format!("`{attribute}` may be absent, and then this policy would fail"), ..problem }
-        .with_hint(format!(
-            "ask first: `resource has {attribute} && resource.{attribute} == …`, or `principal has …`"
-        ))
-}
-
-fn located(source: &Source, otherwise: usize, error: &DetailedError) -> Problem {
+/// What Cedar says about a place in a file; `otherwise` where it names none.
+pub(super) fn located(source: &Source, otherwise: usize, error: &DetailedError) -> Problem {
     let in_cedar = error.source_locations.first().map(|label| label.loc.start);
     let written = |offset| rewrite::written_offset(&statements(&source.text), offset);
     let offset = in_cedar.map_or(otherwise, written);
@@ -387,7 +344,7 @@ fn located(source: &Source, otherwise: usize, error: &DetailedError) -> Problem 
 }
 
 /// A problem of the set as a whole.
-fn internal(message: &str) -> Problem {
+pub(super) fn internal(message: &str) -> Problem {
     let (file, hint) = ("policies".to_owned(), None);
     Problem { file, line: 1, column: 1, message: message.to_owned(), hint }
 }

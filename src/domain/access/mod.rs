@@ -39,6 +39,7 @@ mod source;
 mod step_up;
 #[cfg(test)]
 mod tests;
+mod validation;
 mod words;
 
 pub use admit::admit;

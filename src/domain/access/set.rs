@@ -12,11 +12,12 @@ use super::lint::Lint;
 use super::reach;
 use super::relation::Relation;
 use super::shape::Outline;
+use super::validation;
 use crate::domain::fhir::r4::{ElementPath, ResourceType};
 use crate::limits;
 use cedar_policy::pst;
 use cedar_policy::{ActionConstraint, Effect, Entities, Entity, EntityId, EntityTypeName, EntityUid};
-use cedar_policy::{Policy, PrincipalConstraint, ResourceConstraint, Schema};
+use cedar_policy::{Policy, PrincipalConstraint, ResourceConstraint, Schema, SchemaFragment};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
@@ -99,6 +100,10 @@ pub(super) struct Attributes {
 /// The schema with its names made once.
 pub(super) struct Vocabulary {
     pub schema: Schema,
+    /// The same as JSON.
+    pub parts: serde_json::Value,
+    /// Types of records that only their names tell apart.
+    pub alike: Vec<Vec<ResourceType>>,
     pub user: EntityTypeName,
     pub application: EntityTypeName,
     pub role: EntityTypeName,
@@ -112,7 +117,9 @@ pub(super) struct Vocabulary {
 
 impl Vocabulary {
     pub(super) fn new(text: &str) -> Result<Self, String> {
-        let (schema, _) = Schema::from_cedarschema_str(text).map_err(|error| error.to_string())?;
+        let (fragment, _) = SchemaFragment::from_cedarschema_str(text).map_err(|error| error.to_string())?;
+        let schema = Schema::from_schema_fragments([fragment.clone()]).map_err(|error| error.to_string())?;
+        let parts = fragment.to_json_value().map_err(|error| error.to_string())?;
         let name = |text: &str| text.parse::<EntityTypeName>().map_err(|error| error.to_string());
         let action = name("Action")?;
         let mut records = HashMap::new();
@@ -131,6 +138,8 @@ impl Vocabulary {
             actions: Action::ALL.into_iter().map(|a| (a, uid(&action, a.name()))).collect(),
             action_groups: schema.action_entities().map_err(|error| error.to_string())?,
             schema,
+            alike: validation::alike(&parts),
+            parts,
         })
     }
 

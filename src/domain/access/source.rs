@@ -45,13 +45,38 @@ impl Source {
     #[must_use]
     pub fn problem(&self, offset: usize, message: impl Into<String>) -> Problem {
         let before = self.text.get(..offset).unwrap_or("");
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        Problem {
-            file: self.name.clone(),
-            line: before.matches('\n').count() + 1,
-            column: before.get(line_start..).unwrap_or("").chars().count() + 1,
-            message: one_line(&message.into()),
-            hint: None,
+        self.problem_at(Place::default().after(before), message)
+    }
+
+    /// A problem at a place that is known already.
+    pub(super) fn problem_at(&self, place: Place, message: impl Into<String>) -> Problem {
+        let Place { line, column } = place;
+        Problem { file: self.name.clone(), line, column, message: one_line(&message.into()), hint: None }
+    }
+}
+
+/// Line and column of a place in a text, each counted from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    line: usize,
+    /// In characters.
+    column: usize,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self { line: 1, column: 1 }
+    }
+}
+
+impl Place {
+    /// The place at which this text ends that begins here.
+    fn after(self, text: &str) -> Self {
+        match text.rsplit_once('\n') {
+            None => Self { column: self.column + text.chars().count(), ..self },
+            Some((lines, rest)) => {
+                Self { line: self.line + lines.matches('\n').count() + 1, column: rest.chars().count() + 1 }
+            }
         }
     }
 }
@@ -74,6 +99,8 @@ fn one_line(text: &str) -> String {
 pub(super) struct Statement {
     /// Byte offset of its first token (an annotation, or the effect).
     pub start: usize,
+    /// The same as people count.
+    pub place: Place,
     /// Entities in order of appearance.
     pub names: Vec<EntityName>,
     /// Byte offsets of the type name `Patient` outside any namespace: in `Patient::"p2"` and `is Patient`.
@@ -112,10 +139,14 @@ pub(super) fn statements(text: &str) -> Vec<Statement> {
     let mut path = String::new();
     let mut path_start = 0;
     let mut scope = Scope::default();
+    // A file may hold a thousand policies: its lines are counted once.
+    let (mut place, mut counted) = (Place::default(), 0);
     while let Some((offset, token)) = scan.next_token() {
         let statement = current.get_or_insert_with(|| {
             scope = Scope::default();
-            Statement { start: offset, ..Statement::default() }
+            place = place.after(text.get(counted..offset).unwrap_or(""));
+            counted = offset;
+            Statement { start: offset, place, ..Statement::default() }
         });
         if let Some(list) = scope.note(&token, offset, scan.at) {
             statement.list = Some(list);
@@ -263,6 +294,18 @@ mod tests {
         let names: Vec<_> = found[0].names.iter().map(|n| (n.kind.as_str(), n.raw_id.as_str())).collect();
         assert_eq!(names, [("Role", "a\\\"b"), ("FHIR::Element", "Patient.name")]);
         assert_eq!(found[1].start, text.find("forbid").unwrap());
+    }
+
+    #[test]
+    fn a_statement_knows_its_line_and_column() {
+        let text = "permit(principal, action, resource); /* é */ forbid(principal,\naction,\nresource);\n\n  permit(principal, action, resource);permit(principal, action, resource);";
+        let source = Source { name: "x.cedar".into(), text: text.replace("/* é */", "\"é\"; ") };
+        for statement in statements(&source.text) {
+            assert_eq!(source.problem(statement.start, "x"), source.problem_at(statement.place, "x"));
+        }
+        let places: Vec<_> =
+            statements(&source.text).iter().map(|s| (s.place.line, s.place.column)).collect();
+        assert_eq!(places, [(1, 1), (1, 38), (1, 44), (5, 3), (5, 39)]);
     }
 
     #[test]

@@ -5,9 +5,10 @@
 
 use super::super::expression::{self, Uses, kind};
 use super::super::groups::{self, Groups};
-use super::super::load::{Written, parse, validate, vocabulary};
+use super::super::load::{Written, parse, vocabulary};
 use super::super::set::Action;
 use super::super::source::{Problem, Source};
+use super::super::validation::validate;
 use super::place::Ruled;
 use crate::domain::fhir::r4::ElementPath;
 use crate::limits;
