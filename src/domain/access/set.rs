@@ -220,9 +220,13 @@ impl Rule {
         if expression::depth(&clauses) > limits::POLICY_DEPTH_MAX {
             return Err(format!("nested more than {} levels deep", limits::POLICY_DEPTH_MAX));
         }
-        let before_records = with_clauses(body, expression::before_records(&clauses, false))?;
-        let in_emergency = with_clauses(body, expression::before_records(&clauses, true))?;
-        let exact = with_clauses(body, clauses)?;
+        let exact = with_clauses(body, clauses.clone())?;
+        // Most policies ask nothing that only a record can tell: their forms are one, and kept once.
+        let form = |in_emergency| {
+            let left_open = expression::before_records(&clauses, in_emergency);
+            if left_open == clauses { Ok(exact.clone()) } else { with_clauses(body, left_open) }
+        };
+        let (before_records, in_emergency) = (form(false)?, form(true)?);
         let role = match policy.principal_constraint() {
             PrincipalConstraint::In(uid) | PrincipalConstraint::IsIn(_, uid) => {
                 Some(uid.id().unescaped().to_owned()).filter(|_| uid.type_name().basename() == "Role")
