@@ -8,10 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::record::Decision;
-use super::shape::{ItemWire, MaskWire, item, text};
-use super::wire::{EncodeError, write};
+use super::shape::{ItemWire, MaskWire, text};
+use super::text::bound;
+use super::wire::{EncodeError, length};
 use crate::limits::{
-    RECORD_ITEM_PATIENTS_MAX, RECORD_PART_BYTES_MAX, RECORD_PARTS_MAX, RECORD_TEXT_BYTES_MAX,
+    RECORD_ITEM_BYTES_MAX, RECORD_ITEM_PATIENTS_MAX, RECORD_PART_BYTES_MAX, RECORD_PARTS_MAX,
+    RECORD_TEXT_BYTES_MAX,
 };
 
 /// Which list of a decision an item stands in.
@@ -22,10 +24,10 @@ enum List {
 }
 
 /// The smallest pieces the lists can be cut into.
-enum Piece {
+enum Piece<'d> {
     Mask(u32, String),
     EmptyMask(u32),
-    Item(List, ItemWire),
+    Item(List, ItemWire<'d>),
 }
 
 /// What both kinds of item have.
@@ -55,10 +57,16 @@ fn listed(decision: &Decision) -> impl Iterator<Item = Listed<'_>> {
     released.chain(written)
 }
 
-fn pieces(decision: &Decision) -> Vec<Piece> {
+fn pieces(decision: &Decision) -> Vec<Piece<'_>> {
     let mut numbers: BTreeMap<&Vec<String>, u32> = BTreeMap::new();
-    let mut pieces = Vec::new();
+    let mut pieces = Vec::with_capacity(decision.released.len() + decision.written.len());
+    // Most items share the mask of the one before them.
+    let mut last: Option<(&Arc<Vec<String>>, u32)> = None;
     for listed in listed(decision) {
+        if let Some((_, number)) = last.filter(|(mask, _)| Arc::ptr_eq(mask, listed.mask)) {
+            push_items(&listed, number, &mut pieces);
+            continue;
+        }
         let next = u32::try_from(numbers.len()).unwrap_or(u32::MAX);
         let number = *numbers.entry(listed.mask).or_insert_with(|| {
             if listed.mask.is_empty() {
@@ -67,32 +75,33 @@ fn pieces(decision: &Decision) -> Vec<Piece> {
             pieces.extend(listed.mask.iter().map(|path| Piece::Mask(next, text(path))));
             next
         });
+        last = Some((listed.mask, number));
         push_items(&listed, number, &mut pieces);
     }
     pieces
 }
 
-fn push_items(listed: &Listed<'_>, mask: u32, pieces: &mut Vec<Piece>) {
-    let patients: Vec<String> = listed.patients.iter().map(|id| item(id)).collect();
-    let mut chunks = patients.chunks(RECORD_ITEM_PATIENTS_MAX).peekable();
-    let mut chunk: &[String] = chunks.next().unwrap_or_default();
+fn push_items<'d>(listed: &Listed<'d>, mask: u32, pieces: &mut Vec<Piece<'d>>) {
+    let mut patients = listed.patients.iter().map(|id| bound(id, RECORD_ITEM_BYTES_MAX)).peekable();
     loop {
-        let next = chunks.next();
+        let chunk = patients.by_ref().take(RECORD_ITEM_PATIENTS_MAX).collect();
         let wire = ItemWire {
-            reference: text(listed.reference),
-            version: listed.version.map(item),
-            patients: chunk.to_vec(),
+            reference: bound(listed.reference, RECORD_TEXT_BYTES_MAX),
+            version: listed.version.map(|version| bound(version, RECORD_ITEM_BYTES_MAX)),
+            patients: chunk,
             mask,
-            more: next.is_some(),
+            more: patients.peek().is_some(),
         };
+        let is_last = !wire.more;
         pieces.push(Piece::Item(listed.list, wire));
-        let Some(next) = next else { return };
-        chunk = next;
+        if is_last {
+            return;
+        }
     }
 }
 
 /// The lists of `decision` cut into parts, the first of which leaves room for a head of `head_bytes`.
-pub(super) fn pack(decision: &Decision, head_bytes: usize) -> Result<Vec<Body>, EncodeError> {
+pub(super) fn pack(decision: &Decision, head_bytes: usize) -> Result<Vec<Body<'_>>, EncodeError> {
     let mut packer = Packer::new(head_bytes);
     for piece in pieces(decision) {
         packer.add(piece)?;
@@ -102,32 +111,32 @@ pub(super) fn pack(decision: &Decision, head_bytes: usize) -> Result<Vec<Body>, 
 
 /// What one part carries besides the envelope.
 #[derive(Default)]
-pub(super) struct Body {
+pub(super) struct Body<'d> {
     pub(super) masks: Vec<MaskWire>,
-    pub(super) released: Vec<ItemWire>,
-    pub(super) written: Vec<ItemWire>,
+    pub(super) released: Vec<ItemWire<'d>>,
+    pub(super) written: Vec<ItemWire<'d>>,
 }
 
 /// Fills parts one after the other.
-struct Packer {
-    bodies: Vec<Body>,
+struct Packer<'d> {
+    bodies: Vec<Body<'d>>,
     room: usize,
 }
 
 /// Version, kind, part numbers, request id, time and brackets: under 800 bytes since the id is bounded.
 const ENVELOPE_BYTES: usize = RECORD_TEXT_BYTES_MAX + 300;
 
-impl Packer {
+impl<'d> Packer<'d> {
     fn new(head_bytes: usize) -> Self {
         let room = RECORD_PART_BYTES_MAX.saturating_sub(ENVELOPE_BYTES).saturating_sub(head_bytes);
         Self { bodies: vec![Body::default()], room }
     }
 
-    fn add(&mut self, piece: Piece) -> Result<(), EncodeError> {
+    fn add(&mut self, piece: Piece<'d>) -> Result<(), EncodeError> {
         let cost = match &piece {
-            Piece::Mask(_, path) => write(path)?.len() + 32,
+            Piece::Mask(_, path) => length(path)? + 32,
             Piece::EmptyMask(_) => 32,
-            Piece::Item(_, item) => write(item)?.len() + 1,
+            Piece::Item(_, item) => length(item)? + 1,
         };
         if cost > self.room {
             if self.bodies.len() >= RECORD_PARTS_MAX {
@@ -144,8 +153,8 @@ impl Packer {
     }
 }
 
-impl Body {
-    fn push(&mut self, piece: Piece) {
+impl<'d> Body<'d> {
+    fn push(&mut self, piece: Piece<'d>) {
         match piece {
             Piece::Item(List::Released, item) => self.released.push(item),
             Piece::Item(List::Written, item) => self.written.push(item),

@@ -4,6 +4,7 @@
 //! Must never: change a name, an order or an optional field without a new version (`tests` holds golden bytes).
 //! Look next: `wire`, which splits and joins; `docs/audit.md`, which tells auditors the same in prose.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -20,17 +21,17 @@ use crate::limits::{
 /// One entry of the trail.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
-pub(super) enum Wire {
-    Intent(DecisionWire),
-    Release(DecisionWire),
-    Refusal(DecisionWire),
+pub(super) enum Wire<'d> {
+    Intent(DecisionWire<'d>),
+    Release(DecisionWire<'d>),
+    Refusal(DecisionWire<'d>),
     Outcome(OutcomeWire),
     Control(ControlWire),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct DecisionWire {
+pub(super) struct DecisionWire<'d> {
     pub(super) v: u8,
     pub(super) part: u16,
     pub(super) parts: u16,
@@ -41,9 +42,9 @@ pub(super) struct DecisionWire {
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub(super) masks: Vec<MaskWire>,
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub(super) released: Vec<ItemWire>,
+    pub(super) released: Vec<ItemWire<'d>>,
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub(super) written: Vec<ItemWire>,
+    pub(super) written: Vec<ItemWire<'d>>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -105,12 +106,13 @@ pub(super) struct MaskWire {
     pub(super) kept: Vec<String>,
 }
 
+/// An answer may have thousands: what is written borrows from the decision.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ItemWire {
-    pub(super) reference: String,
-    pub(super) version: Option<String>,
-    pub(super) patients: Vec<String>,
+pub(super) struct ItemWire<'d> {
+    pub(super) reference: Cow<'d, str>,
+    pub(super) version: Option<Cow<'d, str>>,
+    pub(super) patients: Vec<Cow<'d, str>>,
     pub(super) mask: u32,
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub(super) more: bool,

@@ -52,7 +52,9 @@ fn is_treacherous(character: char) -> bool {
 /// `text`, or its beginning with a note of how much was cut, so that it takes at most `bytes_max` inside a
 /// JSON string. Cutting is idempotent: what was cut once fits.
 pub(super) fn bound(text: &str, bytes_max: usize) -> Cow<'_, str> {
-    if text.chars().map(escaped_bytes).sum::<usize>() <= bytes_max {
+    // A byte of a longer character counts as one, as it does in that character.
+    let fits = text.bytes().map(|byte| escaped_bytes(char::from(byte.min(b'~')))).sum::<usize>() <= bytes_max;
+    if fits {
         return Cow::Borrowed(text);
     }
     let note = format!("…(cut from {} bytes)", text.len());

@@ -16,6 +16,7 @@
 //! Joining is concatenation: mask paths are appended to the mask with their index; an item with `more` is
 //! completed by the item after it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -97,12 +98,32 @@ pub fn encode(record: &Record) -> Result<Vec<Vec<u8>>, EncodeError> {
     }
 }
 
-fn one(wire: &Wire) -> Result<Vec<Vec<u8>>, EncodeError> {
+fn one(wire: &Wire<'_>) -> Result<Vec<Vec<u8>>, EncodeError> {
     Ok(vec![write(wire)?])
 }
 
 pub(super) fn write<T: Serialize>(value: &T) -> Result<Vec<u8>, EncodeError> {
     serde_json::to_vec(value).map_err(|_| EncodeError::Unwritable)
+}
+
+/// How many bytes [`write`] gives, of which none is kept.
+pub(super) fn length<T: Serialize>(value: &T) -> Result<usize, EncodeError> {
+    let mut counted = Counted(0);
+    serde_json::to_writer(&mut counted, value).map_err(|_| EncodeError::Unwritable)?;
+    Ok(counted.0)
+}
+
+struct Counted(usize);
+
+impl std::io::Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 = self.0.saturating_add(bytes.len());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The kinds of record that come in parts.
@@ -128,7 +149,7 @@ impl Kind {
         }
     }
 
-    fn wrap(self, part: DecisionWire) -> Wire {
+    fn wrap(self, part: DecisionWire<'_>) -> Wire<'_> {
         match self {
             Self::Intent => Wire::Intent(part),
             Self::Release => Wire::Release(part),
@@ -161,7 +182,7 @@ fn encode_decision(kind: Kind, decision: &Decision) -> Result<Vec<Vec<u8>>, Enco
     let head = Head::from_record(decision);
     let bodies = pack(decision, write(&head)?.len())?;
     let parts = u16::try_from(bodies.len()).map_err(|_| EncodeError::TooLarge)?;
-    let envelope = |(number, body): (u16, Body)| {
+    let envelope = |(number, body): (u16, Body<'_>)| {
         write(&kind.wrap(DecisionWire {
             v: kind.version(decision),
             part: number,
@@ -179,7 +200,7 @@ fn encode_decision(kind: Kind, decision: &Decision) -> Result<Vec<Vec<u8>>, Enco
 
 /// One part of a decoded record.
 #[derive(Debug)]
-pub struct Part(Wire);
+pub struct Part(Wire<'static>);
 
 impl Part {
     /// Whether it is not the first of its record.
@@ -258,7 +279,7 @@ impl Assembly {
         &mut self,
         sequence: u64,
         kind: Kind,
-        part: DecisionWire,
+        part: DecisionWire<'static>,
         open: Option<Partial>,
     ) -> Result<Option<(u64, Record)>, DecodeError> {
         let (number, parts) = (part.part, part.parts);
@@ -289,12 +310,12 @@ struct Partial {
     /// How many released and written items the head announced.
     announced: (u64, Option<u64>),
     masks: BTreeMap<u32, Vec<String>>,
-    released: Vec<ItemWire>,
-    written: Vec<ItemWire>,
+    released: Vec<ItemWire<'static>>,
+    written: Vec<ItemWire<'static>>,
 }
 
 impl Partial {
-    fn begin(sequence: u64, kind: Kind, part: &DecisionWire) -> Result<Self, DecodeError> {
+    fn begin(sequence: u64, kind: Kind, part: &DecisionWire<'_>) -> Result<Self, DecodeError> {
         let head = part.head.as_ref().ok_or(DecodeError::Malformed)?;
         let time = unstamp(&part.time)?;
         Ok(Self {
@@ -312,7 +333,7 @@ impl Partial {
         })
     }
 
-    fn expects(&self, kind: Kind, part: &DecisionWire) -> bool {
+    fn expects(&self, kind: Kind, part: &DecisionWire<'_>) -> bool {
         part.part == self.next
             && part.parts == self.parts
             && part.request_id == self.request_id
@@ -321,7 +342,7 @@ impl Partial {
             && part.v == self.version
     }
 
-    fn take(&mut self, part: DecisionWire) -> Result<(), DecodeError> {
+    fn take(&mut self, part: DecisionWire<'static>) -> Result<(), DecodeError> {
         self.next = self.next.checked_add(1).ok_or(DecodeError::Malformed)?;
         for mask in part.masks {
             self.masks.entry(mask.n).or_default().extend(mask.kept);
@@ -367,7 +388,7 @@ impl Item {
     }
 }
 
-fn whole_items(wires: Vec<ItemWire>, masks: &Masks) -> Result<Vec<Item>, DecodeError> {
+fn whole_items(wires: Vec<ItemWire<'_>>, masks: &Masks) -> Result<Vec<Item>, DecodeError> {
     let mut whole = Vec::new();
     let mut open: Option<Item> = None;
     for wire in wires {
@@ -375,13 +396,13 @@ fn whole_items(wires: Vec<ItemWire>, masks: &Masks) -> Result<Vec<Item>, DecodeE
             Some(begun) if begun.reference == wire.reference => begun,
             Some(_) => return Err(DecodeError::Malformed),
             None => Item {
-                reference: wire.reference,
-                version: wire.version,
+                reference: wire.reference.into_owned(),
+                version: wire.version.map(Cow::into_owned),
                 patients: BTreeSet::new(),
                 mask: masks.get(&wire.mask).cloned().ok_or(DecodeError::Malformed)?,
             },
         };
-        item.patients.extend(wire.patients);
+        item.patients.extend(wire.patients.into_iter().map(Cow::into_owned));
         if wire.more {
             open = Some(item);
         } else {
