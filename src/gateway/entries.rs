@@ -31,8 +31,10 @@ pub(super) fn push_item(list: &mut Vec<u8>, item: &[u8]) {
 }
 
 pub(super) fn append_entry(list: &mut Vec<u8>, public: &str, reference: &str, record: &[u8], tail: &str) {
-    let url = json!(format!("{public}/{reference}"));
-    push_item(list, format!(r#"{{"fullUrl":{url},"resource":"#).as_bytes());
+    let url = Value::String([public, "/", reference].concat());
+    push_item(list, br#"{"fullUrl":"#);
+    let _infallible = serde_json::to_writer(&mut *list, &url);
+    list.extend_from_slice(br#","resource":"#);
     list.extend_from_slice(record);
     list.extend_from_slice(tail.as_bytes());
     list.push(b'}');

@@ -63,23 +63,13 @@ impl Release {
     }
 }
 
-/// The masks of one answer, each made and listed once: most records share one.
+/// The masks of one answer, each made once: most records share one.
 #[derive(Default)]
 struct Masks {
-    kept: Vec<(Arc<Mask>, Arc<Vec<String>>)>,
     shaped: Vec<(Arc<Mask>, Arc<Mask>)>,
 }
 
 impl Masks {
-    fn kept(&mut self, mask: &Arc<Mask>) -> Arc<Vec<String>> {
-        if let Some((_, kept)) = self.kept.iter().find(|(known, _)| Arc::ptr_eq(known, mask)) {
-            return Arc::clone(kept);
-        }
-        let kept = Arc::new(mask.kept());
-        self.kept.push((Arc::clone(mask), Arc::clone(&kept)));
-        kept
-    }
-
     /// What policy permits and the client wants to see (T-034).
     fn shaped(&mut self, policy: &Arc<Mask>, shape: &Shape) -> Arc<Mask> {
         if matches!(shape, Shape::Whole) {
@@ -169,13 +159,16 @@ impl<'a> Judged<'a> {
         let places = entry_places(&document);
         let mut decided = Vec::with_capacity(records.len());
         let mut references = References::default();
+        let mut known: Option<&Permit> = None;
         for (record, place) in records.iter().zip(places) {
             let Some(permit) = permits(place) else {
                 decided.push(None);
                 continue;
             };
-            references.hide_display.extend(permit.hidden_names().iter().copied());
-            references.hide_identifier.extend(permit.hidden_identifiers().iter().copied());
+            if !known.replace(permit).is_some_and(|known| std::ptr::eq(known, permit)) {
+                references.hide_display.extend(permit.hidden_names().iter().copied());
+                references.hide_identifier.extend(permit.hidden_identifiers().iter().copied());
+            }
             let container = record.container.and_then(|index| records.get(index)).map(|outer| &outer.facts);
             if record.facts.resource_type.name() == "Binary" && !release.binary_is_owned {
                 decided.push(None);
@@ -274,13 +267,13 @@ impl<'a> Judged<'a> {
             let decided =
                 self.decided.get(at).and_then(Option::as_ref).filter(|_| self.leaves_with_container(at));
             let Some((record, decided)) = record.zip(decided) else { continue };
-            release.policies.extend(decided.disclosure.policies().iter().cloned());
-            release.basis.extend(decided.disclosure.basis().iter().cloned());
+            join(&mut release.policies, decided.disclosure.policies());
+            join(&mut release.basis, decided.disclosure.basis());
             release.records.push(audit::Released {
                 reference: self.reference(at),
                 version: record.facts.version.clone(),
                 patients: (*record.facts.patients).clone(),
-                mask: release.masks.kept(&decided.shown),
+                mask: Arc::clone(decided.shown.kept_shared()),
             });
         }
     }
@@ -312,7 +305,7 @@ impl<'a> Judged<'a> {
         let id = record.facts.id.as_deref().unwrap_or("");
         match record.container {
             Some(outer) => format!("{}#{id}", self.reference(outer)),
-            None => format!("{}/{id}", record.facts.resource_type.name()),
+            None => [record.facts.resource_type.name(), "/", id].concat(),
         }
     }
 
@@ -345,6 +338,15 @@ pub(super) fn concerned(body: &[u8], bases: &Bases<'_>, permit: &Permit) -> BTre
 
 fn read<'a>(body: &'a [u8], bases: &Bases<'_>) -> Result<Document<'a>, Refusal> {
     filter::parse(body, bases).map_err(unsound)
+}
+
+/// Adds what is not there yet: most records of an answer name the same.
+fn join(all: &mut BTreeSet<String>, more: &[String]) {
+    for one in more {
+        if !all.contains(one) {
+            all.insert(one.clone());
+        }
+    }
 }
 
 /// What the EMR sent cannot be taken apart: the log says why, and nobody outside hears it.

@@ -25,7 +25,7 @@ use crate::domain::filter::{Entry, Envelope, Verdict};
 use crate::domain::narrow::{self, Plan};
 use crate::limits;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// One of the questions that a list of rows answers: a search of one type, or a history.
 pub(super) struct Leg {
@@ -412,7 +412,7 @@ impl<'l> Sheet<'l> {
             return None;
         };
         let reference = judged.reference(index);
-        let mut record = Vec::new();
+        let mut record = Vec::with_capacity(judged.raw(index).len());
         let is_shown = self.stands(&reference)
             && judged.write(index, verdicts, &mut record)
             && in_compartment(leg, &record, judged.public())
@@ -440,7 +440,8 @@ impl<'l> Sheet<'l> {
             return None;
         }
         self.visible.insert(reference.clone());
-        Shown::read(reference, record)
+        // Read again only where it may lead to others.
+        if links::includes(leg) { Shown::read(reference, record) } else { None }
     }
 
     /// Shows what the includes of the question bring to the rows that are shown (T-033). What the EMR gave as a match of the
@@ -550,8 +551,14 @@ impl<'l> Sheet<'l> {
                 append_entry(&mut self.matches, public.as_str(), &reference, &record, tail);
             }
         }
-        let mut listed = BTreeSet::new();
-        release.records.retain(|record| listed.insert((record.reference.clone(), record.version.clone())));
+        let mut listed = HashSet::with_capacity(release.records.len());
+        let is_new: Vec<bool> = release
+            .records
+            .iter()
+            .map(|record| listed.insert((&record.reference, &record.version)))
+            .collect();
+        let mut is_new = is_new.into_iter();
+        release.records.retain(|_| is_new.next().unwrap_or(true));
         if !self.matches.is_empty() {
             out.reserve(self.matches.len() + 64);
             out.extend_from_slice(br#","entry":["#);

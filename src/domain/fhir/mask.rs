@@ -23,6 +23,8 @@ pub struct Mask {
     contains: bool,
     /// Compiled when the mask is first walked along.
     rows: OnceLock<Rows>,
+    /// See [`Mask::kept_shared`].
+    kept: OnceLock<Arc<Vec<String>>>,
     identity: Identity,
 }
 
@@ -52,8 +54,9 @@ struct Branch {
 }
 
 const ROOT: usize = 0;
-/// A branch with its name in its parent, and the places of the elements of the structures that may stand there: some thirty.
-const BRANCH_BYTES: usize = 600;
+/// A branch with its name in its parent, the places of the elements of the structures that may stand there (some thirty), and
+/// its share of the list of what is kept.
+const BRANCH_BYTES: usize = 700;
 const EXTENSION: &str = "extension";
 const CONTAINED: &str = "contained";
 
@@ -73,6 +76,7 @@ impl Mask {
             branches: vec![Branch::below(ROOT)],
             contains: false,
             rows: OnceLock::new(),
+            kept: OnceLock::new(),
             identity: Identity::default(),
         };
         if r4::property(r4::root(resource), EXTENSION).is_some() {
@@ -112,6 +116,7 @@ impl Mask {
             branches,
             contains,
             rows: OnceLock::new(),
+            kept: OnceLock::new(),
             identity: Identity::default(),
         };
         if self.resource != other.resource {
@@ -195,6 +200,12 @@ impl Mask {
         let root = [r4::root(self.resource)];
         self.list(self.cursor(), self.resource.name(), &root, &mut paths);
         paths
+    }
+
+    /// The same, made once and shared: every record that is released under the mask tells it.
+    #[must_use]
+    pub fn kept_shared(&self) -> &Arc<Vec<String>> {
+        self.kept.get_or_init(|| Arc::new(self.kept()))
     }
 
     fn list(&self, cursor: MaskCursor<'_>, path: &str, types: &[Structure], paths: &mut Vec<String>) {
