@@ -11,12 +11,16 @@
 use fearless_simd::prelude::*;
 use fearless_simd::{Level, dispatch, u8x64};
 
+use super::json::offset;
+
 /// Bytes looked at together: the bits of a word.
 const BLOCK_BYTES: usize = 64;
 /// Blocks looked at in one go; their list stays in the nearest cache.
 const BLOCKS: usize = 128;
 /// Offsets written at once, whether they count or not.
 const BATCH: usize = 8;
+/// Room for what one block adds to a list: every byte of it, and the offsets that do not count.
+const BLOCK_ROOM: usize = BLOCK_BYTES + BATCH;
 /// Room for a list: every byte of all blocks, and the offsets that do not count.
 const ROOM: usize = BLOCKS * BLOCK_BYTES + BATCH;
 
@@ -150,37 +154,51 @@ impl Quotes {
 
     #[inline(always)]
     fn blocks<S: Simd>(&mut self, simd: S, blocks: &[[u8; BLOCK_BYTES]]) {
+        let mut base = offset(self.scanned);
         for block in blocks {
-            self.block(simd, block);
+            self.block(simd, block, base);
+            base = base.wrapping_add(u64::BITS);
         }
+        self.scanned += blocks.len() * BLOCK_BYTES;
     }
 
     #[inline(always)]
-    fn block<S: Simd>(&mut self, simd: S, block: &[u8; BLOCK_BYTES]) {
+    fn block<S: Simd>(&mut self, simd: S, block: &[u8; BLOCK_BYTES], base: u32) {
         let text = u8x64::from_slice(simd, block);
         let quotes = text.simd_eq(b'"').to_bitmask();
         let slashes = text.simd_eq(b'\\');
-        let odd = (slashes | text.simd_lt(b' ')).to_bitmask();
+        let odd = slashes | text.simd_lt(b' ');
+        // Where nothing is odd all that counts is whether the block ends inside a string.
+        if !odd.any_true() && self.escaped == 0 {
+            self.inside ^= (u64::from(quotes.count_ones()) & 1).wrapping_neg();
+            self.list(quotes, base);
+        } else {
+            self.odd_block(quotes, slashes.to_bitmask(), odd.to_bitmask(), base);
+        }
+    }
+
+    /// The same where there are backslashes or control characters; white space, if they stand outside of strings.
+    #[inline(always)]
+    fn odd_block(&mut self, quotes: u64, slashes: u64, odd: u64, base: u32) {
         let inside = prefix_xor(quotes) ^ self.inside;
         // What is odd outside of strings escapes nothing.
         if odd & (inside | quotes) | self.escaped == 0 {
             self.inside = if inside >> 63 == 1 { u64::MAX } else { 0 };
-            self.list(quotes);
+            self.list(quotes, base);
         } else {
-            self.odd_block(quotes, slashes.to_bitmask(), odd);
+            self.escaping_block(quotes, slashes, odd, base);
         }
-        self.scanned += BLOCK_BYTES;
     }
 
-    /// The same where strings hold backslashes or control characters.
+    /// The same where they stand inside of strings.
     #[cold]
     #[inline(never)]
-    fn odd_block(&mut self, quotes: u64, slashes: u64, odd: u64) {
+    fn escaping_block(&mut self, quotes: u64, slashes: u64, odd: u64, base: u32) {
         let escaped = self.escaped_bytes(slashes);
         let quotes = quotes & !escaped;
         let inside = prefix_xor(quotes) ^ self.inside;
         self.inside = if inside >> 63 == 1 { u64::MAX } else { 0 };
-        self.list(quotes | (inside & odd & !(slashes & escaped)));
+        self.list(quotes | (inside & odd & !(slashes & escaped)), base);
     }
 
     /// Bit for each byte that a backslash before it escapes.
@@ -203,19 +221,20 @@ impl Quotes {
     }
 
     #[inline(always)]
-    fn list(&mut self, mut bits: u64) {
-        let base = u32::try_from(self.scanned).unwrap_or(u32::MAX);
-        let count = self.count + bits.count_ones() as usize;
-        while bits != 0 {
-            let room = self.found.get_mut(self.count..).and_then(|room| room.first_chunk_mut::<BATCH>());
-            let Some(room) = room else { return };
-            for at in room.iter_mut() {
+    fn list(&mut self, mut bits: u64, base: u32) {
+        let count = self.count;
+        let room = self.found.get_mut(count..).and_then(|room| room.first_chunk_mut::<BLOCK_ROOM>());
+        let Some(room) = room else { return };
+        self.count = count + bits.count_ones() as usize;
+        for batch in room.as_chunks_mut::<BATCH>().0 {
+            if bits == 0 {
+                break;
+            }
+            for at in batch {
                 *at = base.wrapping_add(bits.trailing_zeros());
                 bits &= bits.wrapping_sub(1);
             }
-            self.count += BATCH;
         }
-        self.count = count;
     }
 }
 
