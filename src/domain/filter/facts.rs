@@ -108,9 +108,8 @@ pub(super) fn read(view: View<'_>, record: usize, records: &mut [Record], sets: 
     let Some(record) = records.get_mut(record) else { return };
     let (facts, contained) = (&mut record.facts, record.contained);
     let text = |at| view.text(at).map(Cow::into_owned);
-    for (at, node) in view.children(record.node) {
-        let Some(key) = node.key().filter(|key| !key.twin) else { continue };
-        match key.word {
+    for (at, word) in view.members(record.node) {
+        match word {
             Word::Id => facts.id = text(at),
             Word::Status => facts.status = text(at),
             Word::Category => facts.category = sets.codes(view, at),
@@ -162,10 +161,8 @@ pub(super) fn settle(records: &mut [Record]) {
 /// The envelope of the Bundle at the root.
 pub(super) fn envelope(view: View<'_>, records: &[Record]) -> Envelope {
     let mut envelope = Envelope::default();
-    for (at, node) in view.children(0) {
-        if let Some(key) = node.key().filter(|key| !key.twin) {
-            tell(view, records, at, key.word, &mut envelope);
-        }
+    for (at, word) in view.members(0) {
+        tell(view, records, at, word, &mut envelope);
     }
     envelope
 }
@@ -180,7 +177,11 @@ fn tell(view: View<'_>, records: &[Record], at: usize, word: Word, envelope: &mu
             envelope.total = std::str::from_utf8(view.raw(at)).ok().and_then(|total| total.parse().ok());
         }
         Word::Link => envelope.links = view.each(at).filter_map(link).collect(),
-        Word::Entry => envelope.entries = view.each(at).map(|at| entry(view, records, at)).collect(),
+        Word::Entry => {
+            // There seldom are entries without records.
+            envelope.entries = Vec::with_capacity(records.len());
+            envelope.entries.extend(view.each(at).map(|at| entry(view, records, at)));
+        }
         _ => {}
     }
 }
@@ -188,9 +189,8 @@ fn tell(view: View<'_>, records: &[Record], at: usize, word: Word, envelope: &mu
 /// One entry of a Bundle.
 fn entry(view: View<'_>, records: &[Record], at: usize) -> Entry {
     let mut entry = Entry::default();
-    for (at, node) in view.children(at) {
-        let Some(key) = node.key().filter(|key| !key.twin) else { continue };
-        match key.word {
+    for (at, word) in view.members(at) {
+        match word {
             Word::FullUrl => entry.full_url = view.text(at).map(Cow::into_owned),
             Word::Search => entry.mode = view.says(at, Word::Mode).map(Cow::into_owned),
             Word::Resource => entry.record = record_at(records, at),
@@ -203,25 +203,35 @@ fn entry(view: View<'_>, records: &[Record], at: usize) -> Entry {
 }
 
 fn entry_request(view: View<'_>, request: usize) -> EntryRequestText {
-    let text = |word| view.says(request, word).map(Cow::into_owned);
-    EntryRequestText {
-        method: text(Word::Method).unwrap_or_default(),
-        url: text(Word::Url).unwrap_or_default(),
-        if_none_exist: text(Word::IfNoneExist),
-        if_match: text(Word::IfMatch),
-        if_none_match: text(Word::IfNoneMatch),
-        if_modified_since: text(Word::IfModifiedSince),
+    let mut told = EntryRequestText::default();
+    for (at, word) in view.members(request) {
+        let text = || view.text(at).map(Cow::into_owned);
+        match word {
+            Word::Method => told.method = text().unwrap_or_default(),
+            Word::Url => told.url = text().unwrap_or_default(),
+            Word::IfNoneExist => told.if_none_exist = text(),
+            Word::IfMatch => told.if_match = text(),
+            Word::IfNoneMatch => told.if_none_match = text(),
+            Word::IfModifiedSince => told.if_modified_since = text(),
+            _ => {}
+        }
     }
+    told
 }
 
 fn entry_response(view: View<'_>, response: usize) -> EntryResponse {
-    let text = |word| view.says(response, word).map(Cow::into_owned);
-    EntryResponse {
-        status: text(Word::Status).unwrap_or_default(),
-        location: text(Word::Location),
-        etag: text(Word::Etag),
-        last_modified: text(Word::LastModified),
+    let mut told = EntryResponse::default();
+    for (at, word) in view.members(response) {
+        let text = || view.text(at).map(Cow::into_owned);
+        match word {
+            Word::Status => told.status = text().unwrap_or_default(),
+            Word::Location => told.location = text(),
+            Word::Etag => told.etag = text(),
+            Word::LastModified => told.last_modified = text(),
+            _ => {}
+        }
     }
+    told
 }
 
 /// The record whose object stands at this node. Records are numbered in the order of the tape.

@@ -172,6 +172,12 @@ impl<'v> View<'v> {
         Children { nodes: self.nodes, at, end }
     }
 
+    /// Those members of an object that R4 knows, without twins: their places on the tape, and which elements they hold.
+    pub(super) fn members(self, object: usize) -> impl Iterator<Item = (usize, Word)> {
+        let word = |node: &Node| node.key().filter(|key| !key.twin).map(|key| key.word);
+        self.children(object).filter_map(move |(at, node)| Some((at, word(node)?)))
+    }
+
     /// The member that holds this element; of a primitive the value, not its twin.
     pub(super) fn member(self, object: usize, word: Word) -> Option<usize> {
         self.children(object).find(|(_, node)| node.is(word)).map(|(at, _)| at)
