@@ -146,7 +146,7 @@ impl<'c> Cursor<'c> {
     /// A string from one quote to another is plain, and not too long.
     #[inline(always)]
     pub(super) fn is_plain_text(&self, opening: usize, closing: usize) -> bool {
-        self.bytes.get(closing) == Some(&b'"') && closing.wrapping_sub(opening) <= limits::STRING_BYTES_MAX
+        is_plain_text(self.bytes, opening, closing)
     }
 
     /// From the opening quote past the closing one, whose offset it gives.
@@ -312,6 +312,12 @@ impl<'c> Cursor<'c> {
         self.names.truncate(open);
         if twice { Err(FilterFault::Duplicate(start)) } else { Ok(()) }
     }
+}
+
+/// A string from one quote to another is plain, and not too long.
+#[inline(always)]
+pub(super) fn is_plain_text(bytes: &[u8], opening: usize, closing: usize) -> bool {
+    bytes.get(closing) == Some(&b'"') && closing.wrapping_sub(opening) <= limits::STRING_BYTES_MAX
 }
 
 /// Behind the number that begins there. RFC 8259 section 6: no leading zero, no bare point, no plus sign.

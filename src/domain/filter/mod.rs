@@ -37,6 +37,7 @@ mod ndjson;
 mod output;
 mod outside;
 mod pattern;
+mod pieces;
 mod plan;
 mod pretty;
 mod quotes;

@@ -3,7 +3,7 @@
 //! Owns: finding an earlier object of the same build, and the rule when one counts as read by it.
 //! Must never: take an object for another: what is not the inside of a string or a number is compared byte for byte, and
 //! of those strings that say more than themselves what they say.
-//! Look next: `walk`, which asks before it reads an object; `quotes`, which says where strings end.
+//! Look next: `walk`, which asks before it reads an object; `pieces`, which compares.
 //!
 //! Answers repeat themselves: of a page of Observations nearly all are built alike, and differ in some strings and
 //! numbers. An object is built like an earlier one if its bytes are the same but for the inside of strings and numbers
@@ -11,9 +11,9 @@
 //! hole must be plain and a number a number, as everywhere. What stands between holes (pieces) is kept as a tree, so that
 //! objects that begin alike are compared once, however many of them there were.
 
-use super::json::{self, Cursor, offset};
+use super::json::{Cursor, offset};
 use super::keys::{self, Meaning, Word};
-use super::names;
+use super::pieces::{Hole, NODES_MAX, NONE, Piece, Pieces, UNMOVED};
 use super::reference::Bases;
 use super::tape::{Mark, NAMELESS, Node, Shape, Tape};
 
@@ -21,22 +21,12 @@ use super::tape::{Mark, NAMELESS, Node, Shape, Tape};
 pub(super) const TEXT_BYTES_MIN: usize = 8 * 1024;
 /// An object with fewer quotes is read as quickly as it is compared.
 const QUOTES_MIN: usize = 4;
-/// An object of more nodes seldom has its like.
-const NODES_MAX: u32 = 96;
-/// Pieces of an object: one more than holes, of which there are fewer than nodes.
-const PLACES: usize = 1 << u8::BITS;
 /// Room for nodes and pieces to begin with.
 const NOTES: usize = 1 << 10;
 /// Pieces kept; no more are learned.
 const PIECES_MAX: usize = 1 << 16;
-/// So many pieces may follow one; no more are learned there.
-const BRANCHES_MAX: usize = 32;
 /// Bytes compared in vain, for each byte of the text; then nothing is compared any more.
 const EFFORT: usize = 4;
-/// No piece, no pattern.
-const NONE: u32 = u32::MAX;
-/// An item of an array, among the nodes of a pattern.
-const NOT_NAMED: u32 = u32::MAX;
 /// Bits for what was read.
 const SEEN_BITS: u32 = 12;
 const SEEN: usize = 1 << (SEEN_BITS - u64::BITS.trailing_zeros());
@@ -74,29 +64,6 @@ struct Pattern {
     next: u32,
 }
 
-/// What follows a piece of text that must be the same.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Hole {
-    Text,
-    Number,
-    /// The end of the object.
-    Nothing,
-}
-
-/// Text that must be the same, and the hole behind it.
-#[derive(Clone, Copy)]
-struct Piece {
-    from: u32,
-    len: u32,
-    /// Quotes in it.
-    quotes: u32,
-    hole: Hole,
-    /// The first of those that may follow; at the end of an object its pattern.
-    first: u32,
-    /// Another one that may stand here.
-    next: u32,
-}
-
 /// Where the pieces of all objects in one setting begin.
 #[derive(Clone, Copy)]
 struct Root {
@@ -113,6 +80,8 @@ struct Note {
     node: Node,
     first: u8,
     last: u8,
+    /// The piece its name is in.
+    named: u8,
 }
 
 /// A string that says more than itself, and what it must say.
@@ -149,14 +118,12 @@ pub(super) struct Patterns {
     /// For each key the first of its roots, which it may share with others.
     heads: Vec<u32>,
     roots: Vec<Root>,
-    pieces: Vec<Piece>,
+    pieces: Pieces,
     all: Vec<Pattern>,
     notes: Vec<Note>,
     checks: Vec<Check>,
     /// A bit for each number of nodes and quotes under a key, many to one.
     seen: Box<[u64; SEEN]>,
-    /// Where the pieces of the object compared last stand.
-    places: Box<[u32; PLACES]>,
     /// Bytes that may still be compared in vain.
     effort: usize,
 }
@@ -164,8 +131,7 @@ pub(super) struct Patterns {
 /// An earlier object that another one is built like.
 #[derive(Clone, Copy)]
 pub(super) struct Found {
-    pub earlier: Earlier,
-    notes: u32,
+    pattern: u32,
 }
 
 impl Patterns {
@@ -175,12 +141,11 @@ impl Patterns {
         Self {
             heads: if pays { vec![NONE; HEADS] } else { Vec::new() },
             roots: Vec::new(),
-            pieces: Vec::with_capacity(if pays { NOTES } else { 0 }),
+            pieces: Pieces::new(if pays { NOTES } else { 0 }),
             all: Vec::new(),
             notes: Vec::with_capacity(if pays { NOTES } else { 0 }),
             checks: Vec::new(),
             seen: Box::new([0; SEEN]),
-            places: Box::new([0; PLACES]),
             effort: text_bytes.saturating_mul(EFFORT),
         }
     }
@@ -224,7 +189,7 @@ impl Patterns {
             return None;
         }
         let start = cursor.at;
-        if let Some((pattern, quotes)) = self.compare(root, cursor)
+        if let Some((pattern, quotes)) = self.pieces.compare(root, cursor, &mut self.effort)
             && let Some(found) = self.that_says_the_same(pattern, cursor.text, tape, bases)
             && cursor.quotes.pass(quotes, cursor.bytes)
         {
@@ -232,32 +197,6 @@ impl Patterns {
         }
         self.effort = self.effort.saturating_sub(cursor.at - start);
         cursor.at = start;
-        None
-    }
-
-    /// Compares from the cursor on, and moves it. At the end of an object: the pattern, and how many quotes were in it.
-    #[inline(always)]
-    fn compare(&mut self, root: u32, cursor: &mut Cursor<'_>) -> Option<(u32, usize)> {
-        let mut at = self.pieces.get(root as usize)?.first;
-        let (mut parent, mut stand) = (root, Stand { at: cursor.at, quotes: 0 });
-        for place in &mut *self.places {
-            *place = offset(stand.at);
-            let mut piece = self.pieces.get(at as usize)?;
-            if let Some(further) = fits(piece, stand, cursor) {
-                stand = further;
-            } else {
-                cursor.at = stand.at;
-                self.effort = self.effort.saturating_sub(piece.len as usize);
-                (at, stand) = another(&self.pieces, at, stand, &mut self.effort, cursor)?;
-                to_front(&mut self.pieces, parent, at);
-                piece = self.pieces.get(at as usize)?;
-            }
-            if piece.hole == Hole::Nothing {
-                cursor.at = stand.at;
-                return Some((piece.first, stand.quotes));
-            }
-            (parent, at) = (at, piece.first);
-        }
         None
     }
 
@@ -271,7 +210,7 @@ impl Patterns {
     ) -> Option<Found> {
         while let Some(known) = self.all.get(pattern as usize) {
             if self.says_the_same(known, text, tape, bases) {
-                return Some(Found { earlier: known.earlier, notes: known.notes });
+                return Some(Found { pattern });
             }
             pattern = known.next;
         }
@@ -285,40 +224,37 @@ impl Patterns {
             let known = tape.nodes.get((pattern.earlier.nodes.0 + check.node) as usize);
             let note = self.notes.get((pattern.notes + check.node) as usize);
             let (Some(known), Some(note)) = (known, note) else { return false };
-            let inside = |start: u32, end: u32| text.get(start as usize + 1..end as usize - 1);
-            let (start, end) = (self.place(note.first), self.place(note.last));
-            let now = inside(note.node.start + start, note.node.end.wrapping_add(end));
-            now == inside(known.start, known.end)
-                || now.is_some_and(|now| Says::of(check.meaning, now, bases) == check.says)
+            let start = note.node.start.wrapping_add(self.pieces.place(note.first));
+            let end = note.node.end.wrapping_add(self.pieces.place(note.last));
+            let raw = |start: u32, end: u32| text.as_bytes().get(start as usize..end as usize);
+            let says = |now| Says::of(check.meaning, now, bases) == check.says;
+            raw(start, end) == raw(known.start, known.end)
+                || text.get(start as usize + 1..(end as usize).saturating_sub(1)).is_some_and(says)
         })
     }
 
-    /// Where that piece of the object compared last stands.
+    /// Writes the nodes of the object compared last, of which `found` was found. Gives the earlier one.
     #[inline(always)]
-    fn place(&self, piece: u8) -> u32 {
-        self.places.get(usize::from(piece)).copied().unwrap_or(0)
-    }
-
-    /// Writes the nodes of the object compared last, of which `found` was found.
-    #[inline(always)]
-    pub(super) fn copy(&self, found: Found, name: u32, tape: &mut Tape) {
-        let (base, from) = (tape.nodes.len(), found.notes as usize);
-        let to = from + (found.earlier.nodes.1 - found.earlier.nodes.0) as usize;
-        let further = offset(base);
+    pub(super) fn copy(&self, found: Found, name: u32, tape: &mut Tape) -> Option<Earlier> {
+        let base = tape.nodes.len();
+        let Pattern { earlier, notes, .. } = self.all.get(found.pattern as usize)?;
+        let from = *notes as usize;
+        let to = from + (earlier.nodes.1 - earlier.nodes.0) as usize;
+        let (further, places) = (offset(base), self.pieces.places());
+        let place = |piece: u8| places.get(usize::from(piece)).copied().unwrap_or(0);
         let notes = self.notes.get(from..to).unwrap_or_default();
-        tape.nodes.extend(notes.iter().map(|Note { node, first, last }| {
-            let first = self.place(*first);
-            Node {
-                start: node.start + first,
-                end: node.end.wrapping_add(self.place(*last)),
-                name: if node.name == NOT_NAMED { NAMELESS } else { node.name.wrapping_add(first) },
-                after: node.after + further,
-                ..*node
-            }
+        // Sums of offsets into one text: none can be too large.
+        tape.nodes.extend(notes.iter().map(move |Note { node, first, last, named }| Node {
+            start: node.start.wrapping_add(place(*first)),
+            end: node.end.wrapping_add(place(*last)),
+            name: node.name.wrapping_add(place(*named)),
+            after: node.after.wrapping_add(further),
+            ..*node
         }));
         if let Some(node) = tape.nodes.get_mut(base) {
             node.name = name;
         }
+        Some(*earlier)
     }
 
     /// Remembers an object that was read, with so many quotes in it.
@@ -375,25 +311,25 @@ impl Patterns {
         let (base, checks) = (self.notes.len(), self.checks.len());
         let mut parent = root;
         let mut lesson = Lesson { text, from: start, quotes: 0, holes: 0, fixed: 0 };
-        *self.places.first_mut()? = start;
+        self.pieces.stands(0, start);
         for (index, node) in (0_u32..).zip(nodes) {
             let first = lesson.holes;
             let hole = lesson.hole(index, earlier.nodes.0, node);
             if let Some(hole) = hole {
                 let quote = u32::from(hole == Hole::Text);
-                parent = self.branch(parent, lesson.piece(node.start + quote, hole), text)?;
+                parent = self.pieces.branch(parent, lesson.piece(node.start + quote, hole), text)?;
                 if node.marks & Mark::TELLS != 0 {
                     self.checks.push(check(index, node, text, bases)?);
                 }
                 lesson.go_on(node.end - quote, quote);
-                *self.places.get_mut(usize::from(lesson.holes))? = lesson.from;
+                self.pieces.stands(lesson.holes, lesson.from);
             }
             self.note(node, earlier.nodes.0, first, lesson.holes);
         }
-        let end = self.branch(parent, lesson.piece(end, Hole::Nothing), text)?;
+        let end = self.pieces.branch(parent, lesson.piece(end, Hole::Nothing), text)?;
         self.close(base, lesson.holes)?;
         let checks = (offset(checks), offset(self.checks.len()));
-        let next = std::mem::replace(&mut self.pieces.get_mut(end as usize)?.first, offset(self.all.len()));
+        let next = self.pieces.lead_to(end, offset(self.all.len()))?;
         self.all.push(Pattern { earlier, notes: offset(base), checks, next });
         Some(())
     }
@@ -401,15 +337,14 @@ impl Patterns {
     /// A node that begins and, if it holds no others, ends in these pieces.
     #[inline(always)]
     fn note(&mut self, node: &Node, base: u32, first: u8, last: u8) {
-        let (from, to) = (self.place(first), self.place(last));
-        let node = Node {
-            start: node.start - from,
-            end: node.end.wrapping_sub(to),
-            name: if node.name == NAMELESS { NOT_NAMED } else { node.name.wrapping_sub(from) },
-            after: node.after - base,
-            ..*node
+        let (from, to) = (self.pieces.place(first), self.pieces.place(last));
+        let (name, named) = match node.name {
+            NAMELESS => (NAMELESS, UNMOVED),
+            name => (name.wrapping_sub(from), first),
         };
-        self.notes.push(Note { node, first, last });
+        let (start, end) = (node.start - from, node.end.wrapping_sub(to));
+        let node = Node { start, end, name, after: node.after - base, ..*node };
+        self.notes.push(Note { node, first, last, named });
     }
 
     /// Nodes that hold others end where the last of these does.
@@ -420,7 +355,8 @@ impl Patterns {
                 continue;
             }
             let last = self.notes.get(base + node.after as usize).map_or(holes, |after| after.first);
-            let end = node.end.wrapping_add(self.place(begun)).wrapping_sub(self.place(last));
+            let moved = self.pieces.place(begun).wrapping_sub(self.pieces.place(last));
+            let end = node.end.wrapping_add(moved);
             let note = self.notes.get_mut(index)?;
             (note.node.end, note.last) = (end, last);
         }
@@ -428,100 +364,11 @@ impl Patterns {
     }
 
     fn new_root(&mut self, setting: Setting) -> Option<u32> {
-        let piece = offset(self.pieces.len());
-        self.pieces.push(Piece { from: 0, len: 0, quotes: 0, hole: Hole::Nothing, first: NONE, next: NONE });
+        let piece = self.pieces.root();
         let head = self.heads.get_mut(usize::from(setting.key) % HEADS)?;
         let next = std::mem::replace(head, offset(self.roots.len()));
         self.roots.push(Root { setting, piece, next });
         Some(piece)
-    }
-
-    /// The same piece behind that one: known, or new.
-    fn branch(&mut self, parent: u32, piece: Piece, text: &str) -> Option<u32> {
-        let first = self.pieces.get(parent as usize)?.first;
-        let (mut at, mut count) = (first, 0);
-        while let Some(known) = self.pieces.get(at as usize) {
-            let same = known.hole == piece.hole && known.len == piece.len;
-            let (one, other, len) = (known.from as usize, piece.from as usize, piece.len as usize);
-            if same && names::same(text.as_bytes(), one, other, len) {
-                return Some(at);
-            }
-            (at, count) = (known.next, count + 1);
-        }
-        if count >= BRANCHES_MAX {
-            return None;
-        }
-        let new = offset(self.pieces.len());
-        self.pieces.push(Piece { next: first, ..piece });
-        self.pieces.get_mut(parent as usize)?.first = new;
-        Some(new)
-    }
-}
-
-/// How far an object was compared: up to this byte, and so many quotes.
-#[derive(Clone, Copy)]
-struct Stand {
-    at: usize,
-    quotes: usize,
-}
-
-/// The text there is that piece, and what follows fills the hole. Gives where one stands behind both.
-#[inline(always)]
-fn fits(piece: &Piece, stand: Stand, cursor: &mut Cursor<'_>) -> Option<Stand> {
-    if !names::same(cursor.bytes, piece.from as usize, stand.at, piece.len as usize) {
-        return None;
-    }
-    let at = stand.at.wrapping_add(piece.len as usize);
-    let quotes = stand.quotes.wrapping_add(piece.quotes as usize);
-    match piece.hole {
-        Hole::Text => {
-            let closing = cursor.quotes.nth(quotes, cursor.bytes)?;
-            cursor.is_plain_text(at, closing).then_some(Stand { at: closing, quotes })
-        }
-        Hole::Number => json::number(cursor.bytes, at).ok().map(|at| Stand { at, quotes }),
-        Hole::Nothing => Some(Stand { at, quotes }),
-    }
-}
-
-/// Another piece beside that one fits. Each that does not costs its length.
-#[inline(never)]
-fn another(
-    pieces: &[Piece],
-    mut at: u32,
-    stand: Stand,
-    effort: &mut usize,
-    cursor: &mut Cursor<'_>,
-) -> Option<(u32, Stand)> {
-    while *effort > 0 {
-        at = pieces.get(at as usize)?.next;
-        let piece = pieces.get(at as usize)?;
-        if let Some(further) = fits(piece, stand, cursor) {
-            return Some((at, further));
-        }
-        *effort = effort.saturating_sub(piece.len as usize);
-    }
-    None
-}
-
-/// What was found is looked at first the next time.
-#[inline(never)]
-fn to_front(pieces: &mut [Piece], parent: u32, found: u32) {
-    let Some(next) = pieces.get(found as usize).map(|piece| piece.next) else { return };
-    let Some(first) =
-        pieces.get_mut(parent as usize).map(|parent| std::mem::replace(&mut parent.first, found))
-    else {
-        return;
-    };
-    let mut before = first;
-    while let Some(piece) = pieces.get_mut(before as usize) {
-        if piece.next == found {
-            piece.next = next;
-            break;
-        }
-        before = piece.next;
-    }
-    if let Some(piece) = pieces.get_mut(found as usize) {
-        piece.next = first;
     }
 }
 
@@ -567,7 +414,7 @@ impl Lesson<'_> {
 
     fn piece(&self, to: u32, hole: Hole) -> Piece {
         let (from, len) = (self.from, to - self.from);
-        Piece { from, len, quotes: self.quotes, hole, first: NONE, next: NONE }
+        Piece::new(from, len, self.quotes, hole)
     }
 
     /// Behind a hole, which so many quotes close.

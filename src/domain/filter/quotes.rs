@@ -90,29 +90,31 @@ impl Quotes {
         self.passed + self.next
     }
 
-    /// The one that would be taken after so many others; none when there is none, or only so far ahead that it is not
-    /// looked for.
+    /// Those that are listed already and not taken.
     #[inline(always)]
-    pub(super) fn nth(&mut self, others: usize, bytes: &[u8]) -> Option<usize> {
-        if self.next + others >= self.count && !self.look_ahead(others, bytes) {
-            return None;
-        }
-        self.found.get(self.next + others).map(|at| *at as usize)
+    pub(super) fn listed(&self) -> &[u32] {
+        self.found.get(self.next..self.count).unwrap_or_default()
+    }
+
+    /// Lists so many more than were taken, or all there are; false if there are fewer, or it is too far ahead.
+    #[inline(always)]
+    pub(super) fn ahead(&mut self, many: usize, bytes: &[u8]) -> bool {
+        self.next + many <= self.count || self.look_ahead(many, bytes)
     }
 
     /// Passes over so many, listed or not; false if there are not so many.
     #[inline(always)]
     pub(super) fn pass(&mut self, many: usize, bytes: &[u8]) -> bool {
-        let there = many == 0 || self.nth(many - 1, bytes).is_some();
+        let there = self.ahead(many, bytes);
         self.next += if there { many } else { 0 };
         there
     }
 
     #[cold]
     #[inline(never)]
-    fn look_ahead(&mut self, others: usize, bytes: &[u8]) -> bool {
-        while self.next + others >= self.count {
-            if others > AHEAD_MAX || !self.refill(bytes) {
+    fn look_ahead(&mut self, many: usize, bytes: &[u8]) -> bool {
+        while self.next + many > self.count {
+            if many > AHEAD_MAX || !self.refill(bytes) {
                 return false;
             }
         }

@@ -346,9 +346,8 @@ impl Walk<'_, '_> {
     /// What reading an object would have done that is built like an earlier one. The cursor is behind it.
     #[inline(never)]
     fn again(&mut self, member: Member, found: Found) -> Result<u8, FilterFault> {
-        let earlier = found.earlier;
         let (node, record) = (self.tape.nodes.len(), self.tape.records.len());
-        self.patterns.copy(found, member.name, self.tape);
+        let earlier = self.patterns.copy(found, member.name, self.tape).ok_or(FilterFault::Tables)?;
         let further = node - earlier.nodes.0 as usize;
         let (from, to) = (earlier.records.0 as usize, earlier.records.1 as usize);
         // What stands outside of the earlier object stands outside of this one.
