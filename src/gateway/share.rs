@@ -2,18 +2,20 @@
 //!
 //! Owns: a place for each request of a known caller, from when they are known until the last byte of the answer is taken
 //! or given up: an answer that nobody reads holds its place, and so its memory is bounded for each caller. And whose turn it is on
-//! the processors where an answer is long work: one is left to everybody else, and of the others half are a caller's at most.
+//! the processors where an answer is long work: half of them are a caller's at most, unless nobody else asks anything these
+//! seconds.
 //! Must never: let one wait for a place for ever, or remember a caller of whom nothing is under way.
 //! Look next: `establish`, which takes a place; `reply`, which holds it to the end; `release`, which works on answers.
 
 use super::refusal::Refusal;
 use crate::domain::identity::Caller;
-use crate::limits::{CALLER_REQUESTS_MAX, CALLER_WAIT};
+use crate::limits::{CALLER_REQUESTS_MAX, CALLER_WAIT, COMPANY_MS};
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::available_parallelism;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
@@ -23,6 +25,43 @@ pub struct Shares {
     processors: Arc<Semaphore>,
     /// Of them, a caller's at once.
     turns: usize,
+    company: Arc<Company>,
+}
+
+/// Whether several callers ask.
+#[derive(Debug)]
+struct Company {
+    /// Of so many something is under way.
+    present: AtomicUsize,
+    begin: Instant,
+    /// When there were last several, in milliseconds since `begin`; 0: never.
+    met_ms: AtomicU64,
+}
+
+impl Default for Company {
+    fn default() -> Self {
+        Self { present: AtomicUsize::new(0), begin: Instant::now(), met_ms: AtomicU64::new(0) }
+    }
+}
+
+impl Company {
+    /// One more, of whom nothing was under way.
+    fn come(&self) {
+        if self.present.fetch_add(1, Ordering::Relaxed) > 0 {
+            self.met_ms.store(self.elapsed_ms(), Ordering::Relaxed);
+        }
+    }
+
+    /// Whether somebody else asks or asked lately: who comes next has to be heard before it is known who they are.
+    fn is_there(&self) -> bool {
+        let met = self.met_ms.load(Ordering::Relaxed);
+        let was_there = met > 0 && self.elapsed_ms().saturating_sub(met) < COMPANY_MS;
+        was_there || self.present.load(Ordering::Relaxed) > 1
+    }
+
+    fn elapsed_ms(&self) -> u64 {
+        u64::try_from(self.begin.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
+    }
 }
 
 #[derive(Default)]
@@ -38,6 +77,13 @@ struct Known {
 struct Own {
     places: Arc<Semaphore>,
     turns: Semaphore,
+    company: Arc<Company>,
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        self.company.present.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A place, until the last copy of it is dropped.
@@ -55,12 +101,16 @@ struct Held {
 
 /// A turn on the processors, until it is dropped. Nothing may be waited for meanwhile.
 #[must_use]
+#[derive(Default)]
 pub(super) struct Turn<'s>(#[expect(dead_code, reason = "held, not read")] [Option<SemaphorePermit<'s>>; 2]);
 
 impl Share {
-    /// A turn for long work, as soon as fewer are at it than there are processors but one. A caller waits among all
+    /// A turn for long work, as soon as fewer are at it than there are processors. A caller waits among all
     /// others with so many requests as may be at it at once, and so everybody comes to their turn whoever asks how much.
     pub(super) async fn turn(&self) -> Turn<'_> {
+        if !self.0.own.company.is_there() {
+            return Turn::default();
+        }
         // Neither is ever closed.
         let own = self.0.own.turns.acquire().await.ok();
         Turn([own, self.0.processors.acquire().await.ok()])
@@ -76,8 +126,8 @@ impl Default for Shares {
 impl Shares {
     /// On a machine with so many processors.
     fn on(processors: usize) -> Self {
-        let all = processors.saturating_sub(1).max(1);
-        Self { known: Mutex::default(), processors: Arc::new(Semaphore::new(all)), turns: (all / 2).max(1) }
+        let (turns, processors) = ((processors / 2).max(1), Arc::new(Semaphore::new(processors)));
+        Self { known: Mutex::default(), processors, turns, company: Arc::default() }
     }
 
     /// A place for one request of this caller, as soon as there is one.
@@ -102,7 +152,9 @@ impl Shares {
         let share = known.callers.entry((issuer.to_owned(), subject.to_owned())).or_default();
         share.upgrade().unwrap_or_else(|| {
             let places = Arc::new(Semaphore::new(CALLER_REQUESTS_MAX));
-            let fresh = Arc::new(Own { places, turns: Semaphore::new(self.turns) });
+            let company = Arc::clone(&self.company);
+            company.come();
+            let fresh = Arc::new(Own { places, turns: Semaphore::new(self.turns), company });
             *share = Arc::downgrade(&fresh);
             fresh
         })
@@ -152,10 +204,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn long_work_leaves_a_processor_and_everybody_a_turn() {
-        for (processors, all, of_one) in [(1, 1, 1), (2, 1, 1), (3, 2, 1), (8, 7, 3)] {
+    async fn long_work_of_one_leaves_half_to_others() {
+        for (processors, all, of_one) in [(1, 1, 1), (2, 2, 1), (3, 3, 1), (8, 8, 4)] {
             let shares = Shares::on(processors);
             let greedy = shares.take_for(("idp", "greedy"), MOMENT).await.unwrap();
+            // Nobody else asks: there is nobody to leave anything to.
+            let mut alone = Vec::new();
+            for _ in 0..2 * processors {
+                alone.push(timeout(MOMENT, greedy.turn()).await.unwrap());
+            }
+            let somebody = shares.take_for(("idp", "somebody"), MOMENT).await.unwrap();
             let mut held = Vec::new();
             for _ in 0..of_one {
                 held.push(timeout(MOMENT, greedy.turn()).await.unwrap());
@@ -173,13 +231,17 @@ mod tests {
             assert!(timeout(MOMENT, last.turn()).await.is_err(), "{processors}");
             drop(held.pop());
             let _turn = timeout(MOMENT, last.turn()).await.unwrap();
+            // Who was there lately may come again.
+            drop((somebody, theirs));
+            drop(others);
+            assert!(shares.company.is_there());
         }
     }
 
     /// However many requests of one caller wait, another one's is behind as many of them as may be at work at once.
     #[tokio::test]
     async fn a_crowd_of_one_is_one() {
-        let shares = Shares::on(2);
+        let shares = Shares::on(1);
         let crowd: Vec<Share> = {
             let mut crowd = Vec::new();
             for _ in 0..CALLER_REQUESTS_MAX {

@@ -93,6 +93,9 @@ pub const CALLER_WAIT: Duration = Duration::from_secs(10);
 /// Work on an answer of so many bytes waits for a turn on the processors; what is shorter takes less than a millisecond, which costs
 /// others less than waiting would cost it.
 pub const LONG_WORK_BYTES: usize = 64 * 1024;
+/// For so many milliseconds after several callers had something under way at once, long work leaves room for those who come next: people at
+/// a ward's screens ask every few seconds. Longer, and an export at night would have half of an idle machine.
+pub const COMPANY_MS: u64 = 10_000;
 /// When whoever met a full gate may try again (`Retry-After`, RFC 9110 section 10.2.3).
 pub const BUSY_RETRY_SECONDS: u64 = 2;
 /// Conditions (`If-None-Exist`, conditional update) that may be under way at once; each is a search's text. Far more than
