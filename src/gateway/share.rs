@@ -47,7 +47,16 @@ impl Default for Company {
 impl Company {
     /// One more, of whom nothing was under way.
     fn come(&self) {
-        if self.present.fetch_add(1, Ordering::Relaxed) > 0 {
+        self.met(self.present.fetch_add(1, Ordering::Relaxed).saturating_add(1));
+    }
+
+    /// One less.
+    fn go(&self) {
+        self.met(self.present.fetch_sub(1, Ordering::Relaxed));
+    }
+
+    fn met(&self, present: usize) {
+        if present > 1 {
             self.met_ms.store(self.elapsed_ms(), Ordering::Relaxed);
         }
     }
@@ -82,7 +91,7 @@ struct Own {
 
 impl Drop for Own {
     fn drop(&mut self) {
-        self.company.present.fetch_sub(1, Ordering::Relaxed);
+        self.company.go();
     }
 }
 
