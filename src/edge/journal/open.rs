@@ -198,12 +198,12 @@ pub(super) fn start(
         return Err(OpenError::KeyRotated(hex(next)));
     }
     let unread = found.resume.unread;
+    // The writer takes the others.
+    let behind = (unread > 0).then(|| Keys::load(settings)).transpose()?;
     launch(directory, keys, lock, found, queue, Arc::clone(&state)).map_err(fault)?;
-    if unread > 0 {
-        let keys = Keys::load(settings)?;
-        verifier::start(settings.directory.clone(), keys, &state, unread).map_err(fault)?;
-    }
-    Ok(())
+    behind.map_or(Ok(()), |keys| {
+        verifier::start(settings.directory.clone(), keys, &state, unread).map_err(fault)
+    })
 }
 
 fn take_lock(directory: &Path) -> Result<Held, OpenError> {

@@ -131,9 +131,13 @@ impl Prunes {
 
 /// The leaf hashes of a bundle, from the tile above it.
 pub(super) fn leaves(directory: &Path, bundle: u64) -> io::Result<Vec<Hash>> {
-    let tile = Tile::full(TileKind::Hashes(0), bundle);
+    hashes(directory, Tile::full(TileKind::Hashes(0), bundle))
+}
+
+/// What a full hash tile says.
+pub(super) fn hashes(directory: &Path, tile: Tile) -> io::Result<Vec<Hash>> {
     let bytes = fs::read(directory.join(tile.path()))?;
-    let leaves: Option<Vec<Hash>> = bytes.chunks(32).map(Hash::from_slice).collect();
-    let leaves = leaves.filter(|leaves| leaves.len() == 256);
-    leaves.ok_or_else(|| io::Error::other(format!("`{}` does not hold 256 hashes", tile.path())))
+    let hashes: Option<Vec<Hash>> = bytes.chunks(32).map(Hash::from_slice).collect();
+    let hashes = hashes.filter(|hashes| hashes.len() == 256);
+    hashes.ok_or_else(|| io::Error::other(format!("`{}` does not hold 256 hashes", tile.path())))
 }

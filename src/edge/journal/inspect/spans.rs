@@ -5,8 +5,9 @@
 
 use std::io;
 
+use super::super::withheld::hashes;
 use super::{Trust, Walk};
-use crate::domain::ledger::{Hash, Tile, TileKind};
+use crate::domain::ledger::{Tile, TileKind};
 
 impl Walk<'_> {
     /// Takes the next full tile of the row in the place of the entries below it, where that may be. What it says is held to the signed
@@ -18,7 +19,8 @@ impl Walk<'_> {
         if !first.is_multiple_of(span) || !self.may_pass(first, tile.entries_needed(), trust.newest) {
             return Ok(false);
         }
-        let Some(hashes) = self.hashes_of(tile) else { return Ok(false) };
+        // Where it cannot be read, the entries are.
+        let Ok(hashes) = hashes(&self.snapshot.directory, tile) else { return Ok(false) };
         let Some(completed) = self.tiles.push_tile(trust.level, &hashes) else { return Ok(false) };
         let resume = &mut self.report.resume;
         let is_added =
@@ -48,11 +50,5 @@ impl Walk<'_> {
         let is_signed = self.marks.range(inside.clone()).next().is_some();
         let is_stored = self.partial.range(inside).next().is_some();
         is_old && !is_named && !is_signed && !is_stored && !self.decode
-    }
-
-    /// What a full tile says. Nothing, where it cannot be read: then the entries are.
-    fn hashes_of(&self, tile: Tile) -> Option<Vec<Hash>> {
-        let bytes = self.snapshot.tiles.contains(&tile).then(|| self.snapshot.read_tile(tile).ok())??;
-        bytes.chunks(32).map(Hash::from_slice).collect()
     }
 }
