@@ -32,6 +32,7 @@ mod fault;
 mod json;
 mod keys;
 mod marker;
+mod meaning;
 mod names;
 mod ndjson;
 mod output;

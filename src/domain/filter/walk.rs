@@ -2,7 +2,8 @@
 //!
 //! Owns: which element every value is, that known elements hold the JSON R4 prescribes, and where records begin.
 //! Must never: look at a mask; faults and facts come from the full content, whoever asks.
-//! Look next: `json`, the grammar; `facts`, which reads single records; `emit`, which writes them.
+//! Look next: `json`, the grammar; `meaning`, what data types say; `facts`, which reads single records; `emit`, which
+//! writes them.
 //!
 //! Recursion is bounded by `limits::JSON_DEPTH_MAX`.
 
@@ -12,7 +13,7 @@ use super::json::{self, Cursor, offset};
 use super::keys::{self, Form, Holds, Key, Keys, Known, Meaning, NOWHERE, Word};
 use super::pattern::{Earlier, Found, Patterns, Setting};
 use super::reference::Bases;
-use super::tape::{self, Mark, Node, Shape, Tape, Told, View};
+use super::tape::{self, Mark, Node, Shape, Tape, View};
 use super::{Record, RootType, facts, text};
 use crate::domain::fhir::facts::Facts;
 use crate::domain::fhir::r4::{self, ResourceType};
@@ -61,33 +62,33 @@ pub(super) fn whole(
 
 /// Where in a record the walk stands.
 #[derive(Clone, Copy)]
-struct Place {
-    record: Option<usize>,
+pub(super) struct Place {
+    pub record: Option<usize>,
     /// How many resources stand around this one.
     nesting: usize,
 }
 
 /// A walk under way.
-struct Walk<'w, 'c> {
-    cursor: Cursor<'c>,
-    tape: &'w mut Tape,
-    keys: &'static Keys,
-    bases: &'w Bases<'w>,
+pub(super) struct Walk<'w, 'c> {
+    pub cursor: Cursor<'c>,
+    pub tape: &'w mut Tape,
+    pub keys: &'static Keys,
+    pub bases: &'w Bases<'w>,
     sender: Sender,
-    place: Place,
+    pub place: Place,
     patterns: Patterns,
-    sets: Sets,
+    pub sets: Sets,
 }
 
 /// Which elements of an object were there.
 #[derive(Clone, Copy, Default)]
-struct Seen {
+pub(super) struct Seen {
     /// A bit for each element: its values, then their twins.
     elements: [u64; 4],
     /// Members that are of a choice.
     choices: u32,
     /// Node of the member that the form's meaning is about.
-    told: usize,
+    pub told: usize,
 }
 
 impl Seen {
@@ -103,7 +104,7 @@ impl Seen {
     }
 
     /// One of the elements was there. None of them stands behind the 64th.
-    fn has(&self, elements: u64) -> bool {
+    pub(super) fn has(&self, elements: u64) -> bool {
         self.elements.first().is_some_and(|seen| seen & elements != 0)
     }
 }
@@ -133,7 +134,7 @@ impl Walk<'_, '_> {
         Err(FilterFault::Type(self.cursor.at))
     }
 
-    fn view(&self) -> View<'_> {
+    pub(super) fn view(&self) -> View<'_> {
         View { text: self.cursor.text, nodes: &self.tape.nodes }
     }
 
@@ -493,78 +494,6 @@ impl Walk<'_, '_> {
         let view = View { text: self.cursor.text, nodes: &self.tape.nodes };
         facts::read(view, record, &mut self.tape.records, &mut self.sets);
         Ok(Mark::LOOSE)
-    }
-
-    // --- what data types say --------------------------------------------------------------------
-
-    /// What a data type says by itself: whom it refers to, how it is labelled, how freely it is copied.
-    #[inline(never)]
-    fn meaning(&mut self, form: &Form, index: usize, seen: Seen, trail: u16) -> u8 {
-        match form.meaning {
-            Meaning::None => 0,
-            Meaning::Attachment => self.attachment(seen),
-            Meaning::Signature | Meaning::Narrative | Meaning::BundleEntry | Meaning::BundleLink => {
-                Mark::LOOSE
-            }
-            Meaning::Reference => self.reference(form, seen, trail),
-            Meaning::Extension => self.extension(form, index, seen),
-            Meaning::Meta => {
-                if seen.told > 0 {
-                    self.tells(self.place.record, Told::Labels(offset(seen.told)));
-                }
-                0
-            }
-        }
-    }
-
-    /// What is told of a record is remembered, for when its like comes.
-    fn tells(&mut self, record: Option<usize>, told: Told) {
-        self.tape.told.push((record, told));
-        let view = View { text: self.cursor.text, nodes: &self.tape.nodes };
-        let record = record.and_then(|record| self.tape.records.get_mut(record));
-        if let Some(record) = record {
-            facts::take(view, told, self.bases, &mut self.sets, &mut record.facts);
-        }
-    }
-
-    fn reference(&mut self, form: &Form, seen: Seen, trail: u16) -> u8 {
-        let mut marks = if seen.has(form.naming) { Mark::NAMED } else { 0 };
-        if seen.told == 0 {
-            return marks;
-        }
-        let Some(text) = self.view().text(seen.told) else { return marks };
-        if text.starts_with('#') || self.bases.moves(&text) {
-            marks |= Mark::MOVED;
-        }
-        if self.bases.record(&text).is_some_and(|(kind, _)| kind.name() == "Patient") {
-            let in_compartment = self.keys.ends(trail);
-            self.tells(self.place.record, Told::Patient { reference: offset(seen.told), in_compartment });
-        }
-        marks
-    }
-
-    fn attachment(&self, seen: Seen) -> u8 {
-        if seen.told == 0 {
-            return 0;
-        }
-        let Some(url) = self.view().text(seen.told) else { return 0 };
-        match (self.bases.moves(&url), self.bases.leads_past(&url)) {
-            (true, _) => Mark::MOVED,
-            (false, true) => Mark::FOREIGN,
-            (false, false) => 0,
-        }
-    }
-
-    fn extension(&mut self, form: &Form, index: usize, seen: Seen) -> u8 {
-        if seen.told == 0 {
-            return Mark::LOOSE;
-        }
-        if facts::is_inline_label(self.view(), seen.told)
-            && let Some(value) = self.view().member(index, Word::Value)
-        {
-            self.tells(self.place.record, Told::Labels(offset(value)));
-        }
-        if seen.has(form.saying) { 0 } else { Mark::LOOSE }
     }
 }
 
