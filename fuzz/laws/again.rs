@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use super::{BASES, choice, mask};
+use super::{BASES, choice, mask, spelled};
 use chartgate::domain::fhir::mask::Mask;
 use chartgate::domain::fhir::r4::ResourceType;
 use chartgate::domain::filter::{self, Document, FilterFault, References, RootType, Verdict};
@@ -45,7 +45,7 @@ fn given(document: &Document<'_>, verdicts: &[Verdict<'_>], record: usize) -> Gi
     let inside = document.records().iter().skip(record + 1);
     let inside = inside.take_while(|one| one.container.is_some_and(|container| container >= record));
     let facts = document.records().iter().skip(record).take(1).chain(inside);
-    let facts = facts.map(|one| format!("{:?}", one.facts)).collect();
+    let facts = facts.map(|one| spelled(&one.facts)).collect();
     let mut out = Vec::new();
     let left = document.emit(record, verdicts, &References::default(), &BASES, &mut out).is_ok();
     let references = document.references(record).into_iter().map(|one| one.into_owned()).collect();

@@ -15,6 +15,7 @@ pub use again::again;
 use std::collections::{BTreeMap, BTreeSet};
 
 use chartgate::domain::change;
+use chartgate::domain::fhir::facts::Facts;
 use chartgate::domain::fhir::interaction::PatchFormat;
 use chartgate::domain::fhir::mask::{Mask, MaskCursor};
 use chartgate::domain::fhir::r4::{self, Element, ElementPath, ResourceType, Structure};
@@ -106,12 +107,32 @@ pub fn oracle(bytes: &[u8]) {
     );
 }
 
+/// All that is said of a record; `Debug` names its type only.
+fn spelled(facts: &Facts) -> String {
+    let Facts {
+        resource_type,
+        id,
+        version,
+        last_updated,
+        patients,
+        mentions,
+        labels,
+        status,
+        category,
+        code,
+        content,
+    } = facts;
+    let sets = [patients, mentions, labels, category, code].map(|set| (**set).clone());
+    format!("{} {id:?} {version:?} {last_updated:?} {status:?} {sets:?} {content:?}", resource_type.name())
+}
+
 /// What is read of a searchset: its total, and each entry's address and record.
 fn read(text: &[u8]) -> Option<(Option<u64>, Vec<String>)> {
     let document = filter::parse(text, &BASES).ok()?;
     let envelope = document.bundle().filter(|envelope| envelope.kind == "searchset")?;
     let entries = envelope.entries.iter().map(|entry| {
-        let facts = entry.record.and_then(|record| document.records().get(record)).map(|one| &one.facts);
+        let record = entry.record.and_then(|record| document.records().get(record));
+        let facts = record.map(|record| spelled(&record.facts));
         let raw = entry.record.map(|record| document.raw(record));
         format!("{:?} {:?} {raw:?} {facts:?}", entry.full_url, entry.mode)
     });
