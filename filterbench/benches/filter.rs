@@ -22,6 +22,10 @@ use chartgate_filterbench::{self as plain, Masks};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use serde_json::Value;
 
+/// What the program is served with: docs/decisions/0019-allocator.md.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const BASES: Bases<'static> =
     Bases { upstream: &["https://emr.internal/fhir/R4"], public: "https://fhir.hospital.example/fhir" };
 /// In which pieces an answer comes from the network.
