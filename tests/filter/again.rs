@@ -213,6 +213,65 @@ fn a_reference_says_its_own_in_records_built_alike() {
     }
 }
 
+/// An Observation that holds this text and this number, written as they are.
+fn holding(at: usize, text: &str, number: &str) -> String {
+    format!(
+        r#"{{"resourceType":"Observation","id":"{text}","status":"final","code":{{"text":"{text}{at}"}},
+        "component":[{{"code":{{"text":"made up"}},"valueQuantity":{{"value":{number},"unit":"{text}"}}}}]}}"#
+    )
+}
+
+/// What is met in the place of a string or number, after so many of its likes that it is learned in each way.
+fn met_after_its_likes(text: &str, number: &str) -> Vec<Vec<String>> {
+    let likes = |many: usize| (0..many).map(|at| holding(at, "plain", "12"));
+    let rest = || (0..60).map(|at| holding(at, &format!("{at}"), &format!("{at}.5")));
+    let varied = |many: usize| (0..many).map(|at| holding(at, &format!("v{at}"), &format!("{at}")));
+    let all = [0, 1, 2, 3, 4, 8, 12].into_iter();
+    let met = holding(7, text, number);
+    let equal = all.clone().map(|many| likes(many).chain([met.clone()]).chain(rest()).collect());
+    let other = all.map(|many| varied(many).chain([met.clone()]).chain(rest()).collect());
+    equal.chain(other).collect()
+}
+
+#[test]
+fn a_string_with_escapes_says_its_own_in_records_built_alike() {
+    const TEXTS: [&str; 6] = [
+        r"a\nb",
+        r"\u0041b",
+        r#"a\"b"#,
+        r"a\\",
+        r#"a\",\"b"#,
+        r"\ud83d\ude00 and what follows it, far beyond one block of bytes",
+    ];
+    let all = mask("Observation", &[("Observation", true), ("Observation.code", false)]);
+    for text in TEXTS {
+        for records in met_after_its_likes(text, "12") {
+            let bundle = searchset(&records);
+            let among = filter::parse(bundle.as_bytes(), &BASES).unwrap();
+            for (at, record) in records.iter().enumerate() {
+                let alone = filter::parse(record.as_bytes(), &BASES).unwrap();
+                assert_eq!(said(&among, at), said(&alone, 0), "{record}");
+            }
+            each_is_written_as_alone(&records, &|_, _| Verdict::whole(&all), &nothing_hidden);
+        }
+    }
+}
+
+#[test]
+fn what_is_no_json_is_none_in_records_built_alike() {
+    let long = "far beyond one block of bytes ".repeat(5) + "\u{1}";
+    let texts = [r"a\qb", "a\u{1}b", "a\nb", "a\tb", r"\ud800", r"a\u00g0", &long].map(|text| (text, "12"));
+    let numbers = ["01", "1.", "-", "1e", "+1", ".5", "1.5.5", "0x1", "--1"].map(|number| ("plain", number));
+    for (text, number) in texts.into_iter().chain(numbers) {
+        let alone = filter::parse(holding(7, text, number).as_bytes(), &BASES).map(drop).map_err(fault_name);
+        assert!(alone.is_err(), "{text} {number}");
+        for records in met_after_its_likes(text, number) {
+            let among = filter::parse(searchset(&records).as_bytes(), &BASES).map(drop).map_err(fault_name);
+            assert_eq!(among, alone, "{text} {number} among {}", records.len());
+        }
+    }
+}
+
 /// Who sees what of the record at a place, and of those inside it.
 type Sight<'s> = dyn Fn(usize, &filter::Record) -> Verdict<'s> + 's;
 

@@ -34,6 +34,17 @@ pub(super) fn emit(
     record: usize,
     out: &mut Vec<u8>,
 ) -> Result<Emitted, Withheld> {
+    emit_with(bound, terms, record, &[], out)
+}
+
+/// The same of a contained record, with those contained records that leave.
+fn emit_with(
+    bound: &Bound<'_>,
+    terms: Terms<'_>,
+    record: usize,
+    released: &[usize],
+    out: &mut Vec<u8>,
+) -> Result<Emitted, Withheld> {
     let start = out.len();
     let names = terms.references.is_empty();
     let planned = if names { Planned::of(bound, record, terms.verdicts.get(record)) } else { None };
@@ -41,12 +52,12 @@ pub(super) fn emit(
         return Ok(written);
     }
     let mut writer = Writer { bound, terms, out: Output::new(out, planned.is_some()) };
-    let written = writer.record(record, &[]);
+    let written = writer.record(record, released);
     if written.is_err() {
         writer.out.cut(start);
     }
     let copies = writer.out.copied();
-    if let (Some(planned), Ok(emitted)) = (planned, written) {
+    if let (Some(planned), Ok(emitted), Some(copies)) = (planned, written, copies) {
         planned.learn(emitted, &copies, start, out);
     }
     written
@@ -142,8 +153,13 @@ pub(super) struct Writer<'w> {
 }
 
 impl<'w> Writer<'w> {
-    /// Writes a record, or nothing that the caller keeps. `released` is the scope of a contained record.
-    pub(super) fn record(&mut self, record: usize, released: &[usize]) -> Result<Emitted, Withheld> {
+    /// Writes a record inside this one, or nothing that the caller keeps. `released` is the scope of a contained record.
+    pub(super) fn inner(&mut self, record: usize, released: &[usize]) -> Result<Emitted, Withheld> {
+        let (bound, terms) = (self.bound, self.terms);
+        self.out.record(|out| emit_with(bound, terms, record, released, out))
+    }
+
+    fn record(&mut self, record: usize, released: &[usize]) -> Result<Emitted, Withheld> {
         let mask = self.mask(record)?;
         let found = self.bound.records().get(record).ok_or(Withheld::Verdict)?;
         let complete = self.complete(record);
@@ -201,7 +217,7 @@ impl<'w> Writer<'w> {
             let before = released.clone();
             released.retain(|&one| {
                 let start = self.out.len();
-                let leaves = self.record(one, &before).is_ok();
+                let leaves = self.inner(one, &before).is_ok();
                 self.out.cut(start);
                 leaves
             });
@@ -459,7 +475,7 @@ impl<'w> Writer<'w> {
     fn new_run(&mut self, node: &Node, run: &mut Run, written: usize) {
         self.flush(run);
         self.separate(written);
-        *run = Run { from: space_before(self.bound.text, node.name as usize), to: node.end as usize };
+        *run = Run { from: space_before(self.bound.text, node.name()), to: node.end as usize };
     }
 
     #[inline]
@@ -471,12 +487,12 @@ impl<'w> Writer<'w> {
     }
 
     pub(super) fn copy_member(&mut self, node: &Node) {
-        self.bytes(space_before(self.bound.text, node.name as usize), node.end as usize);
+        self.bytes(space_before(self.bound.text, node.name()), node.end as usize);
     }
 
     /// A member up to its value: white space, name, colon.
     pub(super) fn lead(&mut self, node: &Node) {
-        self.bytes(space_before(self.bound.text, node.name as usize), node.start as usize);
+        self.bytes(space_before(self.bound.text, node.name()), node.start as usize);
     }
 
     /// A comma, unless nothing stands before it.

@@ -103,27 +103,40 @@ pub(super) fn take(view: View<'_>, told: Told, bases: &Bases<'_>, sets: &mut Set
     }
 }
 
-/// Fills in what stands at the top of a record. References and labels were gathered on the way.
-pub(super) fn read(view: View<'_>, record: usize, records: &mut [Record], sets: &mut Sets) {
-    let Some(record) = records.get_mut(record) else { return };
-    let (facts, contained) = (&mut record.facts, record.contained);
-    let text = |at| view.text(at).map(Cow::into_owned);
-    for (at, word) in view.members(record.node) {
+/// Finds what stands at the top of a record and is said of it: where, and which element. References and labels are
+/// gathered on the way.
+pub(super) fn top(view: View<'_>, record: usize, mut found: impl FnMut(usize, Word)) {
+    for (at, word) in view.members(record) {
         match word {
-            Word::Id => facts.id = text(at),
-            Word::Status => facts.status = text(at),
-            Word::Category => facts.category = sets.codes(view, at),
-            Word::Code => facts.code = sets.codes(view, at),
+            Word::Id | Word::Status | Word::Category | Word::Code => found(at, word),
             Word::Meta => {
-                facts.version = view.says(at, Word::VersionId).map(Cow::into_owned);
-                facts.last_updated = view.says(at, Word::LastUpdated).map(Cow::into_owned);
+                let said = |word| view.member(at, word).map(|at| (at, word));
+                let said = [said(Word::VersionId), said(Word::LastUpdated)];
+                said.into_iter().flatten().for_each(|(at, word)| found(at, word));
             }
             _ => {}
         }
     }
-    // The id of a contained Patient is a fragment, not the logical id of anyone.
-    if facts.resource_type.name() == "Patient" && !contained {
-        facts.patients.extend(facts.id.clone());
+}
+
+/// Adds one thing that stands at the top of a record.
+pub(super) fn say(view: View<'_>, at: usize, word: Word, record: &mut Record, sets: &mut Sets) {
+    let (facts, contained) = (&mut record.facts, record.contained);
+    let text = || view.text(at).map(Cow::into_owned);
+    match word {
+        Word::Id => {
+            facts.id = text();
+            // The id of a contained Patient is a fragment, not the logical id of anyone.
+            if facts.resource_type.name() == "Patient" && !contained {
+                facts.patients.extend(facts.id.clone());
+            }
+        }
+        Word::Status => facts.status = text(),
+        Word::Category => facts.category = sets.codes(view, at),
+        Word::Code => facts.code = sets.codes(view, at),
+        Word::VersionId => facts.version = text(),
+        Word::LastUpdated => facts.last_updated = text(),
+        _ => {}
     }
 }
 

@@ -89,6 +89,7 @@ fn read<'a>(body: &'a [u8], bases: &Bases<'_>, sender: walk::Sender) -> Result<D
     let text = utf8(body)?;
     let mut tape = Tape::default();
     tape.nodes.reserve(if text.len() < pattern::TEXT_BYTES_MIN { text.len() / 16 } else { text.len() / 20 });
+    tape.records.reserve(text.len() / 2048 + 1);
     let root = walk::whole(text, bases, sender, &mut tape)?;
     facts::settle(&mut tape.records);
     let is_bundle = match root {

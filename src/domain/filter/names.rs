@@ -82,21 +82,7 @@ fn slot(head: u128, len: usize, shift: u32) -> usize {
     (mixed.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> shift) as usize
 }
 
-/// For each length the bytes of two heads that count.
-const TWO_MASKS: [[u128; 2]; TWO_HEADS + 1] = two_masks();
-
-#[expect(clippy::indexing_slicing, reason = "computed when compiling")]
-const fn two_masks() -> [[u128; 2]; TWO_HEADS + 1] {
-    let mut masks = [[u128::MAX; 2]; TWO_HEADS + 1];
-    let mut len = 0;
-    while len < TWO_HEADS {
-        let first = if len < HEAD_BYTES { len } else { HEAD_BYTES };
-        masks[len] = [MASKS[first], MASKS[len - first]];
-        len += 1;
-    }
-    masks
-}
-
+/// For each length the bytes of a head that count.
 const MASKS: [u128; HEAD_BYTES + 1] = masks();
 
 #[expect(clippy::indexing_slicing, reason = "computed when compiling")]
@@ -108,32 +94,6 @@ const fn masks() -> [u128; HEAD_BYTES + 1] {
         len += 1;
     }
     masks
-}
-
-/// Two stretches of the same text are equal.
-#[inline(always)]
-pub(super) fn same(bytes: &[u8], one: usize, other: usize, len: usize) -> bool {
-    if len > TWO_HEADS {
-        return same_long(bytes, one, other, len);
-    }
-    let two = |at: usize| bytes.get(at..).and_then(|rest| rest.first_chunk::<TWO_HEADS>());
-    let (Some(a), Some(b), Some(mask)) = (two(one), two(other), TWO_MASKS.get(len)) else {
-        return same_long(bytes, one, other, len);
-    };
-    let [a, b] = [a, b].map(|two| two.as_chunks::<HEAD_BYTES>().0);
-    let differ = a.iter().zip(b).zip(mask).fold(0, |differ, ((a, b), mask)| {
-        differ | (u128::from_le_bytes(*a) ^ u128::from_le_bytes(*b)) & mask
-    });
-    differ == 0
-}
-
-/// Bytes compared at once.
-const TWO_HEADS: usize = 2 * HEAD_BYTES;
-
-#[inline(never)]
-fn same_long(bytes: &[u8], one: usize, other: usize, len: usize) -> bool {
-    let one = bytes.get(one..one + len);
-    one.is_some() && one == bytes.get(other..other + len)
 }
 
 /// The first bytes as one number, the missing ones zero.

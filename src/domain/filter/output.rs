@@ -49,6 +49,12 @@ impl<'o> Output<'o> {
         result
     }
 
+    /// A record inside this one, which somebody else appends. What is copied is no longer known.
+    pub(super) fn record<R>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+        self.copies = None;
+        write(self.bytes)
+    }
+
     /// A stretch of the input.
     #[inline(always)]
     pub(super) fn copy(&mut self, text: &str, from: usize, to: usize) {
@@ -68,8 +74,8 @@ impl<'o> Output<'o> {
         }
     }
 
-    /// What of it was copied, in order.
-    pub(super) fn copied(self) -> Vec<Copied> {
-        self.copies.unwrap_or_default()
+    /// What of it was copied, in order; none where that is not known.
+    pub(super) fn copied(self) -> Option<Vec<Copied>> {
+        self.copies
     }
 }

@@ -10,26 +10,44 @@
 //! (holes): then it has the same members, the same nodes, the same marks, only at other offsets. A string that fills a
 //! hole must be plain and a number a number, as everywhere. What stands between holes (pieces) is kept as a tree, so that
 //! objects that begin alike are compared once, however many of them there were.
+//!
+//! Of a build that comes often most strings are always the same: systems, codes, addresses. They are learned as well, in
+//! a narrow tree that is asked first; what differs there may still be found in the wide one, where all of them are holes.
 
+use super::facts;
 use super::json::{Cursor, offset};
 use super::keys::{self, Meaning, Word};
-use super::pieces::{Hole, NODES_MAX, NONE, Piece, Pieces, UNMOVED};
+use super::pieces::{Hole, NODES_MAX, NONE, Piece, Pieces};
 use super::reference::Bases;
-use super::tape::{Mark, NAMELESS, Node, Shape, Tape};
+use super::tape::{Mark, NAMELESS, Node, Shape, Tape, View};
 
 /// Texts shorter than this hold too little that comes again.
 pub(super) const TEXT_BYTES_MIN: usize = 8 * 1024;
 /// An object with fewer quotes is read as quickly as it is compared.
 const QUOTES_MIN: usize = 4;
-/// Room for nodes and pieces to begin with.
-const NOTES: usize = 1 << 10;
+/// Room to begin with, and bytes of text for each more: of the largest Synthea Bundle 1,500 pieces are learned of 200
+/// builds, which have 3,500 nodes.
+const ROOM: usize = 1 << 10;
+const BUILDS: usize = 1 << 7;
+const BYTES_A_NOTE: usize = 1 << 8;
+const BYTES_A_PIECE: usize = 1 << 9;
+const BYTES_A_BUILD: usize = 1 << 12;
 /// Pieces kept; no more are learned.
 const PIECES_MAX: usize = 1 << 16;
 /// Bytes compared in vain, for each byte of the text; then nothing is compared any more.
 const EFFORT: usize = 4;
 /// Bits for what was read.
 const SEEN_BITS: u32 = 12;
-const SEEN: usize = 1 << (SEEN_BITS - u64::BITS.trailing_zeros());
+const SEEN: usize = 1 << SEEN_BITS;
+/// So many brackets are open around an entry of a Bundle.
+const ENTRY_DEPTH: u16 = 2;
+/// An entry is learned when it comes the second time. What is inside comes with it: whether it comes elsewhere, too, is
+/// known at the third.
+const BEFORE_ENTRY: u8 = 1;
+const BEFORE_INSIDE: u8 = 2;
+/// What comes again in a build is learned when it was found in the wide tree so often; of the last two times each.
+const LESSONS: [u8; 2] = [3, 9];
+const LAST_LESSON: u8 = 9;
 /// Lists of roots.
 const HEADS: usize = 512;
 
@@ -59,29 +77,44 @@ pub(super) struct Earlier {
 struct Pattern {
     earlier: Earlier,
     notes: u32,
+    /// How many there are in it.
+    quotes: u32,
     checks: (u32, u32),
+    tops: (u32, u32),
     /// Another one with the same pieces.
     next: u32,
+    /// How often it was found in the wide tree.
+    met: u8,
+    /// A bit for each node whose string or number was not always the same, as far as they were compared.
+    varies: u128,
 }
 
 /// Where the pieces of all objects in one setting begin.
 #[derive(Clone, Copy)]
 struct Root {
     setting: Setting,
-    /// A piece of no text.
-    piece: u32,
+    /// A piece of no text, before objects with every hole they may have.
+    wide: u32,
+    /// The same before objects of which some strings and numbers came again.
+    narrow: u32,
     next: u32,
 }
 
 /// A node of an object, and in which pieces it begins and ends, counted from the beginning of the object. Its offsets
-/// are counted from these pieces, `after` from the first node.
+/// are counted from these pieces.
 #[derive(Clone, Copy)]
 struct Note {
     node: Node,
     first: u8,
     last: u8,
-    /// The piece its name is in.
-    named: u8,
+}
+
+/// What stands at the top of a record in an object: of which one, at which node, both counted from the first.
+#[derive(Clone, Copy)]
+pub(super) struct Top {
+    pub record: u32,
+    pub node: u32,
+    pub word: Word,
 }
 
 /// A string that says more than itself, and what it must say.
@@ -122,8 +155,9 @@ pub(super) struct Patterns {
     all: Vec<Pattern>,
     notes: Vec<Note>,
     checks: Vec<Check>,
-    /// A bit for each number of nodes and quotes under a key, many to one.
-    seen: Box<[u64; SEEN]>,
+    tops: Vec<Top>,
+    /// How often each number of nodes and quotes came under a key, many to one.
+    seen: Vec<u8>,
     /// Bytes that may still be compared in vain.
     effort: usize,
 }
@@ -132,32 +166,44 @@ pub(super) struct Patterns {
 #[derive(Clone, Copy)]
 pub(super) struct Found {
     pattern: u32,
+    /// Where it is to be learned what of it comes again.
+    narrow: Option<u32>,
+}
+
+impl Found {
+    /// What of it comes again is to be learned.
+    #[inline(always)]
+    pub(super) fn is_met(self) -> bool {
+        self.narrow.is_some()
+    }
 }
 
 impl Patterns {
     /// For a text of that many bytes; none where it would not pay.
     pub(super) fn new(text_bytes: usize) -> Self {
         let pays = text_bytes >= TEXT_BYTES_MIN;
+        let room = |least: usize, bytes_each: usize| if pays { least + text_bytes / bytes_each } else { 0 };
         Self {
             heads: if pays { vec![NONE; HEADS] } else { Vec::new() },
-            roots: Vec::new(),
-            pieces: Pieces::new(if pays { NOTES } else { 0 }),
-            all: Vec::new(),
-            notes: Vec::with_capacity(if pays { NOTES } else { 0 }),
+            roots: Vec::with_capacity(room(BUILDS, BYTES_A_BUILD)),
+            pieces: Pieces::new(room(ROOM, BYTES_A_PIECE)),
+            all: Vec::with_capacity(room(BUILDS, BYTES_A_BUILD)),
+            notes: Vec::with_capacity(room(ROOM, BYTES_A_NOTE)),
             checks: Vec::new(),
-            seen: Box::new([0; SEEN]),
+            tops: Vec::new(),
+            seen: if pays { vec![0; SEEN] } else { Vec::new() },
             effort: text_bytes.saturating_mul(EFFORT),
         }
     }
 
     /// Where objects in that setting begin.
     #[inline(always)]
-    fn root(&self, setting: Setting) -> Option<u32> {
+    fn root(&self, setting: Setting) -> Option<Root> {
         let mut at = *self.heads.get(usize::from(setting.key) % HEADS)?;
         loop {
-            let root = self.roots.get(at as usize)?;
+            let root = *self.roots.get(at as usize)?;
             if root.setting == setting {
-                return Some(root.piece);
+                return Some(root);
             }
             at = root.next;
         }
@@ -174,43 +220,60 @@ impl Patterns {
         bases: &Bases<'_>,
     ) -> Option<Found> {
         let root = self.root(setting)?;
-        self.find_from(root, cursor, tape, bases)
+        self.find_below(root, cursor, tape, bases)
     }
 
     #[inline(never)]
+    fn find_below(
+        &mut self,
+        root: Root,
+        cursor: &mut Cursor<'_>,
+        tape: &Tape,
+        bases: &Bases<'_>,
+    ) -> Option<Found> {
+        if let Some(pattern) = self.find_from(root.narrow, cursor, tape, bases) {
+            return Some(Found { pattern, narrow: None });
+        }
+        let pattern = self.find_from(root.wide, cursor, tape, bases)?;
+        let learns = self.all.get(pattern as usize)?.met < LAST_LESSON && self.pieces.len() < PIECES_MAX;
+        Some(Found { pattern, narrow: learns.then_some(root.narrow) })
+    }
+
+    #[inline(always)]
     fn find_from(
         &mut self,
         root: u32,
         cursor: &mut Cursor<'_>,
         tape: &Tape,
         bases: &Bases<'_>,
-    ) -> Option<Found> {
+    ) -> Option<u32> {
         if self.effort == 0 {
             return None;
         }
         let start = cursor.at;
-        if let Some((pattern, quotes)) = self.pieces.compare(root, cursor, &mut self.effort)
-            && let Some(found) = self.that_says_the_same(pattern, cursor.text, tape, bases)
-            && cursor.quotes.pass(quotes, cursor.bytes)
+        if let Some(first) = self.pieces.compare(root, cursor, &mut self.effort)
+            && let Some((pattern, quotes)) = self.that_says_the_same(first, cursor.text, tape, bases)
         {
-            return Some(found);
+            cursor.quotes.jump(cursor.at, quotes as usize);
+            return Some(pattern);
         }
         self.effort = self.effort.saturating_sub(cursor.at - start);
         cursor.at = start;
         None
     }
 
-    /// Of the objects with the same pieces the one whose telling strings say what those compared last say.
+    /// Of the objects with the same pieces the one whose telling strings say what those compared last say, with how many
+    /// quotes it has.
     fn that_says_the_same(
         &self,
         mut pattern: u32,
         text: &str,
         tape: &Tape,
         bases: &Bases<'_>,
-    ) -> Option<Found> {
+    ) -> Option<(u32, u32)> {
         while let Some(known) = self.all.get(pattern as usize) {
             if self.says_the_same(known, text, tape, bases) {
-                return Some(Found { pattern });
+                return Some((pattern, known.quotes));
             }
             pattern = known.next;
         }
@@ -233,26 +296,30 @@ impl Patterns {
         })
     }
 
+    /// What stands at the top of its records.
+    pub(super) fn tops(&self, found: Found) -> &[Top] {
+        let (from, to) = self.all.get(found.pattern as usize).map_or((0, 0), |pattern| pattern.tops);
+        self.tops.get(from as usize..to as usize).unwrap_or_default()
+    }
+
     /// Writes the nodes of the object compared last, of which `found` was found. Gives the earlier one.
     #[inline(always)]
-    pub(super) fn copy(&self, found: Found, name: u32, tape: &mut Tape) -> Option<Earlier> {
+    pub(super) fn copy(&self, found: Found, lead: u32, tape: &mut Tape) -> Option<Earlier> {
         let base = tape.nodes.len();
         let Pattern { earlier, notes, .. } = self.all.get(found.pattern as usize)?;
         let from = *notes as usize;
         let to = from + (earlier.nodes.1 - earlier.nodes.0) as usize;
-        let (further, places) = (offset(base), self.pieces.places());
+        let places = self.pieces.places();
         let place = |piece: u8| places.get(usize::from(piece)).copied().unwrap_or(0);
         let notes = self.notes.get(from..to).unwrap_or_default();
         // Sums of offsets into one text: none can be too large.
-        tape.nodes.extend(notes.iter().map(move |Note { node, first, last, named }| Node {
+        tape.nodes.extend(notes.iter().map(move |Note { node, first, last }| Node {
             start: node.start.wrapping_add(place(*first)),
             end: node.end.wrapping_add(place(*last)),
-            name: node.name.wrapping_add(place(*named)),
-            after: node.after.wrapping_add(further),
             ..*node
         }));
         if let Some(node) = tape.nodes.get_mut(base) {
-            node.name = name;
+            node.lead = lead;
         }
         Some(*earlier)
     }
@@ -274,31 +341,61 @@ impl Patterns {
         if self.may_have_been(earlier, quotes)
             && let Some(root) = self.root(earlier.setting).or_else(|| self.new_root(earlier.setting))
         {
-            self.learn(root, earlier, text, tape, bases);
+            self.learn(root.wide, earlier, u128::MAX, text, tape, bases);
         }
     }
 
-    /// One of so many nodes and quotes was read before; from now on it was. What comes once is not worth learning.
+    /// Remembers what came again in an object that was found, so that it is compared in one piece with what stands
+    /// around it.
+    #[inline(never)]
+    pub(super) fn narrow(
+        &mut self,
+        found: Found,
+        now: Earlier,
+        text: &str,
+        tape: &Tape,
+        bases: &Bases<'_>,
+    ) -> Option<()> {
+        let (narrow, pattern) = (found.narrow?, self.all.get_mut(found.pattern as usize)?);
+        pattern.met += 1;
+        let is_last = LESSONS.contains(&pattern.met);
+        if !is_last && !LESSONS.contains(&(pattern.met + 1)) {
+            return None;
+        }
+        let nodes = |(from, to): (u32, u32)| tape.nodes.get(from as usize..to as usize);
+        let value = |node: &Node| text.as_bytes().get(node.start as usize..node.end as usize);
+        let (before, again) = (nodes(pattern.earlier.nodes)?, nodes(now.nodes)?);
+        let differ = before.iter().zip(again).zip(0..).filter(|((one, other), _)| {
+            matches!(one.shape, Shape::Text | Shape::Number) && value(one) != value(other)
+        });
+        pattern.varies = differ.fold(pattern.varies, |all, (_, bit)| all | 1_u128 << (bit & 127));
+        let varies = pattern.varies;
+        if is_last { self.learn(narrow, now, varies, text, tape, bases) } else { None }
+    }
+
+    /// One of so many nodes and quotes was read before, as often as it takes; from now on once more. What comes once is
+    /// not worth learning.
     fn may_have_been(&mut self, earlier: Earlier, quotes: usize) -> bool {
         let nodes = u64::from(earlier.nodes.1 - earlier.nodes.0);
         let mixed = u64::from(earlier.setting.key) << 32 ^ nodes << 16 ^ quotes as u64;
         let place = mixed.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (u64::BITS - SEEN_BITS);
-        let bit = 1_u64 << (place % u64::from(u64::BITS));
-        let word =
-            usize::try_from(place / u64::from(u64::BITS)).ok().and_then(|word| self.seen.get_mut(word));
-        word.is_some_and(|word| {
-            let before = *word & bit != 0;
-            *word |= bit;
-            before
+        let seen = usize::try_from(place).ok().and_then(|place| self.seen.get_mut(place));
+        let enough = if earlier.setting.depth > ENTRY_DEPTH { BEFORE_INSIDE } else { BEFORE_ENTRY };
+        seen.is_some_and(|seen| {
+            let before = *seen;
+            *seen = before.saturating_add(1);
+            before >= enough
         })
     }
 
-    /// None if it cannot be compared: it holds escapes, or there are too many.
+    /// Where `varies` has a bit a string or number is a hole. None if it cannot be compared: it holds escapes, or there
+    /// are too many.
     #[inline(never)]
     fn learn(
         &mut self,
         root: u32,
         earlier: Earlier,
+        varies: u128,
         text: &str,
         tape: &Tape,
         bases: &Bases<'_>,
@@ -310,41 +407,59 @@ impl Patterns {
         }
         let (base, checks) = (self.notes.len(), self.checks.len());
         let mut parent = root;
-        let mut lesson = Lesson { text, from: start, quotes: 0, holes: 0, fixed: 0 };
+        let mut lesson = Lesson { text, varies, from: start, quotes: 0, holes: 0, fixed: 0 };
         self.pieces.stands(0, start);
         for (index, node) in (0_u32..).zip(nodes) {
             let first = lesson.holes;
-            let hole = lesson.hole(index, earlier.nodes.0, node);
+            let hole = lesson.hole(index, node);
             if let Some(hole) = hole {
                 let quote = u32::from(hole == Hole::Text);
                 parent = self.pieces.branch(parent, lesson.piece(node.start + quote, hole), text)?;
                 if node.marks & Mark::TELLS != 0 {
                     self.checks.push(check(index, node, text, bases)?);
                 }
-                lesson.go_on(node.end - quote, quote);
+                lesson.go_on(node.end - quote);
                 self.pieces.stands(lesson.holes, lesson.from);
             }
-            self.note(node, earlier.nodes.0, first, lesson.holes);
+            self.note(node, first, lesson.holes);
         }
         let end = self.pieces.branch(parent, lesson.piece(end, Hole::Nothing), text)?;
         self.close(base, lesson.holes)?;
         let checks = (offset(checks), offset(self.checks.len()));
         let next = self.pieces.lead_to(end, offset(self.all.len()))?;
-        self.all.push(Pattern { earlier, notes: offset(base), checks, next });
+        let tops = self.learn_tops(earlier, text, tape);
+        self.all.push(Pattern {
+            earlier,
+            notes: offset(base),
+            quotes: lesson.quotes,
+            checks,
+            tops,
+            next,
+            met: 0,
+            varies: 0,
+        });
         Some(())
+    }
+
+    /// What is said at the top of its records.
+    fn learn_tops(&mut self, earlier: Earlier, text: &str, tape: &Tape) -> (u32, u32) {
+        let (view, before) = (View { text, nodes: &tape.nodes }, offset(self.tops.len()));
+        let (from, to) = earlier.records;
+        for (number, record) in (0..).zip(tape.records.get(from as usize..to as usize).unwrap_or_default()) {
+            facts::top(view, record.node, |at, word| {
+                self.tops.push(Top { record: number, node: offset(at) - earlier.nodes.0, word });
+            });
+        }
+        (before, offset(self.tops.len()))
     }
 
     /// A node that begins and, if it holds no others, ends in these pieces.
     #[inline(always)]
-    fn note(&mut self, node: &Node, base: u32, first: u8, last: u8) {
+    fn note(&mut self, node: &Node, first: u8, last: u8) {
         let (from, to) = (self.pieces.place(first), self.pieces.place(last));
-        let (name, named) = match node.name {
-            NAMELESS => (NAMELESS, UNMOVED),
-            name => (name.wrapping_sub(from), first),
-        };
         let (start, end) = (node.start - from, node.end.wrapping_sub(to));
-        let node = Node { start, end, name, after: node.after - base, ..*node };
-        self.notes.push(Note { node, first, last, named });
+        let node = Node { start, end, ..*node };
+        self.notes.push(Note { node, first, last });
     }
 
     /// Nodes that hold others end where the last of these does.
@@ -354,7 +469,7 @@ impl Patterns {
             if !matches!(node.shape, Shape::Object | Shape::Array) {
                 continue;
             }
-            let last = self.notes.get(base + node.after as usize).map_or(holes, |after| after.first);
+            let last = self.notes.get(index + node.nodes as usize).map_or(holes, |after| after.first);
             let moved = self.pieces.place(begun).wrapping_sub(self.pieces.place(last));
             let end = node.end.wrapping_add(moved);
             let note = self.notes.get_mut(index)?;
@@ -363,21 +478,24 @@ impl Patterns {
         Some(())
     }
 
-    fn new_root(&mut self, setting: Setting) -> Option<u32> {
-        let piece = self.pieces.root();
+    fn new_root(&mut self, setting: Setting) -> Option<Root> {
+        let (wide, narrow) = (self.pieces.root(), self.pieces.root());
         let head = self.heads.get_mut(usize::from(setting.key) % HEADS)?;
         let next = std::mem::replace(head, offset(self.roots.len()));
-        self.roots.push(Root { setting, piece, next });
-        Some(piece)
+        let root = Root { setting, wide, narrow, next };
+        self.roots.push(root);
+        Some(root)
     }
 }
 
 /// An object that is being learned.
 struct Lesson<'t> {
     text: &'t str,
+    /// A bit for each node that may be a hole.
+    varies: u128,
     /// Where the next piece begins.
     from: u32,
-    /// Quotes in it so far.
+    /// Quotes so far.
     quotes: u32,
     holes: u8,
     /// Up to this node everything must be the same.
@@ -385,17 +503,18 @@ struct Lesson<'t> {
 }
 
 impl Lesson<'_> {
-    /// The hole that a node is. `first` is the index of the object's own node, `index` is counted from it.
+    /// The hole that a node is, which is the object's own at zero.
     #[inline(always)]
-    fn hole(&mut self, index: u32, first: u32, node: &Node) -> Option<Hole> {
-        self.quotes += if node.name == NAMELESS || index == 0 { 0 } else { 2 };
+    fn hole(&mut self, index: u32, node: &Node) -> Option<Hole> {
+        self.quotes += if node.lead == NAMELESS || index == 0 { 0 } else { 2 };
+        let free = index >= self.fixed && self.varies >> (index & 127) & 1 == 1;
         match node.shape {
-            Shape::Text if index >= self.fixed && (node.marks & Mark::TELLS == 0 || !is_fixed(node)) => {
-                self.quotes += 1;
+            Shape::Text if free && (node.marks & Mark::TELLS == 0 || !is_fixed(node)) => {
+                self.quotes += 2;
                 Some(Hole::Text)
             }
-            Shape::Number if index >= self.fixed => Some(Hole::Number),
-            Shape::Text => {
+            Shape::Number if free => Some(Hole::Number),
+            Shape::Text | Shape::Escaped => {
                 self.quotes += 2;
                 None
             }
@@ -405,7 +524,7 @@ impl Lesson<'_> {
             }
             // Whether a tag is SUBSETTED decides what else is written.
             Shape::Object | Shape::Array if node.marks & Mark::TELLS != 0 => {
-                self.fixed = self.fixed.max(node.after - first);
+                self.fixed = self.fixed.max(index + node.nodes);
                 None
             }
             Shape::Object | Shape::Array | Shape::Number | Shape::Boolean | Shape::Null => None,
@@ -414,12 +533,12 @@ impl Lesson<'_> {
 
     fn piece(&self, to: u32, hole: Hole) -> Piece {
         let (from, len) = (self.from, to - self.from);
-        Piece::new(from, len, self.quotes, hole)
+        Piece::new(from, len, hole)
     }
 
-    /// Behind a hole, which so many quotes close.
-    fn go_on(&mut self, from: u32, quotes: u32) {
-        (self.from, self.quotes) = (from, quotes);
+    /// Behind a hole.
+    fn go_on(&mut self, from: u32) {
+        self.from = from;
         self.holes += 1;
     }
 }

@@ -58,12 +58,13 @@ impl<'p> Planned<'p> {
         let contains = next.is_some_and(|next: &Record| next.container == Some(record));
         let Some(Verdict::Release { mask, complete }) = verdict else { return None };
         let node = bound.nodes().get(found.node)?;
-        let plain = !contains && !found.contained && node.marks & Mark::MOVED == 0;
-        let alone = found.container.is_none() && found.facts.resource_type.name() != "Bundle";
+        let plain = !contains && node.marks & Mark::MOVED == 0;
+        let alone =
+            (found.container.is_none() || found.contained) && found.facts.resource_type.name() != "Bundle";
         if !plain || !alone || mask.resource_type() != found.facts.resource_type {
             return None;
         }
-        let nodes = bound.nodes().get(found.node..node.after as usize)?;
+        let nodes = bound.nodes().get(found.node..found.node + node.nodes as usize)?;
         Some(Self { bound, build, nodes, mask: mask.identity(), complete: *complete })
     }
 

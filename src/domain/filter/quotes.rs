@@ -15,17 +15,16 @@ use super::json::offset;
 
 /// Bytes looked at together: the bits of a word.
 const BLOCK_BYTES: usize = 64;
-/// Blocks looked at in one go; their list stays in the nearest cache.
+/// Blocks looked at in one go, at most; their list stays in the nearest cache.
 const BLOCKS: usize = 128;
+/// The same behind a jump, where another one may follow soon; then twice as many each time.
+const BLOCKS_FIRST: usize = 2;
 /// Offsets written at once, whether they count or not.
 const BATCH: usize = 8;
 /// Room for what one block adds to a list: every byte of it, and the offsets that do not count.
 const BLOCK_ROOM: usize = BLOCK_BYTES + BATCH;
 /// Room for a list: every byte of all blocks, and the offsets that do not count.
 const ROOM: usize = BLOCKS * BLOCK_BYTES + BATCH;
-
-/// How far is looked ahead of what was taken: an object with more strings is not compared as one.
-const AHEAD_MAX: usize = 1 << 16;
 
 /// Behind the last offset there is always this one.
 pub(super) const END: usize = u32::MAX as usize;
@@ -39,8 +38,10 @@ pub(super) struct Quotes {
     count: usize,
     /// How many were taken from lists before this one.
     passed: usize,
-    /// Bytes looked at so far.
+    /// Up to where bytes were looked at.
     scanned: usize,
+    /// Blocks to be looked at next.
+    blocks: usize,
     /// All ones inside a string.
     inside: u64,
     /// The next byte is escaped: one, or zero.
@@ -56,6 +57,7 @@ impl Quotes {
             count: 0,
             passed: 0,
             scanned: 0,
+            blocks: BLOCKS_FIRST,
             inside: 0,
             escaped: 0,
         }
@@ -72,10 +74,19 @@ impl Quotes {
         at
     }
 
-    /// The next four, if they are listed already.
+    /// The next four, if there are as many.
     #[inline(always)]
-    pub(super) fn four(&self) -> Option<&[u32; 4]> {
+    pub(super) fn four(&mut self, bytes: &[u8]) -> Option<&[u32; 4]> {
+        if self.next + 4 > self.count {
+            self.look_ahead(bytes);
+        }
         self.found.get(self.next..self.count)?.first_chunk()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn look_ahead(&mut self, bytes: &[u8]) {
+        while self.next + 4 > self.count && self.refill(bytes) {}
     }
 
     /// Takes so many that were looked at.
@@ -90,35 +101,18 @@ impl Quotes {
         self.passed + self.next
     }
 
-    /// Those that are listed already and not taken.
+    /// Goes on at a place outside of strings. What was not looked at yet need not be, up to there: it counts as so many
+    /// taken.
     #[inline(always)]
-    pub(super) fn listed(&self) -> &[u32] {
-        self.found.get(self.next..self.count).unwrap_or_default()
-    }
-
-    /// Lists so many more than were taken, or all there are; false if there are fewer, or it is too far ahead.
-    #[inline(always)]
-    pub(super) fn ahead(&mut self, many: usize, bytes: &[u8]) -> bool {
-        self.next + many <= self.count || self.look_ahead(many, bytes)
-    }
-
-    /// Passes over so many, listed or not; false if there are not so many.
-    #[inline(always)]
-    pub(super) fn pass(&mut self, many: usize, bytes: &[u8]) -> bool {
-        let there = self.ahead(many, bytes);
-        self.next += if there { many } else { 0 };
-        there
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn look_ahead(&mut self, many: usize, bytes: &[u8]) -> bool {
-        while self.next + many > self.count {
-            if many > AHEAD_MAX || !self.refill(bytes) {
-                return false;
-            }
+    pub(super) fn jump(&mut self, at: usize, many: usize) {
+        if at <= self.scanned {
+            let listed = self.found.get(self.next..self.count).unwrap_or_default();
+            self.next += listed.partition_point(|one| (*one as usize) < at);
+        } else {
+            self.passed += self.next + many;
+            (self.next, self.count, self.scanned) = (0, 0, at);
+            (self.inside, self.escaped, self.blocks) = (0, 0, BLOCKS_FIRST);
         }
-        true
     }
 
     /// Passes over what is listed before `at`.
@@ -143,19 +137,21 @@ impl Quotes {
             let rest = bytes.get(self.scanned..).unwrap_or_default();
             let (blocks, tail) = rest.as_chunks::<BLOCK_BYTES>();
             let level = self.level;
-            if let Some(blocks) = blocks.get(..BLOCKS.min(blocks.len())).filter(|blocks| !blocks.is_empty()) {
-                dispatch!(level, simd => self.blocks(simd, blocks));
+            let many = self.blocks.min(blocks.len());
+            self.blocks = (2 * self.blocks).min(BLOCKS);
+            if let Some(blocks) = blocks.get(..many).filter(|blocks| !blocks.is_empty()) {
+                dispatch!(level, simd => self.list_blocks(simd, blocks));
             } else {
                 let mut block = [b' '; BLOCK_BYTES];
                 block.iter_mut().zip(tail).for_each(|(to, from)| *to = *from);
-                dispatch!(level, simd => self.blocks(simd, &[block]));
+                dispatch!(level, simd => self.list_blocks(simd, &[block]));
             }
         }
         self.count > left
     }
 
     #[inline(always)]
-    fn blocks<S: Simd>(&mut self, simd: S, blocks: &[[u8; BLOCK_BYTES]]) {
+    fn list_blocks<S: Simd>(&mut self, simd: S, blocks: &[[u8; BLOCK_BYTES]]) {
         let mut base = offset(self.scanned);
         for block in blocks {
             self.block(simd, block, base);

@@ -15,7 +15,10 @@ use super::{Record, text};
 pub(super) enum Shape {
     Object,
     Array,
+    /// A string without escapes: what it says is what stands there.
     Text,
+    /// A string with escapes.
+    Escaped,
     Number,
     Boolean,
     Null,
@@ -52,7 +55,7 @@ impl Mark {
     pub(super) const RISING: u8 = Self::LOOSE | Self::NAMED | Self::MOVED | Self::WINDS | Self::FOREIGN;
 }
 
-/// No text begins with a name.
+/// No text begins with a name, and no name stands where its value does.
 pub(super) const NAMELESS: u32 = 0;
 
 /// One JSON value on the tape; a container is followed by what it contains.
@@ -62,10 +65,10 @@ pub(super) struct Node {
     pub start: u32,
     /// Byte behind the value.
     pub end: u32,
-    /// Opening quote of the member's name; [`NAMELESS`] for items and the root.
-    pub name: u32,
-    /// Index of the first node that is not inside this one.
-    pub after: u32,
+    /// Bytes from the opening quote of the member's name to the value; [`NAMELESS`] for items and the root.
+    pub lead: u32,
+    /// How many nodes it is, with those inside.
+    pub nodes: u32,
     /// Number of the member's [`Known`]; `keys::NONE` for items, the root, and what R4 does not know.
     pub key: u16,
     /// Marks of [`Mark`].
@@ -74,6 +77,11 @@ pub(super) struct Node {
 }
 
 impl Node {
+    /// Opening quote of the member's name; for items and the root where the value begins.
+    pub(super) fn name(&self) -> usize {
+        self.start.wrapping_sub(self.lead) as usize
+    }
+
     /// The element this member holds; none for items and for what R4 does not know.
     pub(super) fn key(&self) -> Option<&'static Known> {
         keys::key(self.key)
@@ -156,8 +164,13 @@ pub(super) struct View<'v> {
 impl<'v> View<'v> {
     /// What the string at this node says; none if it is no string.
     pub(super) fn text(self, index: usize) -> Option<Cow<'v, str>> {
-        let node = self.nodes.get(index).filter(|node| node.shape == Shape::Text)?;
-        self.text.get(node.start as usize + 1..node.end as usize - 1).map(text::unescape)
+        let node = self.nodes.get(index)?;
+        let inside = || self.text.get(node.start as usize + 1..node.end as usize - 1);
+        match node.shape {
+            Shape::Text => inside().map(Cow::Borrowed),
+            Shape::Escaped => inside().map(text::unescape),
+            _ => None,
+        }
     }
 
     /// The bytes of the value at this node.
@@ -168,7 +181,8 @@ impl<'v> View<'v> {
 
     /// The members or items of a container, with their places on the tape.
     pub(super) fn children(self, container: usize) -> Children<'v> {
-        let (at, end) = (container + 1, self.nodes.get(container).map_or(0, |node| node.after as usize));
+        let (at, end) =
+            (container + 1, self.nodes.get(container).map_or(0, |node| container + node.nodes as usize));
         Children { nodes: self.nodes, at, end }
     }
 
@@ -212,7 +226,7 @@ impl<'t> Iterator for Children<'t> {
             return None;
         }
         let (index, node) = (self.at, self.nodes.get(self.at)?);
-        self.at = node.after as usize;
+        self.at += node.nodes as usize;
         Some((index, node))
     }
 }

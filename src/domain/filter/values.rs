@@ -144,7 +144,7 @@ impl<'w> Writer<'w> {
         let Some(record) = facts::record_at(self.bound.records(), index) else { return Outcome::Orphaned };
         let contained = self.bound.records().get(record).is_some_and(|record| record.contained);
         let may = !contained || scope.released.contains(&record);
-        if may && self.record(record, scope.released).is_ok() {
+        if may && self.inner(record, scope.released).is_ok() {
             return Outcome::Kept;
         }
         self.out.cut(start);

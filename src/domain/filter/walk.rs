@@ -146,8 +146,8 @@ impl Walk<'_, '_> {
         self.tape.nodes.push(Node {
             start: offset(start),
             end: offset(self.cursor.at),
-            name: member.name,
-            after: offset(index + 1),
+            lead: member.lead(start),
+            nodes: 1,
             key: member.key,
             marks: member.marks,
             shape,
@@ -159,10 +159,10 @@ impl Walk<'_, '_> {
     #[inline(always)]
     fn close(&mut self, index: usize, marks: u8) -> u8 {
         self.cursor.leave();
-        let (end, after) = (offset(self.cursor.at), offset(self.tape.nodes.len()));
+        let (end, nodes) = (offset(self.cursor.at), offset(self.tape.nodes.len() - index));
         match self.tape.nodes.get_mut(index) {
             Some(node) => {
-                (node.end, node.after) = (end, after);
+                (node.end, node.nodes) = (end, nodes);
                 node.marks |= marks;
                 node.marks & Mark::RISING
             }
@@ -208,7 +208,7 @@ impl Walk<'_, '_> {
 
     #[inline(always)]
     fn member(&mut self, form: &Form, trail: u16, seen: &mut Seen) -> Result<u8, FilterFault> {
-        let Some(&[opening, closing, next, end]) = self.cursor.quotes.four() else {
+        let Some(&[opening, closing, next, end]) = self.cursor.quotes.four(self.cursor.bytes) else {
             return self.rough_member(form, trail, seen);
         };
         let (opening, closing, next, end) = (opening as usize, closing as usize, next as usize, end as usize);
@@ -327,11 +327,14 @@ impl Walk<'_, '_> {
         let (depth, nesting) = (narrow(self.cursor.depth()), narrow(self.place.nesting));
         let setting = Setting { key: key.number, trail, depth, nesting };
         let start = self.cursor.at;
+        let (quotes, before) = (self.cursor.quotes.taken(), self.tape.lens());
         if let Some(found) = self.patterns.find(setting, &mut self.cursor, self.tape, self.bases) {
-            return self.again(member, found);
+            let marks = self.again(member, found, start)?;
+            if found.is_met() {
+                self.narrow(found, setting, start, before);
+            }
+            return Ok(marks);
         }
-        let quotes = self.cursor.quotes.taken();
-        let before = self.tape.lens();
         let marks = read(self)?;
         let quotes = self.cursor.quotes.taken() - quotes;
         let [nodes, records, told] = self.tape.since(before);
@@ -344,11 +347,21 @@ impl Walk<'_, '_> {
         Ok(marks)
     }
 
+    /// What comes again in objects of one build is remembered.
+    #[cold]
+    #[inline(never)]
+    fn narrow(&mut self, found: Found, setting: Setting, start: usize, before: [u32; 3]) {
+        let ([nodes, records, told], bytes) =
+            (self.tape.since(before), (offset(start), offset(self.cursor.at)));
+        let now = Earlier { setting, bytes, nodes, records, told };
+        self.patterns.narrow(found, now, self.cursor.text, self.tape, self.bases);
+    }
+
     /// What reading an object would have done that is built like an earlier one. The cursor is behind it.
     #[inline(never)]
-    fn again(&mut self, member: Member, found: Found) -> Result<u8, FilterFault> {
+    fn again(&mut self, member: Member, found: Found, start: usize) -> Result<u8, FilterFault> {
         let (node, record) = (self.tape.nodes.len(), self.tape.records.len());
-        let earlier = self.patterns.copy(found, member.name, self.tape).ok_or(FilterFault::Tables)?;
+        let earlier = self.patterns.copy(found, member.lead(start), self.tape).ok_or(FilterFault::Tables)?;
         let further = node - earlier.nodes.0 as usize;
         let (from, to) = (earlier.records.0 as usize, earlier.records.1 as usize);
         // What stands outside of the earlier object stands outside of this one.
@@ -367,9 +380,11 @@ impl Walk<'_, '_> {
             let Some((known, told)) = self.tape.told.get(at as usize).copied() else { continue };
             self.tells(known.and_then(moved), told.further(offset(further)));
         }
-        for record in record..self.tape.records.len() {
-            let view = View { text: self.cursor.text, nodes: &self.tape.nodes };
-            facts::read(view, record, &mut self.tape.records, &mut self.sets);
+        let view = View { text: self.cursor.text, nodes: &self.tape.nodes };
+        for top in self.patterns.tops(found) {
+            if let Some(record) = self.tape.records.get_mut(record + top.record as usize) {
+                facts::say(view, node + top.node as usize, top.word, record, &mut self.sets);
+            }
         }
         Ok(self.tape.nodes.get(node).map_or(Mark::LOOSE, |node| node.marks & Mark::RISING))
     }
@@ -401,7 +416,7 @@ impl Walk<'_, '_> {
                     return self.wrong();
                 }
                 self.cursor.string(limits::STRING_BYTES_MAX)?;
-                Shape::Text
+                if self.cursor.escaped { Shape::Escaped } else { Shape::Text }
             }
             Holds::Object(form) => {
                 return self.object_again(member, key, trail, |walk| {
@@ -492,7 +507,9 @@ impl Walk<'_, '_> {
         self.bounded(node)?;
         self.place = outer;
         let view = View { text: self.cursor.text, nodes: &self.tape.nodes };
-        facts::read(view, record, &mut self.tape.records, &mut self.sets);
+        if let Some(record) = self.tape.records.get_mut(record) {
+            facts::top(view, node, |at, word| facts::say(view, at, word, record, &mut self.sets));
+        }
         Ok(Mark::LOOSE)
     }
 }
@@ -507,4 +524,10 @@ struct Member {
 
 impl Member {
     const NAMELESS: Self = Self { name: tape::NAMELESS, key: keys::NONE, marks: 0 };
+
+    /// From its name to its value, which begins there.
+    #[inline(always)]
+    fn lead(self, start: usize) -> u32 {
+        if self.name == tape::NAMELESS { tape::NAMELESS } else { offset(start) - self.name }
+    }
 }
