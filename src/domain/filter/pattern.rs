@@ -32,10 +32,13 @@ const BUILDS: usize = 1 << 7;
 const BYTES_A_NOTE: usize = 1 << 8;
 const BYTES_A_PIECE: usize = 1 << 9;
 const BYTES_A_BUILD: usize = 1 << 12;
-/// Pieces kept; no more are learned.
+/// Pieces and nodes kept, one megabyte and six; then nothing more is learned.
 const PIECES_MAX: usize = 1 << 16;
+const NOTES_MAX: usize = 1 << 18;
 /// Bytes compared in vain, for each byte of the text; then nothing is compared any more.
 const EFFORT: usize = 4;
+/// What it costs to see that the strings of one say something else, as much as so many bytes.
+const SAYING: usize = 512;
 /// Bits for what was read.
 const SEEN_BITS: u32 = 12;
 const SEEN: usize = 1 << SEEN_BITS;
@@ -235,7 +238,7 @@ impl Patterns {
             return Some(Found { pattern, narrow: None });
         }
         let pattern = self.find_from(root.wide, cursor, tape, bases)?;
-        let learns = self.all.get(pattern as usize)?.met < LAST_LESSON && self.pieces.len() < PIECES_MAX;
+        let learns = self.all.get(pattern as usize)?.met < LAST_LESSON && !self.is_full();
         Some(Found { pattern, narrow: learns.then_some(root.narrow) })
     }
 
@@ -265,17 +268,20 @@ impl Patterns {
     /// Of the objects with the same pieces the one whose telling strings say what those compared last say, with how many
     /// quotes it has.
     fn that_says_the_same(
-        &self,
+        &mut self,
         mut pattern: u32,
         text: &str,
         tape: &Tape,
         bases: &Bases<'_>,
     ) -> Option<(u32, u32)> {
-        while let Some(known) = self.all.get(pattern as usize) {
+        while self.effort > 0
+            && let Some(known) = self.all.get(pattern as usize)
+        {
             if self.says_the_same(known, text, tape, bases) {
                 return Some((pattern, known.quotes));
             }
             pattern = known.next;
+            self.effort = self.effort.saturating_sub(SAYING);
         }
         None
     }
@@ -324,6 +330,11 @@ impl Patterns {
         Some(*earlier)
     }
 
+    /// Nothing more is learned.
+    fn is_full(&self) -> bool {
+        self.pieces.len() >= PIECES_MAX || self.notes.len() >= NOTES_MAX
+    }
+
     /// Remembers an object that was read, with so many quotes in it.
     #[inline(always)]
     pub(super) fn keep(
@@ -335,7 +346,7 @@ impl Patterns {
         bases: &Bases<'_>,
     ) {
         let few = earlier.nodes.1 - earlier.nodes.0 <= NODES_MAX;
-        if quotes < QUOTES_MIN || !few || self.pieces.len() >= PIECES_MAX || self.heads.is_empty() {
+        if quotes < QUOTES_MIN || !few || self.is_full() || self.heads.is_empty() {
             return;
         }
         if self.may_have_been(earlier, quotes)
