@@ -7,10 +7,10 @@
 
 use std::collections::BTreeSet;
 
+use super::Bound;
 use super::emit::{Object, Scope, Terms};
 use super::keys::{Meaning, Word};
 use super::reference::named_type;
-use super::{Bound, Verdict};
 use crate::domain::fhir::r4::ResourceType;
 
 /// The bars in one object.
@@ -119,19 +119,8 @@ impl Reference<'_> {
     /// The type of the contained record of that id, if both leave.
     fn fragment_type(&self, text: &str) -> Option<ResourceType> {
         let id = text.strip_prefix('#')?;
-        let named = |&&record: &&usize| {
-            let found = self.bound.records().get(record);
-            found.is_some_and(|found| found.facts.id.as_deref() == Some(id)) && self.keeps_id(record)
-        };
-        let record = self.scope.released.iter().find(named)?;
-        self.bound.records().get(*record).map(|record| record.facts.resource_type)
-    }
-
-    fn keeps_id(&self, record: usize) -> bool {
-        match self.terms.verdicts.get(record) {
-            Some(Verdict::Release { mask, .. }) => mask.cursor().child("id").keeps(),
-            Some(Verdict::Withhold) | None => false,
-        }
+        let record = self.scope.released.of_id(id)?;
+        self.bound.records().get(record).map(|record| record.facts.resource_type)
     }
 
     /// A fragment points to a contained record that leaves, or from a contained one to its container.

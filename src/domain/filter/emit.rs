@@ -12,6 +12,7 @@ use super::marker::{SUBSETTED, SUBSETTED_CODE, SUBSETTED_SYSTEM, write_marker};
 use super::output::Output;
 use super::plan::Planned;
 use super::reference::{Bases, References};
+use super::released::Released;
 use super::tape::{Mark, Node};
 use super::values::Value;
 use super::{Bound, Emitted, Record, Verdict};
@@ -34,7 +35,7 @@ pub(super) fn emit(
     record: usize,
     out: &mut Vec<u8>,
 ) -> Result<Emitted, Withheld> {
-    emit_with(bound, terms, record, &[], out)
+    emit_with(bound, terms, record, &Released::default(), out)
 }
 
 /// The same of a contained record, with those contained records that leave.
@@ -42,7 +43,7 @@ fn emit_with(
     bound: &Bound<'_>,
     terms: Terms<'_>,
     record: usize,
-    released: &[usize],
+    released: &Released<'_>,
     out: &mut Vec<u8>,
 ) -> Result<Emitted, Withheld> {
     let start = out.len();
@@ -73,7 +74,7 @@ pub(super) struct Scope<'s> {
     /// It stands in `contained`.
     pub contained: bool,
     /// Contained records that leave with it; what `#id` may point to.
-    pub released: &'s [usize],
+    pub released: &'s Released<'s>,
 }
 
 /// What an object is to its record.
@@ -154,18 +155,18 @@ pub(super) struct Writer<'w> {
 
 impl<'w> Writer<'w> {
     /// Writes a record inside this one, or nothing that the caller keeps. `released` is the scope of a contained record.
-    pub(super) fn inner(&mut self, record: usize, released: &[usize]) -> Result<Emitted, Withheld> {
+    pub(super) fn inner(&mut self, record: usize, released: &Released<'_>) -> Result<Emitted, Withheld> {
         let (bound, terms) = (self.bound, self.terms);
         self.out.record(|out| emit_with(bound, terms, record, released, out))
     }
 
-    fn record(&mut self, record: usize, released: &[usize]) -> Result<Emitted, Withheld> {
+    fn record(&mut self, record: usize, released: &Released<'_>) -> Result<Emitted, Withheld> {
         let mask = self.mask(record)?;
         let found = self.bound.records().get(record).ok_or(Withheld::Verdict)?;
         let complete = self.complete(record);
         let whole = complete && self.all_inside(record, |mask, _| mask.is_total());
         let settled = if found.contained { None } else { Some(self.settle_contained(record)?) };
-        let released = settled.as_deref().unwrap_or(released);
+        let released = settled.as_ref().unwrap_or(released);
         let scope = Scope { complete, whole, contained: found.contained, released };
         let form = keys::form(r4::root(found.facts.resource_type)).ok_or(Withheld::Verdict)?;
         let object = Object { index: found.node, form, key: None, cursor: mask.cursor(), role: Role::Record };
@@ -211,10 +212,10 @@ impl<'w> Writer<'w> {
 
     /// The contained records that will be written. One that falls away takes along the references to it,
     /// which may make another one fall; so they are tried until nothing changes.
-    fn settle_contained(&mut self, record: usize) -> Result<Vec<usize>, Withheld> {
+    fn settle_contained(&mut self, record: usize) -> Result<Released<'w>, Withheld> {
         let mut released = self.candidates(record);
         for _ in 0..limits::CONTAINED_ROUNDS_MAX {
-            let before = released.clone();
+            let before = Released::of(self.bound, self.terms, released.clone());
             released.retain(|&one| {
                 let start = self.out.len();
                 let leaves = self.inner(one, &before).is_ok();
@@ -222,7 +223,7 @@ impl<'w> Writer<'w> {
                 leaves
             });
             if released.len() == before.len() {
-                return Ok(released);
+                return Ok(before);
             }
         }
         Err(Withheld::Contained)

@@ -43,6 +43,7 @@ mod plan;
 mod pretty;
 mod quotes;
 mod reference;
+mod released;
 mod tape;
 mod text;
 mod values;

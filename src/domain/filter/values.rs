@@ -143,7 +143,7 @@ impl<'w> Writer<'w> {
         let start = self.out.len();
         let Some(record) = facts::record_at(self.bound.records(), index) else { return Outcome::Orphaned };
         let contained = self.bound.records().get(record).is_some_and(|record| record.contained);
-        let may = !contained || scope.released.contains(&record);
+        let may = !contained || scope.released.holds(record);
         if may && self.inner(record, scope.released).is_ok() {
             return Outcome::Kept;
         }
