@@ -324,6 +324,34 @@ fn t_117_duplicates_are_found_among_many() {
 }
 
 #[test]
+fn what_many_contained_resources_take_over_is_bounded() {
+    let labels = |many: usize| {
+        let label = |at: usize| format!(r#"{{"system":"http://a.example","code":"l{at}"}}"#);
+        (0..many).map(label).collect::<Vec<_>>().join(",")
+    };
+    let parsed = |contained: usize, own: usize| {
+        let own =
+            if own > 0 { format!(r#","meta":{{"security":[{}]}}"#, labels(own)) } else { String::new() };
+        let inside = format!(r#"{{"resourceType":"Basic"{own},"code":{{"text":"a"}}}}"#);
+        let inside = vec![inside; contained].join(",");
+        let security = labels(400);
+        let text = format!(
+            r#"{{"resourceType":"Basic","meta":{{"security":[{security}]}},"contained":[{inside}],"code":{{"text":"a"}}}}"#
+        );
+        let parsed = filter::parse(text.as_bytes(), &BASES);
+        parsed
+            .map(|document| document.records().iter().map(|one| one.facts.labels.len()).min())
+            .map_err(fault_name)
+    };
+    // Each label is two texts: with its system and without.
+    assert_eq!(parsed(200, 1), Ok(Some(800)));
+    assert_eq!(parsed(400, 1), Err("Size".to_owned()));
+    // Where there is nothing of its own, or all of it, what is passed down is not copied.
+    assert_eq!(parsed(400, 0), Ok(Some(800)));
+    assert_eq!(parsed(400, 400), Ok(Some(800)));
+}
+
+#[test]
 fn resources_nest_to_a_bound() {
     let wrap = |inner: &str| {
         format!(r#"{{"resourceType":"Bundle","type":"collection","entry":[{{"resource":{inner}}}]}}"#)

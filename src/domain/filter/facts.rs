@@ -12,6 +12,7 @@ use super::tape::{Told, View};
 use super::{Entry, EntryRequestText, EntryResponse, Envelope, Record};
 use crate::domain::fhir::facts::Facts;
 use crate::domain::fhir::texts::Texts;
+use crate::limits;
 
 /// DS4P: an element labelled where it stands.
 const INLINE_LABEL: &str =
@@ -142,10 +143,15 @@ pub(super) fn say(view: View<'_>, at: usize, word: Word, record: &mut Record, se
 
 /// Passes facts along: labels and patients down to what is contained, labels and mentions up.
 /// Siblings do not colour each other. Containers stand before what they contain.
-pub(super) fn settle(records: &mut [Record]) {
+///
+/// # Errors
+/// The record at which more was passed down than `limits::INHERITED_TEXTS_MAX`: what each of many is given of much
+/// would not fit into memory.
+pub(super) fn settle(records: &mut [Record]) -> Result<(), usize> {
     if records.iter().all(|record| record.container.is_none()) {
-        return;
+        return Ok(());
     }
+    let mut inherited = 0;
     let mut inner: Vec<(Texts, Texts)> =
         records.iter().map(|record| (record.facts.labels.clone(), record.facts.mentions.clone())).collect();
     for index in 0..records.len() {
@@ -153,8 +159,11 @@ pub(super) fn settle(records: &mut [Record]) {
         let Some(outer) = container.and_then(|container| records.get(container)) else { continue };
         let (patients, labels) = (outer.facts.patients.clone(), outer.facts.labels.clone());
         if let Some(record) = records.get_mut(index) {
-            record.facts.patients.join(&patients);
-            record.facts.labels.join(&labels);
+            inherited += inherit(&mut record.facts.patients, &patients);
+            inherited += inherit(&mut record.facts.labels, &labels);
+        }
+        if inherited > limits::INHERITED_TEXTS_MAX {
+            return Err(index);
         }
     }
     for index in (0..records.len()).rev() {
@@ -169,6 +178,14 @@ pub(super) fn settle(records: &mut [Record]) {
             record.facts.mentions.join(&mentions);
         }
     }
+    Ok(())
+}
+
+/// Joins what is passed down, and tells how many texts that copied: none where there was nothing, for then it is shared.
+fn inherit(own: &mut Texts, passed: &Texts) -> usize {
+    let before = own.len();
+    own.join(passed);
+    if before == 0 { 0 } else { own.len() - before }
 }
 
 /// The envelope of the Bundle at the root.

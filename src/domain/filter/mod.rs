@@ -92,7 +92,10 @@ fn read<'a>(body: &'a [u8], bases: &Bases<'_>, sender: walk::Sender) -> Result<D
     tape.nodes.reserve(if text.len() < pattern::TEXT_BYTES_MIN { text.len() / 16 } else { text.len() / 20 });
     tape.records.reserve(text.len() / 2048 + 1);
     let root = walk::whole(text, bases, sender, &mut tape)?;
-    facts::settle(&mut tape.records);
+    let start = |record: &Record| tape.nodes.get(record.node).map_or(0, |node| node.start as usize);
+    if let Err(record) = facts::settle(&mut tape.records) {
+        return Err(FilterFault::Size(tape.records.get(record).map_or(0, start)));
+    }
     let is_bundle = match root {
         RootType::Single(_) => {
             tape.records.first().is_some_and(|record| record.facts.resource_type.name() == "Bundle")
