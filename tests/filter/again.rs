@@ -9,11 +9,17 @@ use super::*;
 /// Bytes of a Bundle from which on values are remembered, with room to spare.
 const LONG: usize = 40_000;
 
-/// The same record with a letter more in one of its strings.
+/// The same record with a letter more in one of its strings, or with white space before or behind one of its colons.
 fn changed(record: &str, dice: &mut Dice) -> String {
+    if dice.one_in(3) {
+        let colons: Vec<usize> = record.match_indices("\":").map(|(at, _)| at + 1 + dice.roll(2)).collect();
+        let Some(at) = colons.get(dice.roll(colons.len())) else { return record.to_owned() };
+        return format!("{}{}{}", &record[..*at], [" ", "\n\t", "        "][dice.roll(3)], &record[*at..]);
+    }
     let values: Vec<usize> = record.match_indices(":\"").map(|(at, _)| at + 2).collect();
-    let value =
-        values.get(dice.roll(values.len())).filter(|at| !record[..**at].ends_with("resourceType\":\""));
+    let is_type =
+        |at: usize| record[..at].trim_end_matches([':', '"', ' ', '\n', '\t']).ends_with("resourceType");
+    let value = values.get(dice.roll(values.len())).filter(|at| !is_type(**at));
     match value {
         Some(&at) => format!("{}x{}", &record[..at], &record[at..]),
         None => record.to_owned(),
@@ -272,6 +278,30 @@ fn what_is_no_json_is_none_in_records_built_alike() {
     }
 }
 
+/// A value that is known stands behind a name that is spelled, and spaced, in its own way.
+#[test]
+fn a_name_is_written_as_it_came_before_what_is_known() {
+    const NAMES: [&str; 3] = ["code", r"\u0063ode", r"co\u0064\u0065"];
+    const SPACES: [&str; 5] = ["", " ", "\n\t", "      ", "\r\n \r\n \r\n "];
+    let record = |at: usize| {
+        let (name, before, behind) = (NAMES[at % 3], SPACES[at / 3 % 5], SPACES[at / 7 % 5]);
+        format!(
+            r#"{{"resourceType":"Observation","id":"o{at}","status":"final","note":[{{"text":"n"}}],"{name}"{before}:{behind}{{
+            "coding":[{{"system":"http://a.example","code":"{at}","display":"made up"}}],"text":"as well"}},
+            "valueString":"{at}"}}"#
+        )
+    };
+    let records: Vec<String> = (0..400).map(record).collect();
+    // What stands before the name goes, or what stands behind the value, or both.
+    let hidden = [&["note"][..], &["value"], &["note", "value"], &["note", "code.text"], &["code.text"]];
+    for hidden in hidden {
+        let paths: Vec<String> = hidden.iter().map(|name| format!("Observation.{name}")).collect();
+        let hidden = paths.iter().map(|path| (path.as_str(), false));
+        let few = mask("Observation", &hidden.chain([("Observation", true)]).collect::<Vec<_>>());
+        each_is_written_as_alone(&records, &|_, _| Verdict::whole(&few), &nothing_hidden);
+    }
+}
+
 /// Who sees what of the record at a place, and of those inside it.
 type Sight<'s> = dyn Fn(usize, &filter::Record) -> Verdict<'s> + 's;
 
@@ -383,6 +413,76 @@ fn names_and_records_inside_have_a_say_in_records_built_alike() {
         false => Verdict::whole(&all),
     };
     each_is_written_as_alone(&observations(containing), &sight, &nothing_hidden);
+}
+
+/// Texts of which each comes first, often enough to be learned, and then all of them in turn.
+fn each_first<'t>(texts: &'t [&'t str]) -> impl Iterator<Item = Vec<&'t str>> {
+    texts.iter().map(|first| {
+        let turns = (0..300).map(|at| texts[at / 3 % texts.len()]);
+        std::iter::repeat_n(*first, 20).chain(turns).collect()
+    })
+}
+
+/// T-102: a URL that leads past us goes, whatever was read in its place before.
+#[test]
+fn t_102_a_url_leads_where_it_leads_in_records_built_alike() {
+    const URLS: [&str; 6] = [
+        "https://emr.internal/fhir/R4/Binary/1",
+        "https://elsewhere.example/R4/Binary/1",
+        "https://fhir.hospital.example/fhir/Binary/1",
+        "Binary/1",
+        "urn:uuid:1",
+        "//elsewhere.example/Binary/1",
+    ];
+    let masks = [
+        mask("DocumentReference", &[("DocumentReference", true)]),
+        mask("DocumentReference", &[("DocumentReference", true), ("DocumentReference.description", false)]),
+        mask(
+            "DocumentReference",
+            &[("DocumentReference", true), ("DocumentReference.content.attachment.title", false)],
+        ),
+    ];
+    let record = |url: &str| {
+        format!(
+            r#"{{"resourceType":"DocumentReference","status":"current","description":"made up","content":[{{"attachment":{{
+            "contentType":"text/plain","url":"{url}","size":7,"hash":"aGFzaA==","title":"made up"}},"format":{{"code":"a"}}}}]}}"#
+        )
+    };
+    for urls in each_first(&URLS) {
+        let records: Vec<String> = urls.into_iter().map(record).collect();
+        for mask in &masks {
+            each_is_written_as_alone(&records, &|_, _| Verdict::whole(mask), &nothing_hidden);
+        }
+    }
+}
+
+/// A reference to what is contained goes where that stays, whatever was read in its place before.
+#[test]
+fn a_fragment_names_what_is_inside_in_records_built_alike() {
+    const REFERENCES: [&str; 6] =
+        ["Patient/p", "#p", "#", "https://emr.internal/fhir/R4/Patient/p", "Group/g", "#nobody"];
+    let masks = [
+        mask("Observation", &[("Observation", true)]),
+        mask("Observation", &[("Observation", true), ("Observation.performer.display", false)]),
+    ];
+    let patient = mask("Patient", &[("Patient", true)]);
+    let record = |reference: &str| {
+        format!(
+            r#"{{"resourceType":"Observation","contained":[{{"resourceType":"Patient","id":"p","active":true}}],"status":"final",
+            "subject":{{"reference":"{reference}","type":"Patient","identifier":{{"system":"a","value":"b"}},"display":"made up"}},
+            "performer":[{{"reference":"{reference}","type":"Patient","identifier":{{"system":"a","value":"b"}},"display":"made up"}}]}}"#
+        )
+    };
+    for references in each_first(&REFERENCES) {
+        let records: Vec<String> = references.into_iter().map(record).collect();
+        for (own, inside) in masks.iter().flat_map(|own| [(own, None), (own, Some(&patient))]) {
+            let sight = |_: usize, record: &filter::Record| match record.contained {
+                true => inside.map_or(Verdict::Withhold, Verdict::whole),
+                false => Verdict::whole(own),
+            };
+            each_is_written_as_alone(&records, &sight, &nothing_hidden);
+        }
+    }
 }
 
 /// What is begun and taken back, in favour of words of our own that then stand at its place.
