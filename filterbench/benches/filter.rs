@@ -1,8 +1,8 @@
 //! How fast the filter is, beside memcpy and beside other JSON libraries on the same inputs.
 //!
 //! Owns: the table in `docs/performance.md`: one Patient, a page, a Bundle, minified and pretty, under masks that keep all,
-//! a typical part, and little. Every figure of ours holds parsing, facts, verdicts and writing.
-//! Must never: be a test; it asserts no time. Without `../shared/corpus/synthea-r4` it says so and ends.
+//! a typical part, and little; answers made to be slow. Every figure of ours holds parsing, facts, verdicts and writing.
+//! Must never: be a test; it asserts no time. Without `../shared/corpus/synthea-r4` it says so and ends with what is made here.
 //! Look next: `domain::filter`; `src/lib.rs`, the plain ways.
 
 #![expect(
@@ -66,6 +66,36 @@ fn inputs(bundle: &Value) -> Vec<(&'static str, String)> {
     .concat()
 }
 
+/// Answers that were quadratic once: what is remembered or looked for grows with the text. A multiple of the time of a
+/// tree would show another one.
+fn made_slow() -> [(&'static str, String); 2] {
+    const LISTS: usize = 12_000;
+    const CONTAINED: usize = 16_000;
+    // Built alike, but for whom each of twenty references names: of patients and groups, in turns by the bits of a number.
+    let reference = |list: usize, bit: u32| match (list * 0x9_e377 + list) >> bit & 1 {
+        0 => r#"{"item":{"reference":"Patient/a"}}"#,
+        _ => r#"{"item":{"reference":"Group/bbb"}}"#,
+    };
+    let list = |list: usize| {
+        let items: Vec<_> = (0..20).map(|bit| reference(list, bit)).collect();
+        let start = r#"{"resource":{"resourceType":"List","status":"current","mode":"working","entry":["#;
+        format!("{start}{}]}}}}", items.join(","))
+    };
+    let lists: Vec<_> = (0..LISTS).map(list).collect();
+    let inside: Vec<_> =
+        (0..CONTAINED).map(|at| format!(r#"{{"resourceType":"Device","id":"d{at}"}}"#)).collect();
+    let named: Vec<_> = (0..CONTAINED * 2)
+        .map(|at| format!(r##"{{"item":{{"reference":"#d{}"}}}}"##, at % CONTAINED))
+        .collect();
+    let lists = format!(r#"{{"resourceType":"Bundle","type":"searchset","entry":[{}]}}"#, lists.join(","));
+    let contained = format!(
+        r#"{{"resourceType":"List","status":"current","mode":"working","contained":[{}],"entry":[{}]}}"#,
+        inside.join(","),
+        named.join(",")
+    );
+    [("lists of mixed references", lists), ("contained and named", contained)]
+}
+
 fn mask_of(decided: impl Fn(ResourceType) -> Vec<(String, bool)>) -> Masks {
     let parsed = |kind| {
         decided(kind).into_iter().filter_map(|(path, keep)| Some((ElementPath::parse(&path).ok()?, keep)))
@@ -127,6 +157,18 @@ fn in_pieces(body: &str, masks: &Masks) -> usize {
     bytes + last.map_or(0, |batch| batch_of(&batch, masks)) + frame.len()
 }
 
+fn bench_made_slow(criterion: &mut Criterion) {
+    let typical = &masks()[1].1;
+    for (name, body) in made_slow() {
+        let mut group = criterion.benchmark_group(name);
+        group.throughput(Throughput::Bytes(body.len() as u64)).sample_size(10);
+        group.warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_millis(800));
+        group.bench_function("chartgate/typical", |b| b.iter(|| whole(&body, typical)));
+        group.bench_function("serde_json/typical", |b| b.iter(|| plain::serde_json(&body, typical)));
+        group.finish();
+    }
+}
+
 fn bench(criterion: &mut Criterion) {
     let Some(bundle) = searchset() else {
         eprintln!("skipped: ../shared/corpus/synthea-r4 is not there");
@@ -155,5 +197,5 @@ fn bench(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, bench);
+criterion_group!(benches, bench_made_slow, bench);
 criterion_main!(benches);
