@@ -21,6 +21,8 @@ mod again;
 mod batches;
 mod dice;
 mod oracle;
+#[path = "filter/places.rs"]
+mod places;
 #[path = "filter/sent.rs"]
 mod sent;
 #[path = "filter/shapes.rs"]

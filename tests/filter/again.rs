@@ -43,7 +43,7 @@ fn sequence(records: &[String], dice: &mut Dice) -> Vec<String> {
 }
 
 /// What a record says: facts of all in it, and references.
-fn said(document: &Document<'_>, record: usize) -> Vec<String> {
+pub(super) fn said(document: &Document<'_>, record: usize) -> Vec<String> {
     let records = document.records();
     let inside = |one: &filter::Record| one.container.is_some_and(|container| container >= record);
     let end = record + 1 + records[record + 1..].iter().take_while(|one| inside(one)).count();
@@ -133,7 +133,7 @@ proptest! {
     }
 }
 
-fn searchset(records: &[String]) -> String {
+pub(super) fn searchset(records: &[String]) -> String {
     let entries: Vec<String> = records.iter().map(|record| format!("{{\"resource\":{record}}}")).collect();
     format!(r#"{{"resourceType":"Bundle","type":"searchset","entry":[{}]}}"#, entries.join(","))
 }
@@ -177,12 +177,18 @@ fn t_123_depth_is_bounded_where_a_value_comes_back() {
     let nested =
         |levels: usize, inner: &str| format!("{}{inner}{}", open.repeat(levels), "]}".repeat(levels));
     let value = nested(4, r#"{"url":"http://b.example","valueCode":"same","id":"same"}"#);
-    let record = |extension: &str| format!(r#"{{"resourceType":"Basic","extension":[{extension}]}}"#);
-    let mut records = vec![record(&value); 200];
+    // Nothing around it is known, and there is text enough that much is compared in vain.
+    let record = |at: usize, extension: &str| {
+        let (space, long) = (" ".repeat(at), "a".repeat(4000));
+        format!(
+            r#"{{"resourceType":"Basic",{space}"id":"a{at}","extension":[{extension}],"code":{{"text":"{long}"}}}}"#
+        )
+    };
+    let mut records: Vec<String> = (0..20).map(|at| record(at, &value)).collect();
     assert!(filter::parse(searchset(&records).as_bytes(), &BASES).is_ok());
     // Each level of an extension is two of JSON; the Bundle around it takes a few.
     let deepest = (chartgate::limits::JSON_DEPTH_MAX - 4) / 2;
-    records.push(record(&nested(deepest - 3, &value)));
+    records.push(record(20, &nested(deepest - 3, &value)));
     let found = filter::parse(searchset(&records).as_bytes(), &BASES).map(drop).map_err(fault_name);
     assert_eq!(found, Err("Depth".to_owned()));
 }
@@ -306,7 +312,11 @@ fn a_name_is_written_as_it_came_before_what_is_known() {
 type Sight<'s> = dyn Fn(usize, &filter::Record) -> Verdict<'s> + 's;
 
 /// Each record among the others is written as it would be alone, under a sight and hidden names of its own.
-fn each_is_written_as_alone(records: &[String], sight: &Sight<'_>, hidden: &dyn Fn(usize) -> References) {
+pub(super) fn each_is_written_as_alone(
+    records: &[String],
+    sight: &Sight<'_>,
+    hidden: &dyn Fn(usize) -> References,
+) {
     let bundle = searchset(records);
     let among = filter::parse(bundle.as_bytes(), &BASES).unwrap();
     let written = |document: &Document<'_>, record: usize, at: usize| {
@@ -325,12 +335,12 @@ fn each_is_written_as_alone(records: &[String], sight: &Sight<'_>, hidden: &dyn 
     assert!(seen.len() > 1, "all came out alike: nothing had a say");
 }
 
-fn mask(kind: &str, decided: &[(&str, bool)]) -> Mask {
+pub(super) fn mask(kind: &str, decided: &[(&str, bool)]) -> Mask {
     let paths = decided.iter().map(|(path, keep)| (ElementPath::parse(path).unwrap(), *keep));
     Mask::new(ResourceType::from_name(kind).unwrap(), paths)
 }
 
-fn nothing_hidden(_: usize) -> References {
+pub(super) fn nothing_hidden(_: usize) -> References {
     References::default()
 }
 
@@ -381,7 +391,9 @@ fn a_string_has_a_say_in_records_built_alike() {
     each_is_written_as_alone(&observations(tagged), &sight, &nothing_hidden);
     let extended = |at: usize| {
         let url = ["http://a.example/open", "http://a.example/shut"][at / 5 % 2];
-        format!(r#""extension":[{{"url":"{url}","valueString":"{at}"}}]"#)
+        let value =
+            if at < 150 { "\"valueBoolean\":true".to_owned() } else { format!("\"valueString\":\"{at}\"") };
+        format!(r#""extension":[{{"url":"{url}",{value}}}]"#)
     };
     let open = "Observation.extension('http://a.example/open')";
     let some = mask("Observation", &[("Observation", true), (open, true)]);
@@ -416,7 +428,7 @@ fn names_and_records_inside_have_a_say_in_records_built_alike() {
 }
 
 /// Texts of which each comes first, often enough to be learned, and then all of them in turn.
-fn each_first<'t>(texts: &'t [&'t str]) -> impl Iterator<Item = Vec<&'t str>> {
+pub(super) fn each_first<'t>(texts: &'t [&'t str]) -> impl Iterator<Item = Vec<&'t str>> {
     texts.iter().map(|first| {
         let turns = (0..300).map(|at| texts[at / 3 % texts.len()]);
         std::iter::repeat_n(*first, 20).chain(turns).collect()
