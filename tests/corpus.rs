@@ -31,6 +31,7 @@ mod through_the_gate;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -46,11 +47,23 @@ use roles::{Role, Sight};
 const UPSTREAM: &str = "https://emr.internal/fhir/R4";
 const PUBLIC: &str = "https://fhir.hospital.example/fhir";
 /// The oracle is slow and plain, and so is the validator here: of Synthea's records, which are much alike, they see one
-/// in this many.
+/// in this many, unless told to see more.
 const ORACLE_EVERY: usize = 5;
 /// Of Synthea's records one in this many is also asked for in a shape.
 const SHAPE_EVERY: usize = 9;
 const BASES: Bases<'static> = Bases { upstream: &[UPSTREAM, PUBLIC], public: PUBLIC };
+
+/// How many times as many masks, and samples so many times as dense: `CHARTGATE_CORPUS_TIMES`, one unless told.
+fn times() -> usize {
+    let Some(told) = std::env::var_os("CHARTGATE_CORPUS_TIMES") else { return 1 };
+    let times = told.to_str().and_then(|told| told.parse::<NonZeroUsize>().ok());
+    times.expect("CHARTGATE_CORPUS_TIMES is a number").get()
+}
+
+/// One in how many is seen, of so many usually.
+fn one_in(usual: usize) -> usize {
+    (usual / times()).max(1)
+}
 
 /// The JSON files of a corpus folder in order of their names; `None`, and a line that says so, without the folder.
 fn corpus(folder: &str) -> Option<Vec<(String, String)>> {
@@ -312,7 +325,8 @@ fn synthea_under_every_role() {
         assert_eq!(count, text.matches("\"fullUrl\":").count(), "{name}");
     }
     let roles = roles::shipped();
-    let (mut records, mut shaped, mut validated, mut left) = (0, 0, 0, vec![0_usize; roles.len()]);
+    let (oracle_every, shape_every) = (one_in(ORACLE_EVERY), one_in(SHAPE_EVERY));
+    let (mut records, mut shaped, mut validated, mut left) = (0_usize, 0, 0, vec![0_usize; roles.len()]);
     for (kind, _) in emr.census() {
         for id in emr.ids(&kind) {
             let name = format!("{kind}/{id}");
@@ -320,14 +334,14 @@ fn synthea_under_every_role() {
             let document = filter::parse(&bytes, &BASES).unwrap_or_else(|fault| panic!("{name}: {fault}"));
             let tree = Tree::parse(std::str::from_utf8(&bytes).unwrap()).unwrap();
             records += 1;
-            let sampled = records % ORACLE_EVERY == 0;
+            let sampled = records.is_multiple_of(oracle_every);
             let valid = sampled && problems(std::str::from_utf8(&bytes).unwrap()).is_empty();
             for (turn, (role, left)) in roles.iter().zip(&mut left).enumerate() {
                 let patient = document.records()[0].facts.patients.iter().next().cloned();
                 let sight = role.sight_of(patient.as_deref());
-                if records % SHAPE_EVERY == 0 {
+                if records.is_multiple_of(shape_every) {
                     let shape =
-                        shape(turn + records / SHAPE_EVERY, document.records()[0].facts.resource_type);
+                        shape(turn + records / shape_every, document.records()[0].facts.resource_type);
                     shaped += usize::from(
                         released_in_shape(&name, &document, (0, &tree), &sight, &shape).is_some(),
                     );

@@ -6,7 +6,8 @@
 //!
 //! A mask here is a set of decisions for a record and for each type inside it: on elements that occur there, so that
 //! few are spent on nothing. The official examples take 700 of them by turns, so each gets one and most get two.
-//! Synthea's records take 300, the records at equal distances in the order of the files.
+//! Synthea's records take 300, the records at equal distances in the order of the files. `CHARTGATE_CORPUS_TIMES=1000`
+//! makes that a thousand for each example, and many for each record.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use chartgate::domain::filter::{self, Document, References, Verdict};
 use crate::dice::Dice;
 use crate::leaves;
 use crate::oracle::{self, Oracle, Tree};
-use crate::{BASES, PUBLIC, UPSTREAM, corpus, problems, units};
+use crate::{BASES, PUBLIC, UPSTREAM, corpus, problems, times, units};
 
 const MASKS_FOR_EXAMPLES: usize = 700;
 const MASKS_FOR_SYNTHEA: usize = 300;
@@ -101,10 +102,11 @@ fn examples_under_random_masks() {
     assert!(examples.len() <= MASKS_FOR_EXAMPLES, "each gets one");
     let mut dice = Dice(0x5eed_0001_cafe);
     let valid: Vec<bool> = examples.iter().map(|(_, text)| problems(text).is_empty()).collect();
-    let turns = (0..MASKS_FOR_EXAMPLES).map(|turn| turn % examples.len());
+    let all = MASKS_FOR_EXAMPLES * times();
+    let turns = (0..all).map(|turn| turn % examples.len());
     let left = turns.filter(|&at| one(&examples[at].0, &examples[at].1, valid[at], &mut dice)).count();
-    eprintln!("{left} of {MASKS_FOR_EXAMPLES} examples left under a random mask");
-    assert!(left > MASKS_FOR_EXAMPLES / 3, "{left}");
+    eprintln!("{left} of {all} examples left under a random mask");
+    assert!(left > all / 3, "{left}");
 }
 
 #[test]
@@ -112,24 +114,26 @@ fn synthea_under_random_masks() {
     let Some(bundles) = corpus("synthea-r4") else { return };
     let count = |text: &String| text.matches("\"fullUrl\":").count();
     let all: usize = bundles.iter().map(|(_, text)| count(text)).sum();
+    let masks = MASKS_FOR_SYNTHEA * times();
     let (mut dice, mut at, mut asked, mut left) = (Dice(0x5eed_0002_cafe), 0, 0, 0);
     for (name, text) in &bundles {
-        let wanted = |at: usize| at * MASKS_FOR_SYNTHEA / all != (at + 1) * MASKS_FOR_SYNTHEA / all;
+        let wanted = |at: usize| (at + 1) * masks / all - at * masks / all;
         let here = at..at + count(text);
         at = here.end;
-        if !here.clone().any(wanted) {
+        if here.clone().all(|at| wanted(at) == 0) {
             continue;
         }
         let tree = Tree::parse(text).unwrap();
         let entries = tree.member("entry").map(Tree::items).unwrap_or_default();
         assert_eq!(entries.len(), here.len(), "{name}");
-        for (entry, at) in entries.iter().zip(here).filter(|(_, at)| wanted(*at)) {
-            let text = entry.member("resource").unwrap().print();
-            asked += 1;
-            left += usize::from(one(&format!("{name} {at}"), &text, problems(&text).is_empty(), &mut dice));
+        for (entry, at) in entries.iter().zip(here).filter(|(_, at)| wanted(*at) > 0) {
+            let (text, name) = (entry.member("resource").unwrap().print(), format!("{name} {at}"));
+            let valid = problems(&text).is_empty();
+            asked += wanted(at);
+            left += (0..wanted(at)).filter(|_| one(&name, &text, valid, &mut dice)).count();
         }
     }
     eprintln!("{left} of {asked} Synthea records left under a random mask");
-    assert_eq!(asked, MASKS_FOR_SYNTHEA);
+    assert_eq!(asked, masks);
     assert!(left > asked / 3, "{left}");
 }
