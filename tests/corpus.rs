@@ -57,7 +57,7 @@ const BASES: Bases<'static> = Bases { upstream: &[UPSTREAM, PUBLIC], public: PUB
 fn times() -> usize {
     let Some(told) = std::env::var_os("CHARTGATE_CORPUS_TIMES") else { return 1 };
     let times = told.to_str().and_then(|told| told.parse::<NonZeroUsize>().ok());
-    times.expect("CHARTGATE_CORPUS_TIMES is a number").get()
+    times.expect("CHARTGATE_CORPUS_TIMES is a number, one or more").get()
 }
 
 /// One in how many is seen, of so many usually.

@@ -43,7 +43,7 @@ fn sequence(records: &[String], dice: &mut Dice) -> Vec<String> {
 }
 
 /// What a record says: facts of all in it, and references.
-pub(super) fn said(document: &Document<'_>, record: usize) -> Vec<String> {
+fn said(document: &Document<'_>, record: usize) -> Vec<String> {
     let records = document.records();
     let inside = |one: &filter::Record| one.container.is_some_and(|container| container >= record);
     let end = record + 1 + records[record + 1..].iter().take_while(|one| inside(one)).count();
@@ -170,29 +170,6 @@ fn a_record_inside_is_a_record_each_time() {
     assert_eq!(ids, (0..300).map(|at| format!("p{}", at / 5)).collect::<Vec<_>>());
 }
 
-/// What was within the bound before may be beyond it at another place.
-#[test]
-fn t_123_depth_is_bounded_where_a_value_comes_back() {
-    let open = r#"{"url":"http://a.example","extension":["#;
-    let nested =
-        |levels: usize, inner: &str| format!("{}{inner}{}", open.repeat(levels), "]}".repeat(levels));
-    let value = nested(4, r#"{"url":"http://b.example","valueCode":"same","id":"same"}"#);
-    // Nothing around it is known, and there is text enough that much is compared in vain.
-    let record = |at: usize, extension: &str| {
-        let (space, long) = (" ".repeat(at), "a".repeat(4000));
-        format!(
-            r#"{{"resourceType":"Basic",{space}"id":"a{at}","extension":[{extension}],"code":{{"text":"{long}"}}}}"#
-        )
-    };
-    let mut records: Vec<String> = (0..20).map(|at| record(at, &value)).collect();
-    assert!(filter::parse(searchset(&records).as_bytes(), &BASES).is_ok());
-    // Each level of an extension is two of JSON; the Bundle around it takes a few.
-    let deepest = (chartgate::limits::JSON_DEPTH_MAX - 4) / 2;
-    records.push(record(20, &nested(deepest - 3, &value)));
-    let found = filter::parse(searchset(&records).as_bytes(), &BASES).map(drop).map_err(fault_name);
-    assert_eq!(found, Err("Depth".to_owned()));
-}
-
 /// References of the same length and build, of which each says something else.
 #[test]
 fn a_reference_says_its_own_in_records_built_alike() {
@@ -258,12 +235,7 @@ fn a_string_with_escapes_says_its_own_in_records_built_alike() {
     let all = mask("Observation", &[("Observation", true), ("Observation.code", false)]);
     for text in TEXTS {
         for records in met_after_its_likes(text, "12") {
-            let bundle = searchset(&records);
-            let among = filter::parse(bundle.as_bytes(), &BASES).unwrap();
-            for (at, record) in records.iter().enumerate() {
-                let alone = filter::parse(record.as_bytes(), &BASES).unwrap();
-                assert_eq!(said(&among, at), said(&alone, 0), "{record}");
-            }
+            each_says_as_alone(&records);
             each_is_written_as_alone(&records, &|_, _| Verdict::whole(&all), &nothing_hidden);
         }
     }
@@ -306,6 +278,19 @@ fn a_name_is_written_as_it_came_before_what_is_known() {
         let few = mask("Observation", &hidden.chain([("Observation", true)]).collect::<Vec<_>>());
         each_is_written_as_alone(&records, &|_, _| Verdict::whole(&few), &nothing_hidden);
     }
+}
+
+/// Each record among the others says what it says alone. Gives all that was said.
+pub(super) fn each_says_as_alone(records: &[String]) -> BTreeSet<Vec<String>> {
+    let bundle = searchset(records);
+    let among = filter::parse(bundle.as_bytes(), &BASES).unwrap();
+    let entries = among.bundle().unwrap().entries.iter().map(|entry| entry.record.unwrap());
+    let compared = entries.zip(records).map(|(entry, record)| {
+        let alone = said(&filter::parse(record.as_bytes(), &BASES).unwrap(), 0);
+        assert_eq!(said(&among, entry), alone, "{record}");
+        alone
+    });
+    compared.collect()
 }
 
 /// Who sees what of the record at a place, and of those inside it.

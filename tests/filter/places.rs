@@ -4,23 +4,24 @@
 //! Must never: compare with anything but the record alone, which is too short for anything to be remembered.
 //! Look next: `domain::filter::pattern`, whose `Setting` is the place; `again`, for what differs at one place.
 
-use super::again::{each_first, each_is_written_as_alone, mask, nothing_hidden, said, searchset};
+use super::again::{
+    each_first, each_is_written_as_alone, each_says_as_alone, mask, nothing_hidden, searchset,
+};
 use super::*;
 
-/// So much of one record is not remembered that others may be compared in vain.
-const LONG: usize = 4000;
+/// A record that is built like none before, so that what is in it is looked up itself. It is long: so much more may be
+/// compared in vain.
+fn unlike_others(kind: &str, at: usize, members: &str) -> String {
+    let (space, long) = (" ".repeat(at), "a".repeat(4000));
+    format!(r#"{{"resourceType":"{kind}",{space}"id":"{long}",{members}}}"#)
+}
 
-/// Each record among the others says what it says alone.
-fn each_says_as_alone(records: &[String]) -> BTreeSet<Vec<String>> {
-    let bundle = searchset(records);
-    let among = filter::parse(bundle.as_bytes(), &BASES).unwrap();
-    let entries = among.bundle().unwrap().entries.iter().map(|entry| entry.record.unwrap());
-    let compared = entries.zip(records).map(|(entry, record)| {
-        let alone = said(&filter::parse(record.as_bytes(), &BASES).unwrap(), 0);
-        assert_eq!(said(&among, entry), alone, "{record}");
-        alone
-    });
-    compared.collect()
+/// A record with that `last` is refused after others in which the same was good.
+fn is_refused_after(good: &[String], last: String, fault: &str) {
+    assert!(filter::parse(searchset(good).as_bytes(), &BASES).is_ok());
+    let records: Vec<String> = good.iter().cloned().chain([last]).collect();
+    let found = filter::parse(searchset(&records).as_bytes(), &BASES).map(drop).map_err(fault_name);
+    assert_eq!(found, Err(fault.to_owned()));
 }
 
 /// The same bytes are another thing under another name: a mask decides them there, and they are said of somebody else.
@@ -83,7 +84,6 @@ fn the_same_text_is_what_its_place_makes_of_it() {
 fn whose_it_is_depends_on_the_way() {
     const SAME: &str = r#"{"reference":"Patient/p1","type":"Patient","display":"made up"}"#;
     let record = |at: usize| {
-        let (space, long) = (" ".repeat(at), "a".repeat(LONG));
         let head = r#""resourceType":"RequestGroup","status":"active","intent":"plan""#;
         let inner = if (at / 10).is_multiple_of(2) {
             format!(
@@ -97,9 +97,7 @@ fn whose_it_is_depends_on_the_way() {
             )
         };
         // A Bundle alone is an envelope, not a record.
-        format!(
-            r#"{{"resourceType":"Parameters",{space}"id":"{long}","parameter":[{{"name":"a","resource":{inner}}}]}}"#
-        )
+        unlike_others("Parameters", at, &format!(r#""parameter":[{{"name":"a","resource":{inner}}}]"#))
     };
     let said = each_says_as_alone(&(0..40).map(record).collect::<Vec<_>>());
     assert!(said.len() > 1, "both ways said the same");
@@ -117,19 +115,29 @@ fn resources_nest_to_a_bound_where_a_value_comes_back() {
         (0..levels).fold(same.clone(), |part, _| format!(r#"{{"name":"made-up","part":[{part}]}}"#))
     };
     let record = |at: usize, parameter: &str| {
-        let (space, long) = (" ".repeat(at), "a".repeat(LONG));
-        format!(
-            r#"{{"resourceType":"Parameters",{space}"id":"{long}","language":"en","parameter":[{parameter}]}}"#
-        )
+        unlike_others("Parameters", at, &format!(r#""parameter":[{parameter}]"#))
     };
     // A part is two levels of JSON, a resource in a parameter three.
-    let mut records: Vec<String> = (0..20).map(|at| record(at, &parts(1 + 6))).collect();
-    assert!(filter::parse(searchset(&records).as_bytes(), &BASES).is_ok());
+    let good: Vec<String> = (0..20).map(|at| record(at, &parts(1 + 6))).collect();
     let last = format!(r#"{{"resourceType":"Parameters","parameter":[{}]}}"#, parts(1));
     let nested = group(&group(&group(&last)));
-    records.push(record(20, &format!(r#"{{"name":"made-up","resource":{nested}}}"#)));
-    let found = filter::parse(searchset(&records).as_bytes(), &BASES).map(drop).map_err(fault_name);
-    assert_eq!(found, Err("Nesting".to_owned()));
+    let last = record(20, &format!(r#"{{"name":"made-up","resource":{nested}}}"#));
+    is_refused_after(&good, last, "Nesting");
+}
+
+/// What was within the bound before may be beyond it at another place.
+#[test]
+fn t_123_depth_is_bounded_where_a_value_comes_back() {
+    let open = r#"{"url":"http://a.example","extension":["#;
+    let nested =
+        |levels: usize, inner: &str| format!("{}{inner}{}", open.repeat(levels), "]}".repeat(levels));
+    let value = nested(4, r#"{"url":"http://b.example","valueCode":"same","id":"same"}"#);
+    let record =
+        |at: usize, extension: &str| unlike_others("Basic", at, &format!(r#""extension":[{extension}]"#));
+    let good: Vec<String> = (0..20).map(|at| record(at, &value)).collect();
+    // Each level of an extension is two of JSON; the Bundle around it takes a few.
+    let deepest = (chartgate::limits::JSON_DEPTH_MAX - 4) / 2;
+    is_refused_after(&good, record(20, &nested(deepest - 3, &value)), "Depth");
 }
 
 /// So many members hold the same that some of them are looked up as if they were one.
